@@ -1,0 +1,184 @@
+"""Stage 2a: the CLIP towers, transformers' own classes, trained from nothing on captions, and on what renderers need.
+
+    python -m recipes.tiny.clip --steps 3000
+
+Contrast with captions alone learns scene and colour and, much later, shape (docs/log.md). So heads that are thrown away
+afterwards read the embedding (names of object, material, scene, adjective; a thumbnail of the picture, its masks and
+its depth), and others read every patch (masks, depth and category there): shape comes at once, and the instance's look
+stays in the embedding for the renderer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from recipes.tiny import data, settings
+from recipes.tiny.loop import Stage
+from recipes.tiny.tokenizer import load_or_write
+from toybox.adjectives import ADJECTIVES
+from toybox.materials import MATERIALS
+from toybox.objects import CATEGORIES
+from toybox.pairs import PICTURES
+from toybox.scenes import SCENES
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # the image processor's, written into tiny's preprocessor config
+COUNTS = (len(CATEGORIES), len(CATEGORIES), len(MATERIALS), len(MATERIALS), len(SCENES), len(ADJECTIVES))
+GRID = settings.SIZE // int(settings.VISION["patch_size"])
+CELL = settings.THUMB // GRID
+
+
+class Towers(nn.Module):
+    """Both towers, the temperature, and the heads that only training sees."""
+
+    def __init__(self, vocabulary: int, start: int, end: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.vision = CLIPVisionModelWithProjection(
+            CLIPVisionConfig(image_size=settings.SIZE, projection_dim=settings.DIM, hidden_act="gelu", **settings.VISION)
+        )
+        self.text = CLIPTextModelWithProjection(
+            CLIPTextConfig(vocab_size=vocabulary, projection_dim=settings.DIM, max_position_embeddings=77, hidden_act="gelu",
+                           bos_token_id=start, eos_token_id=end, pad_token_id=end, **settings.TEXT)
+        )
+        self.temperature = nn.Parameter(torch.tensor(2.66))
+        width = int(settings.VISION["hidden_size"])
+        self.names = nn.ModuleList(nn.Linear(settings.DIM, n + 1) for n in COUNTS)  # the last class: none
+        self.thumb = nn.Sequential(
+            nn.Linear(settings.DIM, 768), nn.GELU(), nn.Linear(768, 6 * settings.THUMB**2)
+        )
+        self.cells = nn.Linear(width, 3 * CELL * CELL + len(CATEGORIES) + 1)
+
+    def look(self, pixels: Tensor, keep: float = 1.0, gen: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [B, 3, S, S] in -1..1 => embedding [B, DIM], patch states [B, n, W], the patches' indices [B, n].
+
+        keep < 1 looks at a random share of the patches (FLIP, arXiv 2212.00794): cheaper steps early on.
+        """
+        body = self.vision.vision_model
+        h = body.embeddings(pixels)
+        patches = h.shape[1] - 1
+        n = max(1, round(patches * keep))
+        if n < patches:
+            index = torch.rand(len(h), patches, generator=gen).argsort(1)[:, :n]
+            h = torch.cat([h[:, :1], h[:, 1:].gather(1, index[..., None].expand(-1, -1, h.shape[-1]))], 1)
+        else:
+            index = torch.arange(patches).expand(len(h), -1)
+        h = body.encoder(inputs_embeds=body.pre_layrnorm(h)).last_hidden_state
+        e = self.vision.visual_projection(body.post_layernorm(h[:, 0]))
+        return e, h[:, 1:], index
+
+
+def contrastive(images: Tensor, texts: Tensor, temperature: Tensor, clash: Tensor) -> Tensor:
+    """Symmetric InfoNCE; `clash` marks off-diagonal pairs that are true as well, which are left out."""
+    logits = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T * temperature.exp().clamp_max(100)
+    logits = logits.masked_fill(clash, -1e4)
+    target = torch.arange(len(images))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+class Lesson:
+    """Batches of whole families (their pictures are each other's hard negatives) and the losses on them."""
+
+    def __init__(self, pictures: data.Pictures, captions: data.Captions, tokens: dict[str, Tensor], families: int) -> None:
+        self.pictures, self.captions, self.tokens, self.families = pictures, captions, tokens, families
+        self.sets = [frozenset(rows) for rows in captions.of]
+
+    def batch(self, step: int, gen: torch.Generator) -> tuple[Tensor, list[int]]:
+        n = len(PICTURES)
+        picked = torch.randint(self.pictures.families, (self.families,), generator=gen)
+        rows = (picked[:, None] * n + torch.arange(n)).flatten()
+        return rows, self.captions.draw(rows, random.Random(step))
+
+    def losses(self, towers: Towers, step: int, gen: torch.Generator, keep: float) -> tuple[Tensor, dict[str, float]]:
+        rows, said = self.batch(step, gen)
+        images = self.pictures.images[rows]
+        pixels = data.to_unit(images)
+        guides = self.pictures.guides[rows].float() / 255
+        labels = self.pictures.labels[rows]
+        e, states, index = towers.look(pixels + 0.03 * torch.randn(pixels.shape, generator=gen), keep, gen)
+        ids, mask = self.tokens["input_ids"][said], self.tokens["attention_mask"][said]
+        length = int(mask.sum(1).max())
+        t = towers.text(input_ids=ids[:, :length], attention_mask=mask[:, :length]).text_embeds
+        clash = torch.tensor([[j != i and said[j] in self.sets[int(r)] for j in range(len(said))] for i, r in enumerate(rows)])
+        match = contrastive(e.float(), t.float(), towers.temperature, clash)
+        names, right = self.names(towers, e.float(), labels)
+        look = self.look(towers, e.float(), pixels, guides)
+        cells = self.cells(towers, states.float(), index, guides, labels)
+        size = (e.float().square().mean() - 1).square() + (t.float().square().mean() - 1).square()
+        loss = match + names + 4.0 * look + 2.0 * cells + 0.05 * size
+        return loss, {"match": float(match.detach()), "names": float(names.detach()), "look": float(look.detach()),
+                      "cells": float(cells.detach()), **right}
+
+    def names(self, towers: Towers, e: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
+        total, right = e.new_zeros(()), {}
+        for k, (head, n) in enumerate(zip(towers.names, COUNTS, strict=True)):
+            target = torch.where(labels[:, k] < 0, torch.full_like(labels[:, k], n), labels[:, k])
+            logits = head(e)
+            weight = torch.ones(n + 1)
+            weight[n] = 0.2
+            total = total + F.cross_entropy(logits, target, weight=weight)
+            known = labels[:, k] >= 0
+            if k in (0, 2, 4, 5) and bool(known.any()):
+                name = ("object", "", "material", "", "scene", "adjective")[k]
+                right[name] = float((logits[known].argmax(1) == target[known]).float().mean())
+        return total, right
+
+    def look(self, towers: Towers, e: Tensor, pixels: Tensor, guides: Tensor) -> Tensor:
+        small = F.avg_pool2d(pixels, settings.SIZE // settings.THUMB) / 2 + 0.5
+        want = torch.cat([small, guides], 1)
+        return (towers.thumb(e).view_as(want) - want).abs().mean()
+
+    def cells(self, towers: Towers, states: Tensor, index: Tensor, guides: Tensor, labels: Tensor) -> Tensor:
+        """Every patch tells the masks and the depth inside it, and the category of the object it mostly shows."""
+        blocks = F.unfold(guides, CELL, stride=CELL).transpose(1, 2)  # [B, GRID^2, 3 * CELL^2]
+        want = blocks.gather(1, index[..., None].expand(-1, -1, blocks.shape[-1]))
+        out = towers.cells(states)
+        told, named = out[..., : want.shape[-1]], out[..., want.shape[-1] :]
+        area = CELL * CELL
+        a, b = want[..., :area].mean(-1), want[..., area : 2 * area].mean(-1)
+        none = len(CATEGORIES)
+        target = torch.full(a.shape, none)
+        target = torch.where(a > 0.5, labels[:, :1], target)
+        target = torch.where(b > 0.5, labels[:, 1:2], target)
+        edge = ((a + b) > 0.15) & (target == none)  # too little of an object to be asked for its name
+        target = torch.where((target < 0) | edge, torch.full_like(target, -100), target)
+        weight = torch.ones(none + 1)
+        weight[none] = 0.25
+        name = F.cross_entropy(named.flatten(0, 1), target.flatten(), weight=weight)
+        return (told - want).abs().mean() + 0.25 * name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--families", type=int, default=14, help="families a batch, of nine pictures each")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--keep", type=float, default=0.5, help="share of patches looked at in the first half")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--minutes", type=float, default=None)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    pictures = data.load()
+    captions = data.load_captions(pictures.families)
+    tokenizer = load_or_write()
+    tokens = dict(tokenizer(captions.texts, padding="longest", truncation=True, return_tensors="pt"))
+    towers = Towers(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    print({n: round(sum(p.numel() for p in m.parameters()) / 1e6, 2) for n, m in towers.named_children()}, flush=True)
+    stage = Stage("clip", towers, args.steps, args.lr, ema=0.995, weight_decay=0.05, betas=(0.9, 0.98))
+    lesson = Lesson(pictures, captions, tokens, args.families)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        keep = args.keep if step < args.steps / 2 else 1.0
+        with torch.autocast("cpu", torch.bfloat16):
+            return lesson.losses(towers, step, stage.generator(), keep)
+
+    stage.run(step_loss, until=None if args.minutes is None else args.minutes * 60)
+
+
+if __name__ == "__main__":
+    main()

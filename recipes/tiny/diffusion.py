@@ -1,0 +1,175 @@
+"""Stage 3: the renderer. A Stable Diffusion layout and an IP-Adapter for image embeddings, trained together.
+
+    python -m recipes.tiny.encode        # latents and embeddings of all pictures, by the finished stages 2a and 2b
+    python -m recipes.tiny.diffusion --steps 8000
+
+The adapter is diffusers' own (`image_proj`, `ip_adapter` keys). Its projection has no biases: a zero embedding, the
+adapter's negative, then adds exactly nothing, and the pipeline without the adapter is the same model.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from recipes.tiny import settings
+from recipes.tiny.loop import Stage
+from toybox.pairs import PICTURES
+
+SIDE = settings.SIZE // 8
+TOKENS = 8  # image tokens of the adapter
+UNET = dict(
+    sample_size=SIDE, in_channels=settings.LATENT, out_channels=settings.LATENT, block_out_channels=(96, 192),
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    layers_per_block=1, attention_head_dim=64, norm_num_groups=16, cross_attention_dim=settings.DIM,
+)
+SCHEDULER = dict(
+    num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False,
+    timestep_spacing="trailing", set_alpha_to_one=True,
+)
+SHARES = dict(base=1.0, textured=1.0, swatch=0.25, studio=1.0, elsewhere=1.0, empty=0.4, edited=1.2, other=1.0, both=1.6)
+
+
+def build() -> UNet2DConditionModel:
+    """The UNet with the adapter's processors and projection in place, all trainable but the projection's biases."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(**UNET)
+    adapter = {"image_proj": {}, "ip_adapter": {}}
+    dim = settings.DIM
+    adapter["image_proj"] = {
+        "proj.weight": torch.randn(TOKENS * dim, dim) / dim**0.5, "proj.bias": torch.zeros(TOKENS * dim),
+        "norm.weight": torch.ones(dim), "norm.bias": torch.zeros(dim),
+    }
+    crossing = [n for n in unet.attn_processors if n.endswith("attn2.processor")]
+    for k, name in enumerate(crossing):
+        width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        adapter["ip_adapter"] |= {f"{2 * k + 1}.to_{v}_ip.weight": torch.randn(width, dim) / dim**0.5 for v in "kv"}
+    unet._load_ip_adapter_weights([adapter])
+    for name, p in unet.named_parameters():
+        p.requires_grad_(not (name.startswith("encoder_hid_proj") and name.endswith("bias")))
+    return unet.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+
+
+def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """A trained state => the UNet's own tensors, and the adapter in its standard keys."""
+    unet, proj, adapter = {}, {}, {}
+    names = sorted({k.split(".processor.")[0] for k in state if ".processor.to_k_ip" in k}, key=list(_order(state)).index)
+    for key, value in state.items():
+        if key.startswith("encoder_hid_proj."):
+            tail = key.split("image_projection_layers.0.")[1]
+            proj[tail.replace("image_embeds.", "proj.")] = value
+        elif ".processor." in key:
+            place, tail = key.split(".processor.")
+            adapter[f"{2 * names.index(place) + 1}.{tail.replace('.0.', '.')}"] = value
+        else:
+            unet[key] = value
+    return unet, {"image_proj": proj, "ip_adapter": adapter}
+
+
+def _order(state: dict[str, Tensor]) -> list[str]:
+    """Cross-attention layers in the order in which diffusers numbers them: attn_processors of a fresh UNet."""
+    fresh = UNet2DConditionModel(**UNET)
+    return [n.removesuffix(".processor") for n in fresh.attn_processors if n.endswith("attn2.processor")]
+
+
+class Supply:
+    """Latents, embeddings and prompts of all training pictures, drawn by weight."""
+
+    def __init__(self, folder: Path) -> None:
+        rows = load_file(folder / "encoded.safetensors")
+        self.latents, self.embeds = rows["latents"], rows["embeds"]
+        text = load_file(folder / "prompts.safetensors")
+        self.prompts, self.said, self.empty = text["hidden"], text["said"], text["empty"]
+        self.spread = self.embeds.float().std(0)
+        share = torch.tensor([SHARES[n] for n in PICTURES])
+        self.weights = share.repeat(len(self.latents) // len(PICTURES))
+        self.with_text = torch.nonzero(self.said >= 0).flatten()
+
+    def batch(self, n: int, gen: torch.Generator, noise: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(latents, image embeddings, prompt states): 60 % image alone, 15 % both, 15 % text alone, 10 % nothing."""
+        rows = torch.multinomial(self.weights, n, generator=gen)
+        texts = round(0.3 * n)
+        rows[:texts] = self.with_text[torch.randint(len(self.with_text), (texts,), generator=gen)]
+        z, e = self.latents[rows].float(), self.embeds[rows].float()
+        amount = noise * torch.rand(n, 1, generator=gen)
+        e = e + amount * self.spread * torch.randn(e.shape, generator=gen)
+        prompt = self.empty.float().expand(n, -1, -1).clone()
+        prompt[:texts] = self.prompts[self.said[rows[:texts]]].float()
+        e[: texts // 2] = 0
+        e[n - max(1, round(0.1 * n)) :] = 0
+        return z, e, prompt
+
+
+@torch.no_grad()
+def sample(unet: UNet2DConditionModel, e: Tensor, prompt: Tensor, empty: Tensor, guidance: float, steps: int = 20) -> Tensor:
+    """Latents for embeddings and prompts [n, ...], with guidance."""
+    scheduler = DDIMScheduler(**SCHEDULER)
+    scheduler.set_timesteps(steps)
+    z = torch.randn(len(e), settings.LATENT, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    both_e = torch.cat([torch.zeros_like(e), e])
+    both_p = torch.cat([empty.expand_as(prompt), prompt])
+    for t in scheduler.timesteps:
+        v = unet(torch.cat([z, z]), t, both_p, added_cond_kwargs={"image_embeds": [both_e[:, None]]}).sample
+        free, held = v.chunk(2)
+        z = scheduler.step(free + guidance * (held - free), t, z).prev_sample
+    return z
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--noise", type=float, default=0.25, help="largest noise on the embedding, in its own spread")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--minutes", type=float, default=None)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    supply = Supply(settings.WORK)
+    unet = build()
+    print(sum(p.numel() for p in unet.parameters()) / 1e6, "M parameters", flush=True)
+    stage = Stage("diffusion", unet, args.steps, args.lr, ema=0.998, weight_decay=0.01)
+    abar = DDIMScheduler(**SCHEDULER).alphas_cumprod
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        gen = stage.generator()
+        z, e, prompt = supply.batch(args.batch, gen, args.noise)
+        t = torch.randint(1000, (len(z),), generator=gen)
+        a = abar[t].view(-1, 1, 1, 1)
+        eps = torch.randn(z.shape, generator=gen)
+        noisy = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
+        want = a.sqrt() * eps - (1 - a).sqrt() * z
+        got = unet(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
+        loss = F.mse_loss(got, want)
+        return loss, {}
+
+    vae = AutoencoderTiny.from_pretrained(settings.WORK / "vae")
+    held = load_file(settings.WORK / "held_out.safetensors")
+    n = 14
+
+    def picture() -> None:
+        """Held-out pictures, their reconstructions by the autoencoder, and what the renderer makes of their embeddings."""
+        mirror = build()
+        mirror.load_state_dict(stage.average.values)
+        e = held["embeds"][:n].float()
+        empty = supply.empty.float().expand(n, -1, -1)
+        z = sample(mirror, e, empty, supply.empty.float(), 2.0)
+        with torch.no_grad():
+            rows = [held["latents"][:n].float(), z]
+            shown = [vae.decode(r).sample.clamp(-1, 1) for r in rows]
+        sheet = torch.cat([torch.cat(list(s), 2) for s in shown], 1)
+        Image.fromarray(((sheet + 1) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()).save(stage.folder / "grid.png")
+
+    until = None if args.minutes is None else args.minutes * 60
+    stage.run(step_loss, picture, picture_every=500, until=until)
+
+
+if __name__ == "__main__":
+    main()

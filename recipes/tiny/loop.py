@@ -1,0 +1,126 @@
+"""What the recipe's own training stages share: one resumable loop with a schedule, averaged weights and a log."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from recipes.tiny import settings
+
+
+def flat_then_decay(step: int, total: int, warmup: int = 200, decay: float = 0.4) -> float:
+    """Warm-up, flat, then a cosine to (almost) nothing over the last `decay` share of the steps."""
+    start = total * (1 - decay)
+    fall = 1.0 if step < start else 0.5 + 0.5 * math.cos(math.pi * (step - start) / (total - start))
+    return min(1.0, (step + 1) / warmup) * max(fall, 0.01)
+
+
+class Average:
+    """Exponential moving average of a module's floating tensors, with warm-up of its decay."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        keep = min(self.decay, (1 + step) / (10 + step))
+        for k, v in module.state_dict().items():
+            if v.is_floating_point():
+                self.values[k].lerp_(v, 1 - keep)
+            else:
+                self.values[k].copy_(v)
+
+
+class Stage:
+    """One training stage: `step_loss(step) -> (loss, figures)` is called `total` times; all else happens here.
+
+    A checkpoint (weights, averages, optimiser, step) is written whole every `save_seconds`; the same call resumes.
+    Batches must be drawn from the step number alone (see `generator`), so that a resumed run sees what it would have.
+    """
+
+    def __init__(
+        self, name: str, module: nn.Module, total: int, lr: float, *, ema: float = 0.998, weight_decay: float = 0.01,
+        save_seconds: float = 180.0, groups: list[dict[str, object]] | None = None, betas: tuple[float, float] = (0.9, 0.99),
+        decay: float = 0.4,
+    ) -> None:
+        self.name, self.module, self.total, self.save_seconds, self.decay = name, module, total, save_seconds, decay
+        self.folder = settings.WORK / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.optimizer = torch.optim.AdamW(
+            groups or module.parameters(), lr=lr, weight_decay=weight_decay, fused=True, betas=betas
+        )
+        for group in self.optimizer.param_groups:
+            group.setdefault("base", group["lr"])
+            group["base"] = group["lr"]
+        self.average = Average(module, ema)
+        self.step = 0
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, weights_only=True)
+            module.load_state_dict(state["module"])
+            self.average.values = state["average"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+            print(f"{name}: resumed at step {self.step}", flush=True)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        state = {"module": self.module.state_dict(), "average": self.average.values,
+                 "optimizer": self.optimizer.state_dict(), "step": self.step}
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.checkpoint)
+
+    def generator(self, salt: int = 0) -> torch.Generator:
+        return torch.Generator().manual_seed(self.step * 1009 + salt)
+
+    def run(
+        self, step_loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+        picture: Callable[[], None] | None = None, log_every: int = 50, picture_every: int = 1000,
+        until: float | None = None,
+    ) -> None:
+        """Trains to `total` steps, or for at most `until` seconds."""
+        begun = saved = time.time()
+        sums: dict[str, float] = {}
+        first = self.step
+        while self.step < self.total:
+            scale = flat_then_decay(self.step, self.total, decay=self.decay)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["base"] * scale
+            loss, figures = step_loss(self.step)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+            if bool(torch.isfinite(norm)):
+                self.optimizer.step()
+            self.average.update(self.module, self.step)
+            self.step += 1
+            for k, v in {"loss": float(loss), **figures}.items():
+                sums[k] = sums.get(k, 0.0) + v / log_every
+            if self.step % log_every == 0:
+                rate = (self.step - first) / (time.time() - begun)
+                row = {"step": self.step, "steps_a_second": round(rate, 3), **{k: round(v, 5) for k, v in sums.items()}}
+                print(self.name, json.dumps(row), flush=True)
+                with (self.folder / "log.jsonl").open("a") as log:
+                    log.write(json.dumps(row) + "\n")
+                sums = {}
+            if picture is not None and self.step % picture_every == 0:
+                picture()
+            if time.time() - saved > self.save_seconds:
+                self.save()
+                saved = time.time()
+            if until is not None and time.time() - begun > until:
+                break
+        self.save()
+        if picture is not None:
+            picture()

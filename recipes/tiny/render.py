@@ -1,0 +1,120 @@
+"""Stage 1: renders families of toybox into shards of pictures with labels. Resumable: a shard that stands is kept.
+
+    python -m recipes.tiny.render --families 8000
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recipes.tiny import settings
+from toybox.adjectives import ADJECTIVES
+from toybox.draw import Shot
+from toybox.materials import MATERIALS
+from toybox.objects import CATEGORIES
+from toybox.pairs import PICTURES, Family, draw_family, family
+from toybox.scenes import SCENES
+from toybox.world import SceneSpec, SwatchSpec
+
+LABELS = ("category", "category_b", "material", "material_b", "scene", "adjective")  # -1: none, or no name
+
+
+def label(spec: SceneSpec | SwatchSpec) -> list[int]:
+    """The names a picture shows, as indices into the world's tables, in the order of LABELS."""
+    names = {k: list(v) for k, v in
+             dict(c=CATEGORIES, m=MATERIALS, s=SCENES, a=ADJECTIVES).items()}
+    if isinstance(spec, SwatchSpec):
+        m = spec.material
+        return [-1, -1, names["m"].index(m.name) if m.kind == "named" else -1, -1, -1, -1]
+    row = []
+    for attribute in ("category", "material"):
+        for k in (0, 1):
+            if k >= len(spec.objects):
+                row.append(-1)
+            elif attribute == "category":
+                row.append(names["c"].index(spec.objects[k].category))
+            else:
+                m = spec.objects[k].material
+                row.append(names["m"].index(m.name) if m.kind == "named" else -1)
+    adjectives = [a for o in spec.objects for a in o.adjectives]
+    return [*row, names["s"].index(spec.scene), names["a"].index(adjectives[0]) if adjectives else -1]
+
+
+def guides(shot: Shot | None) -> Tensor:
+    """uint8 [3, THUMB, THUMB]: coverage by the first object, by the second, and nearness of what is seen."""
+    n = settings.THUMB
+    if shot is None:
+        return torch.zeros(3, n, n, dtype=torch.uint8)
+    rows = []
+    for k in (0, 1):
+        cover = torch.zeros_like(shot.t)
+        if k < len(shot.hits):
+            cover[shot.hits[k].rays] = 1
+        rows.append(_shrink(cover, n))
+    near = torch.where(torch.isfinite(shot.t), ((7.5 - shot.t) / 4.5).clamp(0, 1), torch.zeros_like(shot.t))
+    rows.append(_shrink(near, n))
+    return (torch.stack(rows) * 255).round().to(torch.uint8)
+
+
+def _shrink(v: Tensor, n: int) -> Tensor:
+    side = int(v.numel() ** 0.5)
+    return v.view(n, side // n, n, side // n).mean((1, 3))
+
+
+def render_shard(path: Path, seeds: range, split: str, focus: str | None = None) -> int:
+    """Renders the families of some seeds into one shard: pictures in the order of PICTURES, family by family."""
+    images, thumbs, labels = [], [], []
+    for seed in seeds:
+        f: Family = family(seed, split, focus)
+        pictures, shots = draw_family(f, settings.SIZE)
+        specs = f.pictures()
+        for name in PICTURES:
+            images.append(pictures[name])
+            thumbs.append(guides(shots.get(name)))
+            labels.append(label(specs[name]))
+    tensors = {"images": torch.stack(images), "guides": torch.stack(thumbs), "labels": torch.tensor(labels)}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, {"first_seed": str(seeds.start), "split": split, "focus": focus or ""})
+    os.replace(partial, path)
+    return len(images)
+
+
+def _work(job: tuple[Path, range, str, str | None]) -> int:
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        return render_shard(*job)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--families", type=int, default=8000)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--split", choices=("train", "test"), default="train")
+    parser.add_argument("--focus", default=None, help="test: the operator whose combinations are held out")
+    args = parser.parse_args()
+    settings.DATA.mkdir(parents=True, exist_ok=True)
+    step = settings.FAMILIES_A_SHARD
+    stem = args.split if args.focus is None else f"{args.split}-{args.focus}"
+    jobs = []
+    for k, start in enumerate(range(0, args.families, step)):
+        path = settings.DATA / f"{stem}-{k:05d}.safetensors"
+        if not path.exists():
+            jobs.append((path, range(start, min(start + step, args.families)), args.split, args.focus))
+    begun, done = time.time(), 0
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(args.workers) as pool:
+        for count in pool.imap_unordered(_work, jobs):
+            done += count
+            print(f"{done} pictures, {done / (time.time() - begun):.0f} a second", flush=True)
+
+
+if __name__ == "__main__":
+    main()

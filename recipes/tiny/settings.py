@@ -1,0 +1,20 @@
+"""Where the recipe keeps its work, and the sizes of tiny. One place, read by every stage."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = Path(os.environ.get("POPS_TINY_WORK", ROOT / "runs" / "tiny"))  # git-ignored: data, checkpoints, logs, grids
+DATA = WORK / "data"
+PACKAGE = ROOT / "src" / "pops" / "models" / "tiny"  # where finished weights go
+
+SIZE = 96  # pixels, square
+THUMB = 24  # pixels of the masks and depths that guide the image tower
+FAMILIES_A_SHARD = 100
+
+DIM = 256  # the space, the text tower's width, the renderer's cross-attention
+VISION = dict(hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=6, patch_size=12)
+TEXT = dict(hidden_size=DIM, intermediate_size=640, num_hidden_layers=3, num_attention_heads=4)
+LATENT = 8  # channels of the autoencoder's latents; SIZE / 8 of them along each side

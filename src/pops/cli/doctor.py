@@ -1,0 +1,152 @@
+"""pops doctor: what this machine offers, and whether anything is amiss."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pops.cli.shell import Debug, Json, command, print_json
+
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "huggingface_hub", "pillow")
+LOW_DISK_GB, LOW_MEMORY_GB = 2.0, 1.5
+
+
+@command
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask whether the hub can be reached.")] = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look at versions, devices, memory, disk, the hub and the shipped model; exit code 1 if pops cannot run.
+
+    Examples:
+
+        pops doctor
+
+        pops doctor --json --offline
+    """
+    from pops import __version__
+
+    checks: dict[str, Callable[[], str]] = {
+        "python": lambda: f"{sys.version.split()[0]} on {sys.platform}",
+        **{name: lambda name=name: _installed(name) for name in PACKAGES},
+        "devices": _devices,
+        "memory": _memory,
+        "disk": _disk,
+        "tiny": _tiny,
+        "cached": _cached,
+    }
+    if not offline:
+        checks["hub"] = _hub
+    rows = [_checked(name, check) for name, check in checks.items()]
+    needed = ("python", *PACKAGES, "devices", "tiny")
+    fine = not any(row["state"] == "bad" and row["check"] in needed for row in rows)
+    if json_output:
+        print_json({"ok": fine, "pops": __version__, "checks": rows})
+    else:
+        typer.echo(f"pops {__version__}")
+        for row in rows:
+            typer.echo(f"  {row['state']:<5}{row['check']:<17}{row['found']}")
+    if not fine:
+        raise typer.Exit(1)
+
+
+class _Warning(Exception):
+    """Something to know, that stops nobody."""
+
+
+def _checked(name: str, check: Callable[[], str]) -> dict[str, Any]:
+    try:
+        return {"check": name, "state": "ok", "found": check()}
+    except _Warning as e:
+        return {"check": name, "state": "warn", "found": str(e)}
+    except Exception as e:  # a check that fails is a finding, whatever it raised
+        first = (str(e) or type(e).__name__).splitlines()[0]
+        return {"check": name, "state": "bad", "found": first}
+
+
+def _installed(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        raise RuntimeError(f"not installed; run: pip install {name}") from None
+
+
+def _devices() -> str:
+    import torch
+
+    found = [f"cpu ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"]
+    found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    return ", ".join(found + (["mps"] if torch.backends.mps.is_available() else []))
+
+
+def _memory() -> str:
+    try:
+        page, total = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+        free = os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return "unknown on this system"
+    text = f"{page * total / 1e9:.1f} GB, {page * free / 1e9:.1f} GB free"
+    if page * total / 1e9 < LOW_MEMORY_GB:
+        raise _Warning(f"{text}; tiny needs {LOW_MEMORY_GB} GB")
+    return text
+
+
+def _disk() -> str:
+    cache = _cache_folder()
+    there = next(p for p in (cache, *cache.parents) if p.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    text = f"{free:.1f} GB free for {cache}"
+    if free < LOW_DISK_GB:
+        raise _Warning(f"{text}; the larger models need more")
+    return text
+
+
+def _cache_folder() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _cached() -> str:
+    cache = _cache_folder()
+    names = sorted(p.name.removeprefix("models--").replace("--", "/") for p in cache.glob("models--*"))
+    return ", ".join(names) or "no model of the hub is on this machine"
+
+
+def _hub() -> str:
+    import urllib.request
+
+    from huggingface_hub import constants
+
+    try:
+        with urllib.request.urlopen(constants.ENDPOINT, timeout=5):  # https only: the endpoint's own scheme
+            return f"{constants.ENDPOINT} answers"
+    except OSError as e:
+        raise _Warning(f"{constants.ENDPOINT} cannot be reached ({e}); tiny works without it") from e
+
+
+def _tiny() -> str:
+    """Every weights file of the shipped model opens, and its operators' descriptions read."""
+    from safetensors import safe_open
+
+    from pops.models.registry import resolve
+    from pops.studio import Pops
+
+    files = resolve("tiny")
+    weights = sorted(files.folder.rglob("*.safetensors"))
+    tensors = 0
+    for path in weights:
+        with safe_open(path, framework="pt") as opened:
+            tensors += len(opened.keys())
+    operators = ", ".join(Pops(files).operators) or "none"
+    size = sum(path.stat().st_size for path in weights) / 1e6
+    return f"{len(weights)} files, {tensors} tensors, {size:.0f} MB; operators: {operators}"

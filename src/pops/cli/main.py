@@ -1,0 +1,59 @@
+"""The table of commands. Importing it loads typer and nothing heavy: `pops --help` answers at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pops.cli import doctor, models, operators, run, show, toybox
+
+EPILOG_EXAMPLES = """Compose pictures like equations: photos are the operands, trained diffusion operators the signs.
+
+Examples:
+
+    pops run "texturing(teapot.png, tiger.png)" -o out.png
+
+    pops run "scene(texturing(teapot.png, tiger.png), beach.png)" --seed 0:4 -o out.png
+
+    pops run 'instruct(rabbit.png, "golden")' -o out.png --equation equation.png
+
+    pops show out.png
+
+    pops toybox "a tiger teapot on a beach" -o teapot.png
+"""
+
+app = typer.Typer(
+    help=EPILOG_EXAMPLES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("show")(show.show)
+app.add_typer(operators.app, name="operators")
+app.add_typer(models.app, name="models")
+app.command("toybox")(toybox.toybox)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from pops import __version__
+
+        typer.echo(f"pops {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    app()

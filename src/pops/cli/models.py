@@ -1,0 +1,63 @@
+"""pops models: the models by name, and what one holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pops.cli.shell import Debug, Json, command, print_json, print_table
+
+app = typer.Typer(help="List the known models, or show one.", no_args_is_help=True)
+
+
+@app.command("list")
+@command
+def list_models(json_output: Json = False, debug: Debug = False) -> None:
+    """List the models that have a name.
+
+    Examples:
+
+        pops models list
+    """
+    from pops.models.registry import known
+
+    rows: list[dict[str, Any]] = [dict(row) for row in known()]
+    if json_output:
+        print_json({"models": rows})
+        return
+    titles = list(rows[0])
+    print_table(titles, [[row.get(t, "") for t in titles] for row in rows])
+
+
+@app.command("show")
+@command
+def show_model(
+    name: Annotated[str, typer.Argument(help="A model's name, its folder or a hub id.", show_default=False)],
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show one model: where it lies, its operators, its renderer and its sizes.
+
+    Examples:
+
+        pops models show tiny
+    """
+    from pops.models.registry import resolve
+
+    files = resolve(name)
+    weights = sum(f.stat().st_size for f in files.folder.rglob("*.safetensors"))
+    data = {
+        "name": files.name,
+        "folder": str(files.folder),
+        "operators": sorted(files.operators),
+        "renderer": str(files.renderer) if files.renderer else None,
+        "weights_mb": round(weights / 1e6, 1),
+        **{k: v for k, v in files.info.items() if k not in ("name", "renderer", "operators")},
+    }
+    if json_output:
+        print_json(data)
+        return
+    for key, value in data.items():
+        shown = ", ".join(value) if isinstance(value, list) else value
+        typer.echo(f"{key:<12}{shown if shown is not None else 'none'}")

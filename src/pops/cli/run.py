@@ -1,0 +1,289 @@
+"""pops run: an expression (text, tree file, or a picture that pops made) -> pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pops.cli.shell import Debug, Device, Json, Quiet, command, parse_size, print_json, progress
+from pops.errors import ConfigError, ensure
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pops.cli.shell import OnProgress
+    from pops.expression import Expression
+    from pops.studio import Pops, Trace
+
+TREES = (".yaml", ".yml", ".json")
+
+
+@dataclass
+class Request:
+    """One command, settled: what a recipe gave, overridden by what the command line says. None: the model's default."""
+
+    expression: Expression
+    model: str = "tiny"
+    seeds: list[int] = field(default_factory=lambda: [0])
+    num_images: int = 1
+    picture: int | None = None  # only this one of all (a repeated recipe)
+    making: dict[str, Any] = field(default_factory=dict)  # steps, guidance, sampler, fit
+    rendering: dict[str, Any] = field(default_factory=dict)  # renderer, steps, guidance, size, prompt, negative
+    scale: int = 1
+    inputs: Mapping[str, str] = field(default_factory=dict)  # path -> digest, when the recipe was made
+
+
+@command
+def run(
+    expression: Annotated[
+        str,
+        typer.Argument(
+            help="An expression, a tree file (.yaml, .json), or a picture made by pops, to repeat it.",
+            show_default=False,
+            metavar="EXPR",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The picture; several become NAME-0.png, NAME-1.png, ...", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A model's name, its folder or a hub id. [default: tiny]")
+    ] = None,
+    seed: Annotated[str | None, typer.Option("--seed", "-s", help="0, or several: 0,1,2 or 0:4. [default: 0]")] = None,
+    num_images: Annotated[
+        int | None, typer.Option("--num-images", "-n", help="Pictures of each embedding. [default: 1]", min=1, max=1000)
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of every operator.", min=1, max=1000)] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance of every operator.", min=0)] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help="How operators sample.")] = None,
+    render_steps: Annotated[
+        int | None, typer.Option("--render-steps", help="Steps of the renderer.", min=1, max=1000)
+    ] = None,
+    render_guidance: Annotated[
+        float | None, typer.Option("--render-guidance", help="Guidance of the renderer.", min=0)
+    ] = None,
+    renderer: Annotated[str | None, typer.Option("--renderer", help="A renderer other than the model's own.")] = None,
+    fit: Annotated[
+        str | None, typer.Option("--fit", help="How photos become square: squash, crop or pad. [default: squash]")
+    ] = None,
+    size: Annotated[str | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, multiples of 8.")] = None,
+    scale: Annotated[
+        int | None, typer.Option("--scale", help="Enlarge the finished picture N times.", min=1, max=16)
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="A text beside the embedding.")] = None,
+    negative: Annotated[str | None, typer.Option("--negative", help="A text to keep away from.")] = None,
+    save_embedding: Annotated[
+        Path | None, typer.Option("--save-embedding", help="Keep the embedding (.safetensors).")
+    ] = None,
+    tree: Annotated[Path | None, typer.Option("--tree", help="Draw the tree, every node rendered.")] = None,
+    equation: Annotated[Path | None, typer.Option("--equation", help="Draw the equation as a strip.")] = None,
+    device: Device = "auto",
+    json_output: Json = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compute an expression and render it.
+
+    Examples:
+
+        pops run "texturing(teapot.png, tiger.png)" -o out.png
+
+        pops run "texturing(teapot.png, _)" --seed 0:4 -o out.png      (an open operand, four ideas)
+
+        pops run "scene(texturing(teapot.png, tiger.png), beach.png)" -o out.png --tree tree.png
+
+        pops run 'instruct(rabbit.png, "golden")' -o out.png --equation equation.png
+
+        pops run '0.5*dog.png + 0.5*text("a marble rabbit")' -o out.png --save-embedding e.safetensors
+
+        pops run out.png -o again.png                                  (repeats a picture, byte for byte)
+    """
+    start = time.monotonic()
+    request = _settle(
+        expression,
+        model=model,
+        seed=seed,
+        num_images=num_images,
+        scale=scale,
+        making={"steps": steps, "guidance": guidance, "sampler": sampler, "fit": fit},
+        rendering={
+            "renderer": renderer,
+            "steps": render_steps,
+            "guidance": render_guidance,
+            "size": parse_size(size) if size else None,
+            "prompt": prompt,
+            "negative": negative,
+        },
+    )
+    from pops.studio import load
+
+    pops = load(request.model, device=device)
+    plan = pops.plan(request.expression)
+    if dry_run:
+        text = str(request.expression)
+        print_json({"ok": True, "expression": text, "plan": str(plan)}) if json_output else typer.echo(str(plan))
+        return
+    _check_outputs(request, [*plan.photos, *plan.saved], out, save_embedding, tree, equation)
+
+    with progress(quiet=quiet or json_output) as on_progress:
+        trace = pops.trace(request.expression, seed=request.seeds, on_progress=on_progress, **request.making)
+        _tell_changed(request, trace)
+        written = _write_pictures(pops, request, trace, out, on_progress) if out else []
+        if save_embedding:
+            trace.result.save(save_embedding)
+        if tree or equation:
+            _write_figures(pops, request, trace, tree, equation, on_progress)
+    if json_output:
+        done = {"embedding": save_embedding, "tree": tree, "equation": equation}
+        print_json(
+            {
+                "ok": True,
+                "outputs": [str(path) for path in written],
+                **{key: str(path) for key, path in done.items() if path},
+                "expression": str(request.expression),
+                "seeds": request.seeds,
+                "model": pops.name,
+                "seconds": round(time.monotonic() - start, 3),
+            }
+        )
+    elif not quiet:
+        for path in [*written, *filter(None, (save_embedding, tree, equation))]:
+            typer.echo(str(path))
+
+
+# --- from the command line to a request ---------------------------------------------------------------------------
+
+
+def _settle(
+    source: str,
+    *,
+    model: str | None,
+    seed: str | None,
+    num_images: int | None,
+    scale: int | None,
+    making: Mapping[str, Any],
+    rendering: Mapping[str, Any],
+) -> Request:
+    from pops.seeds import parse_seeds
+
+    request = _read(source)
+    if seed is not None or num_images is not None:
+        request.picture = None
+    if seed is not None:
+        request.seeds = parse_seeds(seed)
+    request.model = model or request.model
+    request.num_images = num_images or request.num_images
+    request.scale = scale or request.scale
+    request.making.update({k: v for k, v in making.items() if v is not None})
+    request.rendering.update({k: v for k, v in rendering.items() if v is not None})
+    return request
+
+
+def _read(source: str) -> Request:
+    """Text, a tree file, or the recipe in a picture."""
+    from pops.expression import load as load_expression
+    from pops.expression import parse
+    from pops.images import PHOTO_SUFFIXES, read_recipe
+
+    path = Path(source).expanduser()
+    suffix = path.suffix.lower()
+    if suffix in TREES and not set(source) & set("()*+"):
+        return Request(load_expression(path))
+    if suffix not in PHOTO_SUFFIXES or not path.is_file():
+        return Request(parse(source))
+    recipe = read_recipe(path)
+    try:
+        made = dict(recipe["render"])
+        size = made.get("size")
+        request = Request(
+            parse(recipe["expression"]),
+            model=recipe["model"],
+            seeds=[int(s) for s in recipe["seeds"]],
+            num_images=int(made.pop("num_images")),
+            picture=int(recipe["picture"]),
+            making={k: recipe[k] for k in ("steps", "guidance", "sampler", "fit") if k in recipe},
+            rendering={k: v for k, v in made.items() if k != "seeds"} | ({"size": tuple(size)} if size else {}),
+            scale=int(recipe.get("scale", 1)),
+            inputs=dict(recipe.get("inputs", {})),
+        )
+    except (KeyError, TypeError, ValueError) as e:
+        raise ConfigError(f"the recipe in {path} is incomplete ({e!r}); it cannot be repeated") from e
+    return request
+
+
+def _check_outputs(request: Request, operands: Sequence[Any], *outputs: Path | None) -> None:
+    """Before anything is computed: an output at all, all different, and none on top of an operand."""
+    from pops.images import PICTURE_SUFFIXES
+
+    out, embedding, tree, equation = outputs
+    wanted = [path for path in outputs if path]
+    ensure(bool(wanted), "say where the picture goes: -o out.png (or --save-embedding, --tree, --equation)")
+    for picture in filter(None, (out, tree, equation)):
+        suffix = picture.suffix.lower()
+        ensure(suffix in PICTURE_SUFFIXES, f"{picture}: pictures are written as {', '.join(PICTURE_SUFFIXES)}")
+    ensure(
+        embedding is None or embedding.suffix == ".safetensors",
+        f"--save-embedding writes .safetensors, got {embedding}; change the suffix",
+    )
+    if out:
+        wanted = [path for path in wanted if path != out] + _names(out, _count(request))
+    places = [path.expanduser().resolve() for path in wanted]
+    ensure(len(set(places)) == len(places), "two outputs have one name; give each its own")
+    inputs = {Path(node.path).expanduser().resolve(): node.path for node in operands}
+    for place, path in zip(places, wanted, strict=True):
+        ensure(place not in inputs, f"{path} is an operand of the expression; write to another file")
+
+
+def _count(request: Request) -> int:
+    return 1 if request.picture is not None else len(request.seeds) * request.num_images
+
+
+def _names(out: Path, count: int) -> list[Path]:
+    """out.png, or out-0.png, out-1.png, ..."""
+    return [out] if count == 1 else [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(count)]
+
+
+def _tell_changed(request: Request, trace: Trace) -> None:
+    now = trace.result.provenance["inputs"]
+    changed = [path for path, digest in request.inputs.items() if now.get(path) != digest]
+    if changed:
+        typer.echo(f"pops: {', '.join(changed)} changed since the recipe was made; the picture will differ", err=True)
+
+
+# --- pictures and figures -----------------------------------------------------------------------------------------
+
+
+def _write_pictures(
+    pops: Pops, request: Request, trace: Trace, out: Path, on_progress: OnProgress | None
+) -> list[Path]:
+    """Renders every row, and writes each picture with its recipe."""
+    from pops.images import save_picture
+
+    pictures = pops.render(
+        trace.result, seed=request.seeds, num_images=request.num_images, on_progress=on_progress, **request.rendering
+    )
+    if request.picture is not None:
+        ensure(request.picture < len(pictures), f"the recipe names picture {request.picture} of {len(pictures)}")
+        pictures = [pictures[request.picture]]
+    paths = _names(out, len(pictures))
+    for path, picture in zip(paths, pictures, strict=True):
+        recipe = dict(picture.info["pops"])
+        if request.scale > 1:
+            recipe["scale"] = request.scale
+        save_picture(_enlarged(picture, request.scale), path, recipe)
+    return paths
+
+
+def _enlarged(picture: Image.Image, scale: int) -> Image.Image:
+    from PIL import Image
+
+    if scale == 1:
+        return picture
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)

@@ -1,0 +1,68 @@
+"""pops toybox: pictures of the procedural world whose renderings trained `tiny`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pops.cli.shell import Debug, Json, Quiet, command, print_json
+from pops.errors import PhotoError, UserError, ensure
+
+
+@command
+def toybox(
+    caption: Annotated[
+        str | None, typer.Argument(help="What to show: an object, a material, a scene.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Draws whatever the caption leaves open.", min=0)] = 0,
+    size: Annotated[int, typer.Option("--size", help="Side in pixels, an even number.", min=16, max=2048)] = 256,
+    contact_sheet: Annotated[
+        Path | None, typer.Option("--contact-sheet", help="Draw the whole world: every object, material and scene.")
+    ] = None,
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Render a caption in the toybox.
+
+    Examples:
+
+        pops toybox "a tiger teapot on a beach" -o out.png
+
+        pops toybox "a golden rabbit" --seed 7 --size 512 -o rabbit.png
+
+        pops toybox --contact-sheet sheet.png
+    """
+    ensure(out is not None or contact_sheet is not None, "say where the picture goes: -o out.png")
+    ensure(out is None or bool(caption), 'say what to draw, such as "a tiger teapot on a beach"')
+    ensure(size % 2 == 0, f"--size must be even, got {size}")
+    from pops.images import PICTURE_SUFFIXES, save_picture
+
+    for path in filter(None, (out, contact_sheet)):
+        if path.suffix.lower() not in PICTURE_SUFFIXES:
+            raise PhotoError(f"{path}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
+    import toybox as world
+
+    written: list[Path] = []
+    spec = None
+    if out is not None:
+        try:
+            spec = world.parse_caption(caption or "", seed)
+        except world.CaptionError as e:
+            raise UserError(str(e)) from e
+        save_picture(world.render(spec, size=size), out)
+        written.append(out)
+    if contact_sheet is not None:
+        save_picture(world.contact_sheet(), contact_sheet)
+        written.append(contact_sheet)
+    if json_output:
+        import json
+
+        scene = json.loads(spec.to_json()) if spec is not None else None
+        print_json({"ok": True, "outputs": [str(p) for p in written], "seed": seed, "size": size, "scene": scene})
+    elif not quiet:
+        for path in written:
+            typer.echo(str(path))

@@ -1,0 +1,174 @@
+"""Embedding: vectors of a CLIP space with their provenance, and their .safetensors file.
+
+Knows nothing of how a vector is made or drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pops.errors import EmbeddingError, SpaceError, ensure
+from pops.files import write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT, VERSION, KEY = "pops.embedding", "1", "embeds"
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """One or more vectors [n, dim] of the space `space`: un-normalised, float32, on the CPU.
+
+    Tensors of another float type or device are converted; EmbeddingError for another shape, and for NaN or
+    infinity. provenance: how they were made (JSON), free of meaning here.
+    """
+
+    vectors: Tensor
+    space: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        v = self.vectors
+        if not isinstance(v, torch.Tensor) or not v.is_floating_point():
+            raise EmbeddingError(
+                f"vectors are a float tensor [n, dim], got {getattr(v, 'dtype', type(v).__name__)}"
+            )
+        if v.ndim != 2 or min(v.shape) < 1:
+            raise EmbeddingError(f"vectors are a tensor [n, dim] with n, dim >= 1, got {list(v.shape)}")
+        v = v.detach().to("cpu", torch.float32).contiguous()
+        bad = (~torch.isfinite(v)).any(dim=1).nonzero().flatten().tolist()
+        ensure(
+            not bad, f"NaN or infinity in vector {', '.join(map(str, bad[:4]))} of {len(v)}", EmbeddingError
+        )
+        ensure(
+            isinstance(self.space, str) and self.space != "", "an embedding names its space", EmbeddingError
+        )
+        object.__setattr__(self, "vectors", v)
+        object.__setattr__(self, "provenance", dict(self.provenance))
+
+    @property
+    def n(self) -> int:
+        """How many vectors."""
+        return int(self.vectors.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """The width of the space."""
+        return int(self.vectors.shape[1])
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int | slice) -> Embedding:
+        """Some of the vectors, as an Embedding (of one vector for an int). IndexError outside."""
+        if isinstance(index, int):
+            index = range(self.n)[index]
+            index = slice(index, index + 1)
+        return Embedding(self.vectors[index], self.space, self.provenance)
+
+    def __iter__(self) -> Iterator[Embedding]:
+        return (self[i] for i in range(self.n))
+
+    def __repr__(self) -> str:
+        return f"Embedding({self.n} x {self.dim}, space={self.space!r})"
+
+    def require_space(self, space: str) -> None:
+        """SpaceError unless the embedding is of this space."""
+        if self.space != space:
+            raise SpaceError(
+                f"an embedding of space {self.space!r} came where {space!r} is used; make it anew there"
+            )
+
+    @staticmethod
+    def cat(embeddings: Sequence[Embedding]) -> Embedding:
+        """All vectors in order; SpaceError or EmbeddingError where they do not belong together."""
+        import torch
+
+        _same_space(embeddings)
+        made = [e.provenance for e in embeddings]
+        provenance = made[0] if all(p == made[0] for p in made) else {"parts": made}
+        return Embedding(torch.cat([e.vectors for e in embeddings]), embeddings[0].space, provenance)
+
+    @staticmethod
+    def weighted(terms: Sequence[tuple[float, Embedding]]) -> Embedding:
+        """The sum of weight * embedding; one vector meets many, other numbers of vectors must agree."""
+        embeddings = [e for _, e in terms]
+        _same_space(embeddings)
+        weights = [float(w) for w, _ in terms]
+        ensure(all(map(math.isfinite, weights)), f"weights are finite numbers, got {weights}", EmbeddingError)
+        counts = sorted({e.n for e in embeddings} - {1})
+        ensure(
+            len(counts) <= 1,
+            f"a sum of {' and '.join(map(str, counts))} vectors; they must be as many, or one",
+            EmbeddingError,
+        )
+        total = sum(w * e.vectors for w, e in zip(weights, embeddings, strict=True))
+        made = [{"weight": w, **e.provenance} for w, e in zip(weights, embeddings, strict=True)]
+        return Embedding(total, embeddings[0].space, {"sum": made})  # type: ignore[arg-type]  # not the int 0
+
+    def save(self, path: str | Path) -> None:
+        """Writes a .safetensors file, whole: tensor "embeds", and what it is in the metadata."""
+        from safetensors.torch import save
+
+        path = Path(path)
+        ensure(path.suffix.lower() == SUFFIX, f"{path}: an embedding's file ends in {SUFFIX}", EmbeddingError)
+        metadata = {
+            "format": FORMAT,
+            "version": VERSION,
+            "space": self.space,
+            "provenance": json.dumps(self.provenance, default=str),
+        }
+        content = save({KEY: self.vectors}, metadata)
+        with write_whole(path) as temporary:
+            temporary.write_bytes(content)
+
+    @staticmethod
+    def load(path: str | Path) -> Embedding:
+        """Reads what `save` wrote; EmbeddingError, naming the file, for anything else."""
+        where = Path(path).expanduser()
+        if not where.is_file():
+            what = "is a folder" if where.is_dir() else "does not exist"
+            raise EmbeddingError(f"{path} {what}; name a file that Embedding.save wrote")
+        vectors, metadata = _read(where)
+        try:
+            provenance = json.loads(metadata.get("provenance", "{}"))
+            ensure(isinstance(provenance, dict), "its provenance is no JSON object", EmbeddingError)
+            return Embedding(vectors, metadata.get("space", ""), provenance)
+        except (ValueError, EmbeddingError) as e:
+            raise EmbeddingError(f"{path} is damaged ({e}); save the embedding again") from e
+
+
+def _read(path: Path) -> tuple[Tensor, dict[str, str]]:
+    """The tensor and the metadata of an embedding's file; other tensors are not read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT or KEY not in file.keys():  # noqa: SIM118  # not a mapping
+                raise EmbeddingError(
+                    f"{path} holds no embedding of pops; name a file that Embedding.save wrote"
+                )
+            version = metadata.get("version")
+            if version != VERSION:
+                raise EmbeddingError(f"{path} has version {version}, this pops reads {VERSION}; update pops")
+            return file.get_tensor(KEY), metadata
+    except (SafetensorError, OSError) as e:
+        raise EmbeddingError(f"{path} is no .safetensors file that can be read ({e}); save it again") from e
+
+
+def _same_space(embeddings: Sequence[Embedding]) -> None:
+    ensure(len(embeddings) > 0, "there is no embedding to put together; give at least one", EmbeddingError)
+    for e in embeddings[1:]:
+        e.require_space(embeddings[0].space)
+        same = e.dim == embeddings[0].dim
+        ensure(same, f"vectors of {embeddings[0].dim} and {e.dim} numbers do not go together", EmbeddingError)

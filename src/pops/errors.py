@@ -1,0 +1,133 @@
+"""The errors of pops: one tree, and one clear line each (what is wrong, where, what to do).
+
+PopsError                  exit code 1: ours, or the machine's
+ ├─ Cancelled              the user stopped it
+ └─ UserError              exit code 2: something in the request must change
+     ├─ ExpressionError    the text of an expression; carries the text and the span of the mistake
+     ├─ OperandError       wrong number or kind of operands
+     ├─ PhotoError         a file that is not a photo we can read
+     ├─ EmbeddingError     a vector, or a file of vectors, that is not what it should be
+     ├─ SpaceError         vectors of different spaces
+     ├─ ModelError         an unknown, absent or incomplete model
+     ├─ CheckpointError    weights that do not fit: missing, surplus or misshaped tensors
+     ├─ ConfigError        a setting outside its range
+     └─ MissingExtra       an optional package is not installed
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable
+
+Span = tuple[int, int]  # [start, end) in characters of the expression's text
+
+
+class PopsError(Exception):
+    """Everything pops raises on purpose. `span`: where in the expression's text, if it came from one."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, span: Span | None = None) -> None:
+        super().__init__(message)
+        self.span = span
+
+    def pretty(self) -> str:
+        """What a terminal shows; more lines than one only where a place in a text can be shown."""
+        return str(self)
+
+
+class Cancelled(PopsError):
+    """Stopped by the user between two steps; nothing half-written remains."""
+
+    exit_code = 130  # what a shell reports after Ctrl-C
+
+    def __init__(self, message: str = "cancelled", *, span: Span | None = None) -> None:
+        super().__init__(message, span=span)
+
+
+class UserError(PopsError):
+    """The request must change; the program is fine."""
+
+    exit_code = 2
+
+
+class ExpressionError(UserError):
+    """A mistake in an expression: `text` is the whole expression and `span` the characters that are wrong."""
+
+    def __init__(self, message: str, text: str = "", span: Span | None = None) -> None:
+        super().__init__(message, span=span)
+        self.text = text
+
+    def pretty(self) -> str:
+        """The message, the line of the text with the mistake, and carets under it."""
+        return caret(str(self), self.text, self.span)
+
+
+class OperandError(UserError):
+    """A wrong number of operands, or a text where a photo belongs."""
+
+
+class PhotoError(UserError):
+    """A photo that cannot be read, or a picture that cannot be written."""
+
+
+class EmbeddingError(UserError):
+    """Vectors of a wrong shape or with NaN in them, or a file that holds no embedding."""
+
+
+class SpaceError(UserError):
+    """Embeddings of different spaces met, or a space's folder does not hold together."""
+
+
+class ModelError(UserError):
+    """An unknown model, one that is not on this machine, or an incomplete folder."""
+
+
+class CheckpointError(UserError):
+    """Weights that do not fit the model they are for."""
+
+
+class ConfigError(UserError):
+    """A setting outside its range."""
+
+
+class MissingExtra(UserError):
+    """An optional package is absent; the message names the extra to install."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'pops-diffusion[{extra}]'")
+        self.package, self.extra = package, extra
+
+
+def ensure(condition: bool, message: str, kind: type[PopsError] = ConfigError) -> None:
+    """Raises `kind(message)` unless the condition holds; used where arguments come in."""
+    if not condition:
+        raise kind(message)
+
+
+def suggest(word: str, options: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` for the nearest option, or `""` when none is near."""
+    by_lower = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
+
+
+def caret(message: str, text: str, span: Span | None) -> str:
+    """The message, the line of `text` in which the span begins, indented by two, and carets under it."""
+    if span is None or not text:
+        return message
+    start = min(max(span[0], 0), len(text))
+    first = text.rfind("\n", 0, start) + 1
+    last = text.find("\n", start)
+    line = text[first : last if last >= 0 else len(text)]
+    here = start - first
+    end = min(max(span[1] - first, here + 1), max(len(line), here + 1))
+    under = " " * _cells(line[:here]) + "^" * max(1, _cells(line[here:end]))
+    return "\n  ".join([message, line.replace("\t", " "), under])
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal the text takes."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)

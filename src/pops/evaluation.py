@@ -1,0 +1,238 @@
+"""One plan executed: encode what it needs, then level by level, a batch each. Knows no files of models and no pictures.
+
+Rows: a call has one row a seed (or a row of a given embedding). A node that depends on neither has one vector, which
+stands for every row. Each row of a sampling node draws from a CPU generator of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from pops.errors import ConfigError, EmbeddingError, OperandError, ensure
+from pops.expression.nodes import Missing, Node, Word
+from pops.expression.plan import SUM, TEXT, Job, Level, Plan
+from pops.seeds import check_seed, generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pops.operators.operator import Operator, TextPrior
+    from pops.operators.spec import OperatorSpec
+    from pops.space import Space, TextEncoding
+
+Seed: TypeAlias = "int | Sequence[int]"
+OnProgress: TypeAlias = Callable[[int, int, str], None]  # (done, total, what); raising from it cancels
+
+MAX_ROWS = 64  # embeddings sampled together
+READING = "reading the operands"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How embeddings are made. None: each operator's own default. A node's own options come first."""
+
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str = "ancestral"
+    fit: str = "squash"  # how a photo becomes square: squash, crop or pad
+
+    def __post_init__(self) -> None:
+        ensure(self.steps is None or self.steps >= 1, f"steps must be 1 or more, got {self.steps}", ConfigError)
+        ok = self.guidance is None or self.guidance >= 0
+        ensure(ok, f"guidance must be 0 or more, got {self.guidance}", ConfigError)
+
+    def given(self) -> dict[str, Any]:
+        """What a recipe keeps."""
+        return {k: v for k, v in vars(self).items() if v is not None}
+
+
+def seed_list(seed: Seed) -> list[int]:
+    """One seed or several, checked."""
+    seeds = list(seed) if isinstance(seed, (list, tuple, range)) else [seed]
+    ensure(len(seeds) > 0, "the list of seeds is empty; give at least one", ConfigError)
+    return [check_seed(s) for s in seeds]
+
+
+class Parts(Protocol):
+    """What an evaluation needs of a model; Pops is one."""
+
+    @property
+    def space(self) -> Space: ...
+    @property
+    def operators(self) -> Mapping[str, OperatorSpec]: ...
+    @property
+    def text_prior(self) -> TextPrior: ...
+    def operator(self, name: str) -> Operator: ...
+    def encode_photos(self, photos: Sequence[Any], fit: str) -> Tensor: ...
+
+
+class Evaluation:
+    """`execute` -> the un-normalised vectors [1 or rows, D], float32 on the CPU, of every node."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        layout: Plan,
+        given: Mapping[str, Any],
+        seeds: Sequence[int],
+        settings: Settings,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.parts, self.plan, self.given, self.seeds, self.settings = parts, layout, given, seeds, settings
+        self.on_progress = on_progress
+        self.values: dict[Node, Tensor] = {}
+        self.words: dict[str, tuple[Tensor, Tensor]] = {}  # text -> hidden rows [len, width], embedding [D]
+        self.rows = len(seeds)
+        self.done = 0
+        self.total = 1 + sum(self._steps(level) for level in layout.levels if level.operator != SUM)
+
+    def execute(self) -> dict[Node, Tensor]:
+        import torch
+
+        with torch.no_grad():
+            # 1) Leaves: all photos in one batch, all texts in one; saved and given embeddings as they are.
+            self._report(0, READING)
+            self._leaves()
+            self._report(1, READING)
+
+            # 2) Levels: the jobs of one are independent, so jobs and rows together are its batch.
+            for level in self.plan.levels:
+                if level.operator == SUM:
+                    for job in level.jobs:
+                        self.values[job.node] = self._sum(job)
+                else:
+                    self._sample(level)
+        return self.values
+
+    # --- leaves ----------------------------------------------------------------------------------------------
+
+    def _leaves(self) -> None:
+        from pops.embedding import Embedding
+
+        # 1) Embeddings, saved or given: what is cheap to refuse is looked at first.
+        pictures: dict[Node, Any] = {}
+        for saved in self.plan.saved:
+            self._take(saved, Embedding.load(saved.path), saved.path)
+        for node in self.plan.given:
+            if node.key not in self.given:
+                raise OperandError(f"${node.key} has no value; give it in Python, given={{{node.key!r}: ...}}")
+            value = self.given[node.key]
+            if isinstance(value, Embedding):
+                self._take(node, value, f"${node.key}")
+            else:
+                pictures[node] = value
+        for node, vectors in self.values.items():
+            ok = len(vectors) in (1, self.rows)
+            ensure(ok, f"an operand has {len(vectors)} rows and another {self.rows}; give 1 or as many", EmbeddingError)
+
+        # 2) Photos, all in one batch; a missing file among them is told before the tower is read.
+        pictures |= {photo: photo.path for photo in self.plan.photos}
+        if pictures:
+            encoded = self.parts.encode_photos(list(pictures.values()), self.settings.fit)
+            self.values.update({node: encoded[i : i + 1] for i, node in enumerate(pictures)})
+
+        # 3) Texts.
+        texts = list(self.plan.texts)
+        if any(level.operator == TEXT for level in self.plan.levels):
+            texts = list(dict.fromkeys([*texts, ""]))  # what guidance leads away from
+        if texts:
+            encoding: TextEncoding = self.parts.space.encode_texts(texts)
+            self.words = {t: (encoding.hidden[i], encoding.embeds[i]) for i, t in enumerate(texts)}
+
+    def _take(self, node: Node, embedding: Any, where: str) -> None:
+        embedding.require_space(self.parts.space.id)
+        self.values[node] = embedding.vectors
+        if embedding.n > 1 and self.rows == 1:
+            self.rows = embedding.n
+
+    # --- levels ----------------------------------------------------------------------------------------------
+
+    def _sum(self, job: Job) -> Tensor:
+        """Weighted sum of un-normalised embeddings; one row meets many."""
+        import torch
+
+        terms = [w * self.values[node] for w, node in zip(job.weights, job.operands, strict=True)]
+        return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+
+    def _sample(self, level: Level) -> None:
+        """The jobs of a level, all rows of all of them in one batch (in slices of MAX_ROWS)."""
+        import torch
+
+        # 1) The batch: a job and a row's number for each of its items, and the item's seed.
+        counts = [self._rows_of(job) for job in level.jobs]
+        items = [(job, row) for job, n in zip(level.jobs, counts, strict=True) for row in range(n)]
+        seeds = [s for job, n in zip(level.jobs, counts, strict=True) for s in self._seeds_of(job, n)]
+
+        # 2) Sample, and hand each job its rows.
+        parts: list[Tensor] = []
+        for start in range(0, len(items), MAX_ROWS):
+            part = slice(start, start + MAX_ROWS)
+            how = {"sampler": level.option("sampler", self.settings.sampler), "steps": self._steps(level)}
+            guidance = level.option("guidance", self.settings.guidance)
+            how |= {} if guidance is None else {"guidance": guidance}
+            how["on_step"] = self._within(level, start, len(items))
+            gens = [generator(s) for s in seeds[part]]
+            sample = self._sample_texts if level.operator == TEXT else self._sample_calls
+            parts.append(sample(level, items[part], gens, how))
+        for job, rows in zip(level.jobs, torch.cat(parts).float().cpu().split(counts), strict=True):
+            self.values[job.node] = rows
+        self.done += self._steps(level)
+
+    def _sample_calls(self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]) -> Tensor:
+        operator = self.parts.operator(level.operator)
+        condition = operator.encode([[self._operand(node, row) for node in job.operands] for job, row in items])
+        return operator.sample(condition, gens, **how)
+
+    def _sample_texts(self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]) -> Tensor:
+        import torch
+
+        hidden, embeds = zip(*(self.words[job.prompt] for job, _ in items), strict=True)
+        return self.parts.text_prior.sample(hidden, torch.stack(embeds), self.words[""], gens, **how)
+
+    def _operand(self, node: Node, row: int) -> Tensor | None:
+        """What stands for the node in one row: its vector [D], a word's hidden rows [len, width], None if missing."""
+        if isinstance(node, Missing):
+            return None
+        if isinstance(node, Word):
+            return self.words[node.text][0]
+        vectors = self.values[node]
+        return vectors[row if len(vectors) > 1 else 0]
+
+    def _rows_of(self, job: Job) -> int:
+        """1 where nothing varies from row to row, else all rows."""
+        varies = (job.seed is None and len(self.seeds) > 1) or any(
+            len(self.values[o]) > 1 for o in job.operands if o in self.values
+        )
+        return self.rows if varies else 1
+
+    def _seeds_of(self, job: Job, count: int) -> list[int]:
+        if job.seed is not None or len(self.seeds) == 1:
+            return [self.seeds[0] if job.seed is None else job.seed] * count
+        return list(self.seeds)
+
+    def _steps(self, level: Level) -> int:
+        from pops.operators.operator import TEXT_STEPS
+
+        default = TEXT_STEPS if level.operator == TEXT else self.parts.operators[level.operator].steps
+        steps: int = level.option("steps", self.settings.steps or default)
+        return steps
+
+    # --- progress --------------------------------------------------------------------------------------------
+
+    def _within(self, level: Level, start: int, count: int) -> Callable[[int, int], None]:
+        """Steps of one slice of a level as steps of the whole evaluation."""
+        share = min(MAX_ROWS, count - start) / count
+
+        def on_step(done: int, total: int) -> None:
+            part = (start / count + share * done / total) * self._steps(level)
+            if self.on_progress:
+                self.on_progress(self.done + int(part), self.total, level.operator)
+
+        return on_step
+
+    def _report(self, steps: int, what: str) -> None:
+        self.done += steps
+        if self.on_progress:
+            self.on_progress(self.done, self.total, what)

@@ -1,0 +1,353 @@
+"""Text to nodes and back. Knows no operators, no files and no tensors: any name may be an operator here.
+
+`parse(to_text(node)) == node` for every node, and `to_text(parse(text)) == text` for text in canonical form
+(what `to_text` writes). The grammar stands in expression.lark; its terminals are built here from the same
+patterns with which the nodes check themselves. What the language means: docs/expressions.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pops.errors import ExpressionError
+from pops.expression.nodes import (
+    BARE,
+    NUMBER,
+    Call,
+    Given,
+    Let,
+    Missing,
+    Name,
+    Node,
+    Option,
+    Photo,
+    Saved,
+    Span,
+    Sum,
+    Text,
+    Word,
+    has_path_suffix,
+    is_bare,
+    is_bare_path,
+)
+
+if TYPE_CHECKING:
+    from lark import Lark
+    from lark.exceptions import UnexpectedInput
+
+MAX_LENGTH = 100_000  # characters of an expression's text
+EXAMPLE = "texturing(teapot.png, tiger.png)"
+STRING = r"'(?:\\.|[^'\\])*'" + r'|"(?:\\.|[^"\\])*"'
+_EDGE = r"(?![\w./~\\:-])"  # no bare token goes on here
+_TERMINALS = {
+    "_LET.3": rf"let{_EDGE}",
+    "_MISSING.3": rf"_{_EDGE}",
+    "KIND.3": r"(text|photo|word|saved)(?=\s*\()",
+    "NUMBER.2": NUMBER + _EDGE,
+    "BARE": BARE,
+    "GIVEN": r"\$\w+",
+    "STRING": rf"(?s:{STRING})",
+}
+_SCAN = re.compile(rf"(?P<skip>\s+|#[^\n]*)|(?P<string>{STRING})|(?P<bare>{BARE})|(?P<mark>.)", re.DOTALL)
+_KINDS: dict[str, type[Photo] | type[Saved] | type[Word]] = {"photo": Photo, "saved": Saved, "word": Word}
+
+
+# --- text to nodes ---------------------------------------------------------------------------------
+
+
+def parse(text: str) -> Node:
+    """The expression in `text` as a tree. ExpressionError, with the spot and what to do, where it is none."""
+    from lark.exceptions import UnexpectedInput, VisitError
+
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(f"the expression has {len(text)} characters; at most {MAX_LENGTH} are read")
+    try:
+        node: Node = _builder().transform(_parser().parse(text))
+        return node
+    except UnexpectedInput as error:
+        _explain(text, error)
+    except VisitError as error:
+        if isinstance(error.orig_exc, ExpressionError):
+            raise located(error.orig_exc, text) from None
+        raise
+
+
+def located(error: ExpressionError, text: str) -> ExpressionError:
+    """The error with the text that its span points into."""
+    return ExpressionError(str(error), text, error.span)
+
+
+@lru_cache(maxsize=1)
+def _parser() -> Lark:
+    from lark import Lark
+
+    rules = files("pops.expression").joinpath("expression.lark").read_text(encoding="utf-8")
+    for name, pattern in _TERMINALS.items():
+        rules += f"\n{name}: /{pattern.replace('/', chr(92) + '/')}/"
+    return Lark(rules + "\n", parser="lalr", propagate_positions=True)
+
+
+@lru_cache(maxsize=1)
+def _builder() -> Any:
+    """Makes the nodes, bottom up and without recursion, one callback a rule; imports lark on use."""
+    from lark import Token, Transformer_NonRecursive, v_args
+
+    def value_of(token: Token) -> str:
+        return _unquote(token) if token.type == "STRING" else str(token)
+
+    @v_args(meta=True)
+    class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
+        def let(self, meta: Any, parts: list[Any]) -> Node:
+            return Let(tuple(parts[:-1]), parts[-1], span=_span(meta))
+
+        def binding(self, meta: Any, parts: list[Any]) -> tuple[str, Node]:
+            return str(parts[0]), parts[1]
+
+        def sum(self, meta: Any, parts: list[Any]) -> Node:
+            terms: list[tuple[float, Node]] = []
+            sign = 1.0
+            for part in parts:
+                if isinstance(part, Token):
+                    sign = -1.0 if part.type == "MINUS" else 1.0
+                else:
+                    weight, node = part if isinstance(part, tuple) else (1.0, part)
+                    terms.append((sign * weight, node))
+            alone = len(parts) == 1 and isinstance(parts[0], Node)
+            return terms[0][1] if alone else Sum(tuple(terms), span=_span(meta))
+
+        def weighted(self, meta: Any, parts: list[Any]) -> tuple[float, Node]:
+            return float(parts[0]), parts[1]
+
+        def bare(self, meta: Any, parts: list[Any]) -> Node:
+            node = from_bare(str(parts[0]), _span(meta))
+            if len(parts) == 1:
+                return node
+            if not isinstance(node, Name):
+                raise ExpressionError(f"'{parts[0]}' takes no seed; calls and names do", span=_span(meta))
+            return Name(node.name, parts[1], span=_span(meta))
+
+        def quoted(self, meta: Any, parts: list[Any]) -> Node:
+            return from_quoted(_unquote(parts[0]), _span(meta))
+
+        def given(self, meta: Any, parts: list[Any]) -> Node:
+            return Given(str(parts[0])[1:], span=_span(meta))
+
+        def missing(self, meta: Any, parts: list[Any]) -> Node:
+            return Missing(span=_span(meta))
+
+        def call(self, meta: Any, parts: list[Any]) -> Node:
+            seed = parts.pop() if isinstance(parts[-1], int) else None
+            operands = tuple(part for part in parts[1:] if isinstance(part, Node))
+            options = tuple(part for part in parts[1:] if isinstance(part, tuple))
+            return Call(str(parts[0]), operands, options, seed, span=_span(meta))
+
+        def special(self, meta: Any, parts: list[Any]) -> Node:
+            seed = parts.pop() if isinstance(parts[-1], int) else None
+            options, content, span = tuple(parts[2:]), value_of(parts[1]), _span(meta)
+            if parts[0] == "text":
+                return Text(content, options, seed, span=span)
+            if options or seed is not None:
+                raise ExpressionError(f"{parts[0]}(...) takes no options and no seed", span=span)
+            return _KINDS[parts[0]](content, span=span)
+
+        def option(self, meta: Any, parts: list[Any]) -> Option:
+            return str(parts[0]), parts[1]
+
+        def number(self, meta: Any, parts: list[Any]) -> int | float:
+            digits = "".join(parts)
+            return int(digits) if re.fullmatch(r"-?\d{1,300}", digits) else float(digits)
+
+        def plain(self, meta: Any, parts: list[Any]) -> str:
+            return str(parts[0])
+
+        def string(self, meta: Any, parts: list[Any]) -> str:
+            return _unquote(parts[0])
+
+        def seed(self, meta: Any, parts: list[Any]) -> int:
+            digits = "".join(parts)
+            if not re.fullmatch(r"\d{1,300}", digits):
+                hint = "; put quotes around a path with @" if parts[-1].type == "BARE" else ""
+                raise ExpressionError(
+                    f"a seed is a whole number from 0, got {digits}{hint}", span=_span(meta)
+                )
+            return int(digits)
+
+    return Builder()
+
+
+def _span(meta: Any) -> Span | None:
+    return None if meta.empty else (meta.start_pos, meta.end_pos)
+
+
+def _unquote(token: str) -> str:
+    return re.sub(r"\\([\\'\"])", r"\1", token[1:-1])
+
+
+def _quote(text: str, mark: str) -> str:
+    return mark + text.replace("\\", "\\\\").replace(mark, "\\" + mark) + mark
+
+
+# --- what a bare or quoted token means -------------------------------------------------------------
+
+
+def from_bare(text: str, span: Span | None = None) -> Node:
+    """A bare token: a path by its look (a slash, a photo's suffix), else a name, or a word in a text role."""
+    return _path(text, span) if is_bare_path(text) else Name(text, span=span)
+
+
+def from_quoted(text: str, span: Span | None = None) -> Node:
+    """A quoted token: a path by its look (a photo's suffix, a leading ./ or ~/ or /), else a word."""
+    rooted = re.match(r"\.{0,2}[/\\]|~[/\\]|[A-Za-z]:[/\\]", text) is not None
+    return _path(text, span) if rooted or has_path_suffix(text) else Word(text, span=span)
+
+
+def _path(text: str, span: Span | None) -> Node:
+    return (Saved if text.lower().endswith(".safetensors") else Photo)(text, span=span)
+
+
+# --- what is wrong with a text ---------------------------------------------------------------------
+
+
+def _explain(text: str, error: UnexpectedInput) -> NoReturn:
+    """Turn lark's view of a mistake into the user's: bracket or quote first, then the token at the spot."""
+    tokens = [match for match in _SCAN.finditer(text) if match.lastgroup != "skip"]
+    if not tokens:
+        raise ExpressionError(f"the expression is empty; write for instance {EXAMPLE}", text, None) from None
+    _check_brackets(text, tokens)
+    at = error.pos_in_stream if error.pos_in_stream is not None else len(text)
+    here = next((m for m in tokens if m.start() <= at < m.end()), None)
+    before = next((m for m in reversed(tokens) if m.end() <= at), None)
+    if here is None or getattr(getattr(error, "token", None), "type", "") == "$END":
+        end = tokens[-1].end()
+        what = f"the expression ends too early: {_advice(tokens[-1], None)}"
+        raise ExpressionError(what, text, (end, end + 1)) from None
+    message = f"'{_short(here.group())}' is not expected here: {_advice(before, here)}"
+    raise ExpressionError(message, text, here.span()) from None
+
+
+def _check_brackets(text: str, tokens: list[re.Match[str]]) -> None:
+    opened: list[re.Match[str]] = []
+    for token in tokens:
+        if token["mark"] in ("'", '"'):
+            what = "this quote is never closed; add the same quote at the end"
+            raise ExpressionError(what, text, token.span()) from None
+        if token["mark"] == "(":
+            opened.append(token)
+        elif token["mark"] == ")":
+            if not opened:
+                raise ExpressionError(
+                    "this bracket closes nothing; take it away", text, token.span()
+                ) from None
+            opened.pop()
+    if opened:
+        raise ExpressionError("this bracket is never closed; add a )", text, opened[-1].span()) from None
+
+
+def _advice(before: re.Match[str] | None, here: re.Match[str] | None) -> str:
+    left = before.group() if before else ""
+    right = here.group() if here else ""
+    operand = (here is not None and here["mark"] is None) or right in ("(", "$")
+    ends = before is not None and (before["mark"] is None or left == ")")
+    if left == "let":
+        return "write let name = expression; and then what to compute"
+    if not right and left and left in ";":
+        return "after the last ; comes what to compute"
+    if left and left in "(,=+-*@" and (not right or right in ",)+*;"):
+        return "an operand is missing" + (" before it (write _ for one left open)" if right else "")
+    if right == ";":
+        return "commas stand between operands; a ; ends a let"
+    if right == ",":
+        return "commas stand between the operands of a call"
+    if right in ("[", "]", "{", "}"):
+        return "operands stand in round brackets"
+    if re.fullmatch(NUMBER, left) and right != "*":
+        return 'a number is a weight: write 0.3*a.png; a number as a word needs quotes, "3"'
+    if right == "*" and re.fullmatch(r".*-" + NUMBER, left):
+        return "leave spaces around a minus, a.png - 0.5*b.png"
+    if right == "*":
+        return "a weight stands before its operand, 0.3*a.png"
+    if ends and operand:
+        return "put a comma, + or - between operands, and quotes around anything with spaces"
+    if right == "@":
+        return "a seed follows a call or a name; put quotes around a path with @"
+    if right == "=":
+        return "key=value belongs inside the brackets of a call, and let name = ...; at the beginning"
+    if not right:
+        return "a let ends with ; and what to compute follows"
+    return f"write for instance {EXAMPLE}"
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 24 else text[:23] + "…"
+
+
+# --- nodes to text ---------------------------------------------------------------------------------
+
+
+def to_text(node: Node, names: Mapping[Node, str] | None = None) -> str:
+    """The node in canonical form; `parse` gives an equal node back. Parts in `names` go by that name."""
+    names = names or {}
+    match node:
+        case Photo(path):
+            return _token(node, path, "'", "photo")
+        case Saved(path):
+            return _token(node, path, "'", "saved")
+        case Word(text):
+            return _token(node, text, '"', "word")
+        case Name(name, seed):
+            return name + ("" if seed is None else f"@{seed}")
+        case Given(key):
+            return f"${key}"
+        case Text(prompt, options, seed):
+            return _call_text("text", [_quote(prompt, '"')], options, seed)
+        case Call(operator, operands, options, seed):
+            parts = [names.get(operand) or _inner(operand, names) for operand in operands]
+            return _call_text(operator, parts, options, seed)
+        case Sum(terms):
+            texts = [names.get(part) or _inner(part, names, Let, Sum) for _, part in terms]
+            signs = [_weight_text(i, weight, len(terms)) for i, (weight, _) in enumerate(terms)]
+            return "".join(sign + text for sign, text in zip(signs, texts))
+        case Let(bindings, body):
+            lets = [f"let {name} = {names.get(value) or _inner(value, names)}; " for name, value in bindings]
+            return "".join(lets) + (names.get(body) or _inner(body, names))
+    return "_"
+
+
+def _token(node: Node, text: str, mark: str, kind: str) -> str:
+    if is_bare(text) and from_bare(text) == node:
+        return text
+    quoted = _quote(text, mark)
+    return quoted if from_quoted(text) == node else f"{kind}({quoted})"
+
+
+def _inner(node: Node, names: Mapping[Node, str], *wrapped: type[Node]) -> str:
+    text = to_text(node, names)
+    return f"({text})" if isinstance(node, wrapped or Let) else text
+
+
+def _call_text(name: str, parts: list[str], options: tuple[Option, ...], seed: int | None) -> str:
+    settings = [f"{key}={_value_text(value)}" for key, value in options]
+    return f"{name}({', '.join(parts + settings)})" + ("" if seed is None else f" @{seed}")
+
+
+def _value_text(value: int | float | str) -> str:
+    if isinstance(value, str):
+        return value if is_bare(value) else _quote(value, '"')
+    return repr(value)
+
+
+def number_text(value: float) -> str:
+    """A number as a person writes it: 1, 0.3, 1e-07."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
+
+
+def _weight_text(index: int, weight: float, count: int) -> str:
+    """What stands before a term: its sign, and its weight where that is not 1."""
+    plain = abs(weight) == 1 and count > 1 and (index > 0 or weight > 0)
+    sign = (" - " if weight < 0 else " + ") if index else ("-" if weight < 0 else "")
+    return sign + ("" if plain else number_text(abs(weight)) + "*")

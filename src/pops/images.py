@@ -1,0 +1,220 @@
+"""Photos in, pictures out: any photo becomes a square RGB picture, and a picture carries its recipe.
+
+Knows nothing of spaces, models or expressions; a recipe is any JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from pops.errors import PhotoError, ensure, suggest
+from pops.files import write_whole
+
+MAX_PIXELS = 200_000_000  # of a photo; Pillow's own guard against decompression bombs may refuse fewer
+FITS = ("squash", "crop", "pad")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what save_picture writes
+PHOTO_SUFFIXES = (
+    *PICTURE_SUFFIXES, ".avif", ".bmp", ".gif", ".jp2", ".pgm", ".ppm", ".tga", ".tif", ".tiff"
+)  # fmt: skip
+
+# What is opened; no format here runs another program to be read, as EPS does.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "TGA", "ICO", "MPO", "AVIF")
+_RECIPE = "pops"  # the PNG chunk's keyword
+_EXIF_IFD, _USER_COMMENT, _COMMENT_HEAD = 0x8769, 0x9286, b"ASCII\x00\x00\x00pops:"
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error)
+
+
+def load_photo(source: str | Path | Image.Image, *, fit: str = "squash", size: int = 512) -> Image.Image:
+    """A photo as RGB of size x size pixels: turned as its EXIF says, on white, the first frame.
+
+    fit: "squash" resizes both sides (the papers' way), "crop" keeps the middle square, "pad" adds white.
+    Raises PhotoError, naming the file, for whatever is no readable photo; ConfigError for fit or size.
+    """
+    ensure(fit in FITS, f"fit must be one of {', '.join(FITS)}, got {fit!r}{suggest(str(fit), FITS)}")
+    ensure(size >= 1, f"size must be at least 1 pixel, got {size}")
+    if isinstance(source, Image.Image):
+        where = f"the image {getattr(source, 'filename', '') or 'given'}"
+        with _reading(where):
+            rgb = _to_rgb(source, where)
+    else:
+        with _opened(source) as photo:
+            rgb = _to_rgb(photo, str(source))
+    return _to_square(rgb, fit, size)
+
+
+def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any] | None = None) -> None:
+    """Writes .png, .jpg or .webp whole, with the recipe inside (JSON; `read_recipe` gives it back).
+
+    Raises PhotoError for another suffix, and for a recipe that is too long for a JPEG.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES:
+        raise PhotoError(f"{path}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
+    text = None if recipe is None else json.dumps(recipe, ensure_ascii=suffix != ".png", default=str)
+    options: dict[str, Any]
+    if suffix == ".png":
+        options = {"format": "PNG", "pnginfo": PngImagePlugin.PngInfo()}
+        if text is not None:
+            options["pnginfo"].add_itxt(_RECIPE, text)
+    else:
+        image = image.convert("RGB")
+        options = {"format": "WEBP" if suffix == ".webp" else "JPEG", "quality": 95}
+        if text is not None:
+            exif = Image.Exif()
+            exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _COMMENT_HEAD + text.encode("ascii")
+            options["exif"] = exif.tobytes()
+            if options["format"] == "JPEG" and len(options["exif"]) > 65_000:
+                raise PhotoError(f"{path}: the recipe is too long for a JPEG; write a .png")
+    with write_whole(path) as temporary:
+        image.save(temporary, **options)
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The recipe that `save_picture` put into a picture; PhotoError if it has none or it cannot be read."""
+    with _opened(path) as picture:
+        if picture.format == "PNG":
+            picture.load()  # a text chunk may stand behind the pixels
+            text = getattr(picture, "text", {}).get(_RECIPE)
+        else:
+            comment = picture.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+            text = None
+            if isinstance(comment, bytes) and comment.startswith(_COMMENT_HEAD):
+                text = comment[len(_COMMENT_HEAD) :].decode("ascii")
+    if text is None:
+        raise PhotoError(f"{path} carries no recipe of pops; only pictures that pops wrote do, unedited")
+    try:
+        recipe = json.loads(text)
+    except ValueError as e:
+        raise PhotoError(f"{path}: its recipe is damaged ({e}); make the picture again") from e
+    if not isinstance(recipe, dict):
+        raise PhotoError(f"{path}: its recipe is damaged (no JSON object); make the picture again")
+    return recipe
+
+
+@contextmanager
+def _opened(source: str | Path) -> Iterator[Image.Image]:
+    """The file, identified, with its size checked and not yet decoded; PhotoError for anything else."""
+    if not isinstance(source, (str, Path)):
+        raise PhotoError(f"a photo is a path or a PIL image, got {type(source).__name__}")
+    path = Path(source).expanduser()
+    with _reading(str(source)):
+        if path.is_dir():
+            raise PhotoError(f"{source} is a folder; name a photo in it")
+        if not path.exists():
+            raise PhotoError(f"there is no file {source}{_neighbour(path)}; check the path")
+        if not path.is_file():
+            raise PhotoError(f"{source} is not a regular file; save the photo as a file first")
+        if path.stat().st_size == 0:
+            raise PhotoError(f"{source} is empty (0 bytes); fetch or save it again")
+        with Image.open(path, formats=_FORMATS) as photo:
+            yield photo
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Whatever Pillow raises while it reads becomes a PhotoError, and what it warns of is not said twice."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except PermissionError as e:
+        raise PhotoError(f"{where} may not be read ({e.strerror}); change its permissions") from e
+    except Image.DecompressionBombError as e:
+        raise _too_large(where) from e
+    except (UnidentifiedImageError, KeyError) as e:
+        raise PhotoError(f"{where} is not a photo of a known kind; save it as PNG or JPEG") from e
+    except MemoryError as e:
+        raise PhotoError(f"{where} does not fit into memory; make it smaller") from e
+    except _BROKEN as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise PhotoError(f"{where} is broken ({reason}); fetch or save it again") from e
+
+
+def _to_rgb(photo: Image.Image, where: str) -> Image.Image:
+    """Decodes (first frame), turns by EXIF, and gives 8-bit RGB with anything transparent on white."""
+    if photo.width < 1 or photo.height < 1:
+        raise PhotoError(f"{where} has no pixels ({photo.width} x {photo.height}); give another photo")
+    if photo.width * photo.height >= MAX_PIXELS:
+        raise _too_large(where)
+    photo.load()
+    photo = ImageOps.exif_transpose(photo)
+    if photo.mode.startswith("I") or photo.mode == "F":
+        return _from_deep_grey(photo, where).convert("RGB")
+    if photo.mode == "CMYK" and photo.info.get("icc_profile"):
+        return _from_cmyk_profile(photo)
+    if photo.has_transparency_data or photo.mode in ("PA", "RGBa", "La"):
+        photo = photo.convert("LA").convert("RGBA") if photo.mode == "La" else photo.convert("RGBA")
+        white = Image.new("RGBA", photo.size, "white")
+        return Image.alpha_composite(white, photo).convert("RGB")
+    return photo.convert("RGB")
+
+
+def _from_deep_grey(photo: Image.Image, where: str) -> Image.Image:
+    """Grey of 16 or 32 bits or floats -> 8 bits, scaled; Pillow's own conversion would clip at 255."""
+    import numpy as np
+
+    values = np.asarray(photo).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise PhotoError(f"{where} has pixels that are not numbers; save it as PNG or JPEG")
+    top = float(values.max())
+    if photo.mode.startswith("I;16"):
+        full = 65535.0
+    elif photo.mode == "F" and top <= 1:
+        full = 1.0
+    else:  # nothing in the file says what white is: the narrowest range that holds the values
+        full = next((limit for limit in (255.0, 65535.0) if top <= limit), top)
+    grey = np.rint(np.clip(values / full, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(grey)
+
+
+def _from_cmyk_profile(photo: Image.Image) -> Image.Image:
+    """CMYK by the printer's profile in the file; by the plain formula where the profile is damaged."""
+    from io import BytesIO
+
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(photo.info["icc_profile"]))
+        converted = ImageCms.profileToProfile(
+            photo, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        converted = None
+    return converted if converted is not None else photo.convert("RGB")
+
+
+def _to_square(rgb: Image.Image, fit: str, size: int) -> Image.Image:
+    """RGB of any size -> size x size, with Pillow's default resampling (bicubic), as the papers do."""
+    if fit == "crop":
+        side = min(rgb.size)
+        left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
+        rgb = rgb.crop((left, top, left + side, top + side))
+    elif fit == "pad":
+        side = max(rgb.size)
+        square = Image.new("RGB", (side, side), "white")
+        square.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
+        rgb = square
+    return rgb.resize((size, size))
+
+
+def _too_large(where: str) -> PhotoError:
+    limit = MAX_PIXELS
+    if Image.MAX_IMAGE_PIXELS is not None:
+        limit = min(limit, 2 * Image.MAX_IMAGE_PIXELS)
+    return PhotoError(f"{where} is too large (over {limit // 1_000_000} megapixels); make it smaller first")
+
+
+def _neighbour(path: Path) -> str:
+    """The file beside a missing one whose name is nearly the same, as a suggestion."""
+    try:
+        names = [p.name for p in path.parent.iterdir()]
+    except OSError:
+        return ""
+    return suggest(path.name, names)

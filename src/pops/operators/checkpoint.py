@@ -1,0 +1,203 @@
+"""Operator folders: operator.json and `adapter.safetensors` (on a base prior) or `prior.safetensors` (whole).
+
+An adapter holds, for parameter P of the base prior, either a low-rank change "P.down" [r, in] and "P.up"
+[out, r] (W + up @ down), or a full one "P.delta" (W + delta). Parameters it does not name stay the base's.
+A whole prior holds every parameter except the statistics of the space, which are always the base's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pops.errors import CheckpointError, SpaceError, ensure
+from pops.files import write_whole
+from pops.operators.spec import OperatorSpec
+from pops.prior.transformer import FROZEN, PriorModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pops.operators.operator import Operator
+
+FORMAT, VERSION = "pops.operator", "1"
+SPEC_FILE, ADAPTER_FILE, PRIOR_FILE = "operator.json", "adapter.safetensors", "prior.safetensors"
+SHOWN = 4  # names of tensors in a message
+
+
+def save_operator(
+    folder: str | Path,
+    spec: OperatorSpec,
+    weights: Mapping[str, Tensor],
+    *,
+    base: PriorModel,
+    space: str,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """An operator folder of float16 weights; `weights`: an adapter (see the module's text) or a whole prior.
+
+    Each file is written whole, the description last. Raises CheckpointError when the weights do not fit
+    `base`.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = ADAPTER_FILE if is_adapter(weights) else PRIOR_FILE
+    kept = {
+        k: v.detach().cpu().to(torch.float16).contiguous().clone()
+        for k, v in weights.items()
+        if k not in FROZEN
+    }
+    merge(base, kept, where=str(folder / name))
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "spec": spec.to_json(),
+        "space": space,
+        "base": base.fingerprint,
+        "weights": name,
+        "provenance": dict(provenance or {}),
+    }
+    with write_whole(folder / name) as temporary:
+        save_file(kept, temporary, metadata={"format": "pt", "operator": spec.name})
+    with write_whole(folder / SPEC_FILE) as temporary:
+        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    for other in {ADAPTER_FILE, PRIOR_FILE} - {name}:
+        (folder / other).unlink(missing_ok=True)
+    return folder
+
+
+def load_operator(folder: str | Path, base: PriorModel, *, space: str | None = None) -> Operator:
+    """The operator of a folder on its base prior; `space`, when given, must be the operator's.
+
+    Raises CheckpointError (missing, surplus or misshaped tensors by name; another base prior) and SpaceError.
+    """
+    from pops.operators.operator import Operator
+
+    folder = Path(folder)
+    about = read_description(folder)
+    where = folder / SPEC_FILE
+    if space is not None and about["space"] != space:
+        raise SpaceError(
+            f"{where}: the operator lives in space {about['space']!r}, the model in {space!r}; use its own"
+        )
+    if about["base"] != base.fingerprint:
+        raise CheckpointError(
+            f"{where}: it was trained from base prior {about['base']}, this one is {base.fingerprint}; "
+            "load it with the model it was trained for"
+        )
+    spec = OperatorSpec.from_json(about["spec"], where=str(where))
+    path = folder / about["weights"]
+    return Operator(spec, base.with_weights(merge(base, _read_tensors(path), where=str(path))))
+
+
+def load_spec(folder: str | Path) -> OperatorSpec:
+    """The spec alone, without reading weights."""
+    return OperatorSpec.from_json(read_description(Path(folder))["spec"], where=str(Path(folder) / SPEC_FILE))
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """operator.json checked: format, version, spec, space, base, weights, provenance; or CheckpointError."""
+    path = folder / SPEC_FILE
+    ensure(path.is_file(), f"{folder} is not an operator folder: {SPEC_FILE} is missing", CheckpointError)
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        good = about["format"] == FORMAT and all(
+            isinstance(about[key], kind)
+            for key, kind in {"spec": dict, "space": str, "base": str, "weights": str, "version": str}.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error!r}); export the operator again") from error
+    ensure(good, f"{path} does not describe an operator; export the operator again", CheckpointError)
+    ensure(
+        about["version"] == VERSION,
+        f"{path} has version {about['version']}; update pops to read it",
+        CheckpointError,
+    )
+    ensure(
+        about["weights"] in (ADAPTER_FILE, PRIOR_FILE),
+        f"{path}: weights must be {ADAPTER_FILE} or {PRIOR_FILE}, got {about['weights']!r}",
+        CheckpointError,
+    )
+    return about
+
+
+def is_adapter(weights: Mapping[str, Tensor]) -> bool:
+    """Whether these are changes to a base prior (and not a whole one)."""
+    return any(name.rpartition(".")[2] in ("down", "up", "delta") for name in weights)
+
+
+def merge(
+    base: PriorModel, weights: Mapping[str, Tensor], *, where: str = "the weights"
+) -> dict[str, Tensor]:
+    """Full tensors, of the base's type, for the parameters that `weights` (an adapter or whole) changes.
+
+    Raises CheckpointError, naming missing, surplus, misshaped and non-finite tensors.
+    """
+    own = {name: value for name, value in base.transformer.state_dict().items() if name not in FROZEN}
+    shapes = (
+        _expected_shapes(own, weights) if is_adapter(weights) else {n: tuple(v.shape) for n, v in own.items()}
+    )
+    faults = {
+        "missing": sorted(set(shapes) - set(weights)),
+        "surplus": sorted(set(weights) - set(shapes)),
+        "misshaped": [
+            f"{n} {tuple(weights[n].shape)} instead of {shape}"
+            for n, shape in sorted(shapes.items())
+            if n in weights and tuple(weights[n].shape) != shape
+        ],
+        "not finite": sorted(n for n, v in weights.items() if not bool(v.isfinite().all())),
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+        raise CheckpointError(f"{where} does not fit the base prior ({told}); export the operator again")
+    if not is_adapter(weights):
+        return {name: value.to(own[name]) for name, value in weights.items()}
+    full: dict[str, Tensor] = {}
+    for name, value in own.items():
+        if name + ".delta" in weights:
+            full[name] = (value.float() + weights[name + ".delta"].to(value.device).float()).to(value.dtype)
+        elif name + ".up" in weights:
+            down, up = (weights[name + part].to(value.device).float() for part in (".down", ".up"))
+            full[name] = (value.float() + up @ down).to(value.dtype)
+    return full
+
+
+def _expected_shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The tensors an adapter must hold for the parameters it names, each changed in one way only."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for key, value in weights.items():
+        name, _, part = key.rpartition(".")
+        if name not in own:
+            continue
+        shape = tuple(own[name].shape)
+        if part == "delta" and name + ".up" not in weights and name + ".down" not in weights:
+            shapes[key] = shape
+        elif part in ("down", "up") and len(shape) == 2:
+            rank = (
+                int(weights[name + ".down"].shape[0]) if name + ".down" in weights else int(value.shape[-1])
+            )
+            shapes[name + ".down"] = (rank, shape[1])
+            shapes[name + ".up"] = (shape[0], rank)
+    return shapes
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    ensure(path.is_file(), f"{path} is missing; export the operator again", CheckpointError)
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); export the operator again") from error
+    return tensors

@@ -1,0 +1,176 @@
+"""What an operator is, apart from its weights: roles of its operands, defaults, training recipe. No torch.
+
+`BUILTIN` is the one table of pOps' operators (arXiv 2406.01300); nothing else asks for an operator by its
+name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pops.errors import CheckpointError, OperandError, ensure
+
+Kind = Literal["image", "text"]
+LOSSES = ("mse", "instruct")
+
+
+@dataclass(frozen=True)
+class Role:
+    """One operand's place: its name in messages, and whether an image embedding or words stand there."""
+
+    name: str
+    kind: Kind = "image"
+
+    def __post_init__(self) -> None:
+        ensure(bool(self.name), "a role needs a name", OperandError)
+        ensure(
+            self.kind in ("image", "text"), f"a role is 'image' or 'text', got {self.kind!r}", OperandError
+        )
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How the operator's training differs from the others': probabilities are per sample, in [0, 1]."""
+
+    drop_each: float = 0.0  # every operand on its own becomes a zero token
+    drop_together: float = 0.0  # all operands at once
+    loss: str = "mse"  # or "instruct": MSE to the target + text_weight * (1 - cosine to a text)
+    random_share: float = 0.0  # a random image is the target, its operands are dropped
+    random_keeps_first: float = 0.0  # ... but operand 0 is that image, with this probability
+
+    def __post_init__(self) -> None:
+        for name in ("drop_each", "drop_together", "random_share", "random_keeps_first"):
+            value = getattr(self, name)
+            ensure(0 <= value <= 1, f"{name} must be in [0, 1], got {value}")
+        ensure(self.loss in LOSSES, f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+
+
+@dataclass(frozen=True)
+class OperatorSpec:
+    """An operator's name, the roles of its operands in order, and its defaults.
+
+    `repeat` lets the last role stand for further operands of its kind, up to `most` in all. guidance <= 1
+    means none; steps are the sampler's.
+    """
+
+    name: str
+    roles: tuple[Role, ...]
+    repeat: bool = False
+    most: int | None = None
+    guidance: float = 1.0
+    steps: int = 25
+    summary: str = ""
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+
+    def __post_init__(self) -> None:
+        ensure(
+            self.name.isidentifier(), f"an operator's name is one plain word, got {self.name!r}", OperandError
+        )
+        ensure(len(self.roles) > 0, f"operator {self.name} needs at least one role", OperandError)
+        ensure(
+            self.steps >= 1, f"operator {self.name}: steps must be at least 1, got {self.steps}", OperandError
+        )
+        ensure(
+            self.guidance >= 0, f"operator {self.name}: guidance is negative: {self.guidance}", OperandError
+        )
+        if self.most is not None:
+            ensure(
+                self.repeat and self.most >= len(self.roles),
+                f"operator {self.name}: most={self.most} needs repeat and at least {len(self.roles)} roles",
+                OperandError,
+            )
+
+    @property
+    def arity(self) -> tuple[int, int | None]:
+        """Fewest and most operands; None where there is no limit."""
+        n = len(self.roles)
+        return (n, self.most if self.repeat else n)
+
+    def roles_for(self, count: int) -> tuple[Role, ...]:
+        """The role of each of `count` operands; OperandError when it takes another number of them."""
+        fewest, most = self.arity
+        if count < fewest or (most is not None and count > most):
+            names = ", ".join(role.name for role in self.roles) + (", ..." if self.repeat else "")
+            wanted = (
+                f"{fewest}"
+                if most == fewest
+                else f"{fewest} or more"
+                if most is None
+                else f"{fewest} to {most}"
+            )
+            plural = "operand" if wanted == "1" else "operands"
+            raise OperandError(
+                f"{self.name} takes {wanted} {plural} ({names}), got {count}; write _ for a missing one"
+            )
+        return self.roles + (self.roles[-1],) * (count - fewest)
+
+    def validate(self, kinds: Sequence[Kind | None]) -> tuple[Role, ...]:
+        """Roles of operands of these kinds (None: a missing one); OperandError where a kind does not fit."""
+        roles = self.roles_for(len(kinds))
+        for position, (role, kind) in enumerate(zip(roles, kinds, strict=True), start=1):
+            if kind is not None and kind != role.kind:
+                wanted = "an image" if role.kind == "image" else "a word"
+                got = "words" if kind == "text" else "an image"
+                raise OperandError(
+                    f"{self.name}: operand {position} ({role.name}) must be {wanted}, got {got}"
+                )
+        return roles
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as operator.json keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], *, where: str = "the operator's spec") -> OperatorSpec:
+        """The spec that `to_json` gave; CheckpointError (naming `where`) for anything else."""
+        try:
+            roles = tuple(Role(**role) for role in data["roles"])
+            training = TrainingRecipe(**data.get("training", {}))
+            rest = {key: value for key, value in data.items() if key not in ("roles", "training")}
+            return cls(roles=roles, training=training, **rest)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{where} cannot be read ({error}); export the operator again") from error
+
+
+_ROWS = (
+    OperatorSpec(
+        "texturing",
+        (Role("object"), Role("texture")),
+        guidance=8.0,
+        summary="the object painted with the texture",
+        training=TrainingRecipe(drop_each=0.25, random_share=0.2, random_keeps_first=0.5),
+    ),
+    OperatorSpec(
+        "union",
+        (Role("image a"), Role("image b")),
+        guidance=8.0,
+        summary="one image holding both",
+        training=TrainingRecipe(drop_together=0.2, random_share=0.1),
+    ),
+    OperatorSpec(
+        "scene",
+        (Role("object"), Role("scene")),
+        guidance=1.0,
+        summary="the object placed in a similar scene",
+        training=TrainingRecipe(drop_together=0.1, random_share=0.1),
+    ),
+    OperatorSpec(
+        "instruct",
+        (Role("object"), Role("word", "text")),
+        guidance=1.0,
+        summary="the object with the adjective applied",
+        training=TrainingRecipe(drop_together=0.2, loss="instruct"),
+    ),
+    OperatorSpec(
+        "clothes",
+        (Role("garment"),),
+        repeat=True,
+        most=12,
+        guidance=1.0,
+        summary="a person wearing the garments",
+        training=TrainingRecipe(drop_together=0.2),
+    ),
+)
+BUILTIN: dict[str, OperatorSpec] = {spec.name: spec for spec in _ROWS}

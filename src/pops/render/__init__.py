@@ -1,0 +1,5 @@
+"""Renderers: embeddings -> pictures. One backend a file; `base` holds the protocol, the registry and the shipped fake."""
+
+from pops.render.base import Renderer, RendererOptions, SwatchRenderer, get, names, register
+
+__all__ = ["Renderer", "RendererOptions", "SwatchRenderer", "get", "names", "register"]

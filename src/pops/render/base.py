@@ -1,0 +1,193 @@
+"""What a renderer is, where renderers are found, and the shipped fake.
+
+A renderer turns rows of un-normalised CLIP image embeddings into pictures, one picture a row. It knows nothing of
+expressions, operators or files of pictures. Backends register under the entry-point group "pops.renderers"; the entry is
+a factory `(folder, options) -> Renderer`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from pops.errors import ConfigError, ModelError, PopsError, ensure, suggest
+
+if TYPE_CHECKING:
+    import torch
+
+GROUP = "pops.renderers"
+OnStep = Callable[[int, int], None]  # (steps done, steps in all); raising from it stops the rendering
+
+
+@runtime_checkable
+class Renderer(Protocol):
+    """One backend, loaded.
+
+    name: the registry's name; space: the id of the CLIP space it reads; native: (height, width) in pixels.
+    """
+
+    name: str
+    space: str
+    native: tuple[int, int]
+
+    def render(
+        self,
+        vectors: torch.Tensor,
+        *,
+        seeds: Sequence[int],
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: tuple[int, int] | None = None,
+        prompt: str = "",
+        negative: str = "",
+        output: str = "pil",
+        on_step: OnStep | None = None,
+    ) -> list[Any]:
+        """vectors [n, D] un-normalised, float32; seeds: n of them. -> n pictures: picture i of vectors[i] and seeds[i].
+
+        steps, guidance, size (height, width in pixels): None means the renderer's own default. output: "pil" gives PIL
+        images, "latent" gives CPU tensors. A row's picture does not depend on the other rows.
+        Raises ConfigError for a setting it cannot take, SpaceError for vectors of another width.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RendererOptions:
+    """What a factory is told beside its folder."""
+
+    space: str  # id of the CLIP space of the model it belongs to
+    device: str = "cpu"
+    dtype: Any = None  # torch dtype of the weights; None: float32
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # "size" in pixels, "steps", "guidance" of the model
+    max_batch: int = 8  # pictures denoised together
+
+    def __post_init__(self) -> None:
+        ensure(self.max_batch >= 1, f"max_batch must be 1 or more, got {self.max_batch}", ConfigError)
+
+
+Factory = Callable[[Path | None, RendererOptions], Renderer]
+
+# name -> factory, or "module:attribute" of one, imported on use.
+_FACTORIES: dict[str, Factory | str] = {
+    "stable-diffusion": "pops.render.stable_diffusion:load",
+    "swatch": "pops.render.base:swatch",
+}
+# The pipeline class in a folder's model_index.json -> the backend that reads the folder.
+_PIPELINES = {"StableDiffusionPipeline": "stable-diffusion"}
+
+
+def register(name: str, factory: Factory, *, pipeline: str | None = None) -> None:
+    """Adds (or replaces) a backend; `pipeline`: the class name in model_index.json whose folders it reads."""
+    _FACTORIES[name] = factory
+    if pipeline:
+        _PIPELINES[pipeline] = name
+
+
+def names() -> list[str]:
+    """All backends by name: the built-in, the registered and those of installed packages."""
+    from importlib.metadata import entry_points
+
+    return sorted({*_FACTORIES, *(e.name for e in entry_points(group=GROUP))})
+
+
+def get(name: str) -> Factory:
+    """The factory of a backend; ModelError for an unknown name."""
+    from importlib.metadata import entry_points
+
+    known = _FACTORIES.get(name)
+    if known is not None:
+        return _imported(known) if isinstance(known, str) else known
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            try:
+                factory: Factory = entry.load()
+            except Exception as e:
+                raise PopsError(f"the renderer {name!r} of {entry.value} does not load ({type(e).__name__}: {e})") from e
+            return factory
+    raise ModelError(f"there is no renderer {name!r}{suggest(name, names())}; installed: {', '.join(names())}")
+
+
+def backend_of(folder: Path) -> str:
+    """The backend that reads a renderer's folder, by the class in its model_index.json; ModelError if none does."""
+    index = folder / "model_index.json"
+    try:
+        pipeline = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except (OSError, ValueError, AttributeError) as e:
+        raise ModelError(f"{index} cannot be read; a renderer's folder has diffusers' layout ({e})") from e
+    if pipeline not in _PIPELINES:
+        raise ModelError(f"{folder} holds a {pipeline}; pops renders with {', '.join(sorted(_PIPELINES))}")
+    return _PIPELINES[pipeline]
+
+
+def _imported(where: str) -> Factory:
+    from importlib import import_module
+
+    module, _, attribute = where.partition(":")
+    factory: Factory = getattr(import_module(module), attribute)
+    return factory
+
+
+def check_request(
+    vectors: torch.Tensor, seeds: Sequence[int], steps: int, size: tuple[int, int], *, multiple: int
+) -> None:
+    """The checks every backend shares: a row and a seed a picture, at least one step, sizes the network can take."""
+    ensure(vectors.ndim == 2, f"vectors must be [n, dim], got {list(vectors.shape)}", ConfigError)
+    ensure(len(seeds) == len(vectors), f"{len(vectors)} vectors need as many seeds, got {len(seeds)}", ConfigError)
+    ensure(steps >= 1, f"the renderer's steps must be 1 or more, got {steps}", ConfigError)
+    height, width = size
+    ensure(
+        min(size) >= multiple and height % multiple == 0 and width % multiple == 0,
+        f"height and width must be multiples of {multiple}, got {height}x{width}; "
+        f"the nearest that works is {_nearest(height, multiple)}x{_nearest(width, multiple)}",
+        ConfigError,
+    )
+
+
+def _nearest(pixels: int, multiple: int) -> int:
+    return max(multiple, round(pixels / multiple) * multiple)
+
+
+class SwatchRenderer:
+    """No weights: the first three numbers of an embedding become one flat colour, a little moved by the seed."""
+
+    name = "swatch"
+
+    def __init__(self, space: str, native: tuple[int, int] = (8, 8)) -> None:
+        self.space, self.native = space, native
+
+    def render(
+        self,
+        vectors: torch.Tensor,
+        *,
+        seeds: Sequence[int],
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: tuple[int, int] | None = None,
+        prompt: str = "",
+        negative: str = "",
+        output: str = "pil",
+        on_step: OnStep | None = None,
+    ) -> list[Any]:
+        """See Renderer.render. One step; guidance, prompt and negative change nothing."""
+        from PIL import Image
+
+        height, width = size or self.native
+        check_request(vectors, seeds, steps or 1, (height, width), multiple=1)
+        pictures: list[Any] = []
+        for row, seed in zip(vectors, seeds, strict=True):
+            rgb = [int(255 * float(v)) for v in row[:3].float().sigmoid()]
+            colour = ((rgb[0] + seed) % 256, rgb[1], rgb[2])
+            pictures.append(row.clone() if output == "latent" else Image.new("RGB", (width, height), colour))
+            if on_step:
+                on_step(len(pictures), len(seeds))
+        return pictures
+
+
+def swatch(folder: Path | None, options: RendererOptions) -> SwatchRenderer:
+    """The factory of SwatchRenderer; needs no folder."""
+    side = int(options.defaults.get("size", 8))
+    return SwatchRenderer(options.space, (side, side))

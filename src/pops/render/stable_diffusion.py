@@ -1,0 +1,292 @@
+"""Stable Diffusion + IP-Adapter on image embeddings: stock parts, one visible loop.
+
+The parts are diffusers' own (UNet2DConditionModel with IP-Adapter attention, AutoencoderKL, the folder's scheduler) and the
+loop is StableDiffusionPipeline's, written out: picture for picture the stock pipeline gives the same pixels (a test holds
+the two together). Written out, because the stock pipeline mixes distinct embeddings of one batch
+(huggingface/diffusers#9813), keeps a call's state on the shared object, and takes another second to import.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pops.errors import CheckpointError, ConfigError, ModelError, PopsError, SpaceError, ensure
+from pops.render.base import OnStep, RendererOptions, check_request
+from pops.seeds import generator, randn_items
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+STEPS, GUIDANCE = 50, 5.0  # where the model's own pops.json says nothing
+
+
+class StableDiffusionRenderer:
+    """Loaded once; render() leaves nothing behind on it, so a failed or cancelled call changes nothing.
+
+    unet, vae, text_encoder: diffusers' and transformers' modules on one device in one dtype; scheduler: a template, copied
+    for each batch.
+    """
+
+    name = "stable-diffusion"
+
+    def __init__(
+        self, *, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler: Any, options: RendererOptions
+    ) -> None:
+        self.unet, self.vae = unet, vae
+        self.text_encoder, self.tokenizer, self.scheduler = text_encoder, tokenizer, scheduler
+        self.space, self.max_batch = options.space, options.max_batch
+        self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels a latent
+        sample = unet.config.sample_size
+        grid = (sample, sample) if isinstance(sample, int) else tuple(sample)
+        side = options.defaults.get("size")
+        self.native = (int(side), int(side)) if side else (grid[0] * self.factor, grid[1] * self.factor)
+        self.steps = int(options.defaults.get("steps", STEPS))
+        self.guidance = float(options.defaults.get("guidance", GUIDANCE))
+        # Width of the embeddings: the IP-Adapter's projection is Linear(D, tokens * cross_attention_dim).
+        self.dim: int = unet.encoder_hid_proj.image_projection_layers[0].image_embeds.in_features
+        self._texts: dict[str, torch.Tensor] = {}
+
+    def render(
+        self,
+        vectors: torch.Tensor,
+        *,
+        seeds: Sequence[int],
+        steps: int | None = None,
+        guidance: float | None = None,
+        size: tuple[int, int] | None = None,
+        prompt: str = "",
+        negative: str = "",
+        output: str = "pil",
+        on_step: OnStep | None = None,
+    ) -> list[Any]:
+        """See Renderer.render. "latent": [C, height / 8, width / 8] each, as stock diffusers' output_type="latent"."""
+        import torch
+
+        steps = self.steps if steps is None else steps
+        guidance = self.guidance if guidance is None else guidance
+        size = size or self.native
+        check_request(vectors, seeds, steps, size, multiple=max(8, self.factor))
+        ensure(guidance >= 0, f"the renderer's guidance must be 0 or more, got {guidance}", ConfigError)
+        ensure(output in ("pil", "latent"), f'output must be "pil" or "latent", got {output!r}', ConfigError)
+        if vectors.shape[1] != self.dim:
+            raise SpaceError(
+                f"the renderer's IP-Adapter reads vectors of width {self.dim}, got width {vectors.shape[1]}; "
+                "use the renderer of the model that made the embedding"
+            )
+
+        # The batch dimension is the pictures; each draws its noise from its own CPU generator.
+        pictures: list[Any] = []
+        chunks = [range(i, min(i + self.max_batch, len(seeds))) for i in range(0, len(seeds), self.max_batch)]
+        try:
+            with torch.no_grad():
+                for done, rows in enumerate(chunks):
+                    hook = _shifted(on_step, done, len(chunks))
+                    latents = self._denoise(
+                        vectors[list(rows)], [seeds[i] for i in rows], steps, guidance, size, prompt, negative, hook
+                    )
+                    pictures += list(latents.cpu()) if output == "latent" else self._decode(latents)
+        except (MemoryError, RuntimeError) as e:  # torch.OutOfMemoryError is a RuntimeError
+            if isinstance(e, MemoryError) or "memory" in str(e).lower():
+                raise PopsError(
+                    f"not enough memory for {min(len(seeds), self.max_batch)} pictures of {size[0]}x{size[1]} at once; "
+                    "ask for fewer or smaller pictures"
+                ) from e
+            raise
+        return pictures
+
+    # Classifier-free guidance on the network's output, arXiv 2207.12598 Eq. 6; the guidance's other branch has the negative
+    # text and, as IP-Adapter was trained, zeros for the image embedding (arXiv 2308.06721 section 3.2).
+    def _denoise(
+        self,
+        vectors: torch.Tensor,
+        seeds: Sequence[int],
+        steps: int,
+        guidance: float,
+        size: tuple[int, int],
+        prompt: str,
+        negative: str,
+        on_step: OnStep | None,
+    ) -> torch.Tensor:
+        """vectors [B, D] un-normalised, B seeds -> latents [B, C, h, w] in the VAE's scaled space."""
+        import torch
+
+        # 1) The conditions: [B] rows, or with guidance [2B] rows, the negatives first.
+        device, dtype, count = self.unet.device, self.unet.dtype, len(seeds)
+        two = guidance > 1 and self.unet.config.time_cond_proj_dim is None
+        images = vectors.to(device, dtype)[:, None]
+        text = self._encode(prompt).expand(count, -1, -1)
+        if two:
+            images = torch.cat([torch.zeros_like(images), images])
+            text = torch.cat([self._encode(negative).expand(count, -1, -1), text])
+
+        # 2) A scheduler of this call's own, and each picture's noise.
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        scheduler.set_timesteps(steps, device=device)
+        gens = [generator(seed) for seed in seeds]
+        grid = (self.unet.config.in_channels, size[0] // self.factor, size[1] // self.factor)
+        x = randn_items(grid, gens).to(device, dtype) * scheduler.init_noise_sigma
+        extra = _step_options(scheduler, gens)
+
+        # 3) The loop.
+        for i, t in enumerate(scheduler.timesteps):
+            x_in = scheduler.scale_model_input(torch.cat([x, x]) if two else x, t)
+            out = self.unet(
+                x_in, t, encoder_hidden_states=text, added_cond_kwargs={"image_embeds": [images]}, return_dict=False
+            )[0]
+            if two:
+                uncond, cond = out.chunk(2)
+                out = uncond + guidance * (cond - uncond)
+            x = scheduler.step(out, t, x, **extra, return_dict=False)[0]
+            if on_step:
+                on_step(i + 1, len(scheduler.timesteps))
+        if not bool(torch.isfinite(x).all()):
+            raise PopsError(f"the renderer's numbers overflowed in {dtype}; load the model with dtype float32")
+        return x
+
+    def _decode(self, latents: torch.Tensor) -> list[Image.Image]:
+        """Latents [B, C, h, w] -> B pictures (8-bit sRGB), rounded as diffusers' VaeImageProcessor rounds."""
+        from PIL import Image
+
+        pixels = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        unit = (pixels * 0.5 + 0.5).clamp(0, 1)
+        array = (unit.cpu().permute(0, 2, 3, 1).float().numpy() * 255).round().astype("uint8")
+        return [Image.fromarray(a) for a in array]
+
+    def _encode(self, text: str) -> torch.Tensor:
+        """-> hidden rows [1, 77, width] of the renderer's own text encoder; each text is encoded once."""
+        if text not in self._texts:
+            ids = self.tokenizer(
+                text,
+                padding="max_length",
+                max_length=self.tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            )
+            mask = ids.attention_mask if getattr(self.text_encoder.config, "use_attention_mask", False) else None
+            device = self.unet.device
+            rows = self.text_encoder(ids.input_ids.to(device), attention_mask=None if mask is None else mask.to(device))[0]
+            if len(self._texts) >= 64:
+                self._texts.pop(next(iter(self._texts)))
+            self._texts[text] = rows.to(self.unet.dtype)
+        return self._texts[text]
+
+
+def _shifted(on_step: OnStep | None, batch: int, batches: int) -> OnStep | None:
+    """The steps of one batch as steps of the whole call."""
+    if on_step is None:
+        return None
+    return lambda done, total: on_step(batch * total + done, batches * total)
+
+
+def _step_options(scheduler: Any, gens: list[torch.Generator]) -> dict[str, Any]:
+    """What this scheduler's step() takes beside the sample: eta (DDIM's, 0) and the generators, for the stochastic ones."""
+    takes = inspect.signature(scheduler.step).parameters
+    return ({"eta": 0.0} if "eta" in takes else {}) | ({"generator": gens} if "generator" in takes else {})
+
+
+def load(folder: Path | None, options: RendererOptions) -> StableDiffusionRenderer:
+    """Reads StableDiffusionPipeline's layout with ip_adapter/ip_adapter.safetensors in it.
+
+    Safetensors only. Raises ModelError for an absent part, CheckpointError for weights that do not fit.
+    """
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    if folder is None:
+        raise ModelError("the stable-diffusion renderer needs a folder with StableDiffusionPipeline's layout")
+    parts = {
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModel,
+        "tokenizer": CLIPTokenizer,
+    }
+    weights = {"dtype": options.dtype or torch.float32, "use_safetensors": True}
+    loaded: dict[str, Any] = {}
+    with _silence():
+        for part, kind in parts.items():
+            try:
+                how = {} if part == "tokenizer" else weights
+                loaded[part] = kind.from_pretrained(folder / part, local_files_only=True, **how)  # type: ignore[attr-defined]
+            except (OSError, ValueError, KeyError, RuntimeError) as e:
+                raise ModelError(f"the renderer's {folder / part} does not load ({str(e).splitlines()[0]})") from e
+        _add_ip_adapter(loaded["unet"], folder / "ip_adapter" / "ip_adapter.safetensors")
+    for part in ("unet", "vae", "text_encoder"):
+        loaded[part].to(options.device).eval().requires_grad_(False)
+    return StableDiffusionRenderer(**loaded, scheduler=_scheduler(folder), options=options)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """diffusers and transformers advise on stderr while they load; nothing of it is for the user of this folder."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    before, bars = (of_diffusers.get_verbosity(), of_transformers.get_verbosity()), of_transformers.is_progress_bar_enabled()
+    of_diffusers.set_verbosity_error()
+    of_transformers.set_verbosity_error()
+    of_transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        of_diffusers.set_verbosity(before[0])
+        of_transformers.set_verbosity(before[1])
+        if bars:
+            of_transformers.enable_progress_bar()
+
+
+def _scheduler(folder: Path) -> Any:
+    """The scheduler named in the folder's own configuration, its outdated settings mended as the stock pipeline does."""
+    import diffusers
+
+    config = folder / "scheduler" / "scheduler_config.json"
+    try:
+        name = json.loads(config.read_text(encoding="utf-8"))["_class_name"]
+        kind = getattr(diffusers, name)
+        scheduler = kind.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+    except (OSError, ValueError, KeyError, AttributeError) as e:
+        raise ModelError(f"{config} names no scheduler of diffusers ({type(e).__name__}: {e})") from e
+    mended = {"steps_offset": 1, "clip_sample": False}
+    return kind.from_config({**scheduler.config, **{k: v for k, v in mended.items() if k in scheduler.config}})
+
+
+def _add_ip_adapter(unet: Any, path: Path) -> None:
+    """Loads image_proj.* and ip_adapter.* into the UNet; every tensor of the file must find its place."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        flat = load_file(path)
+    except (OSError, SafetensorError) as e:
+        raise ModelError(f"the IP-Adapter {path} cannot be read ({e})") from e
+    state: dict[str, dict[str, Any]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, tensor in flat.items():
+        group, _, name = key.partition(".")
+        if group not in state:
+            raise CheckpointError(f"{path}: {key} is neither image_proj.* nor ip_adapter.*")
+        state[group][name] = tensor
+    _check_ip_adapter(unet, state, path)
+    try:
+        unet._load_ip_adapter_weights([state])
+    except (KeyError, RuntimeError, ValueError) as e:
+        raise CheckpointError(f"{path} does not fit the UNet beside it ({str(e).splitlines()[0]})") from e
+
+
+def _check_ip_adapter(unet: Any, state: Mapping[str, Mapping[str, torch.Tensor]], path: Path) -> None:
+    """diffusers takes what it looks for and ignores the rest: here missing and surplus tensors are named."""
+    # diffusers numbers the cross-attentions 1, 3, 5, ... in the order of its attention processors.
+    crossing = sum(name.endswith("attn2.processor") for name in unet.attn_processors)
+    wanted = {f"{2 * n + 1}.to_{k}_ip.weight" for n in range(crossing) for k in "kv"}
+    missing, surplus = sorted(wanted - set(state["ip_adapter"])), sorted(set(state["ip_adapter"]) - wanted)
+    if missing or surplus:
+        raise CheckpointError(f"{path}: missing {missing[:4] or 'none'}, surplus {surplus[:4] or 'none'} in ip_adapter.*")
+    proj = {"proj.weight", "proj.bias", "norm.weight", "norm.bias"}
+    if set(state["image_proj"]) != proj:
+        raise CheckpointError(f"{path}: image_proj.* must be {sorted(proj)}, got {sorted(state['image_proj'])[:6]}")

@@ -1,0 +1,251 @@
+"""Space: the CLIP towers of a model. Pictures and texts -> un-normalised embeddings, float32 on the CPU.
+
+Knows nothing of priors, operators or renderers. Each tower is read from disk on its first use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pops.errors import CheckpointError, ModelError, OperandError, PopsError, SpaceError, ensure
+from pops.stats import ClipStats, standardise, unstandardise
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor
+
+__all__ = ["ClipStats", "Space", "TextEncoding", "standardise", "unstandardise"]
+
+BATCH = 16  # pictures or texts through a tower at once
+KNOWN = {(1280, 1664): "clip-vit-bigg-14"}  # (projection, width) of the image encoder -> id
+_PASSING = ("transformers_version", "torch_dtype", "dtype", "_name_or_path", "architectures")
+_CHUNK = 65536  # bytes of weights that go into an id, at the beginning, in the middle and at the end
+
+
+@dataclass(frozen=True, eq=False)
+class TextEncoding:
+    """n texts: embeds [n, D] un-normalised; of each its last hidden rows [tokens, width] (start, words, end;
+    no padding), and whether it was too long for the encoder and lost its end."""
+
+    embeds: Tensor
+    hidden: list[Tensor]
+    truncated: list[bool]
+
+
+class Space:
+    """One CLIP space: id, width (`dim`), pixels of the encoder's picture a side (`image_size`), towers."""
+
+    def __init__(
+        self, folder: Path, *, space_id: str, dim: int, image_size: int, device: str, dtype: Any
+    ) -> None:
+        self.folder, self.id, self.dim, self.image_size = folder, space_id, dim, image_size
+        self._device, self._dtype = device, dtype
+        self._lock = threading.RLock()
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> Space:
+        """The space of a model folder (Kandinsky 2.2 prior's layout); reads no weights yet.
+
+        device, dtype: where and in what the towers compute (None: float32); results are float32 on the CPU.
+        Raises ModelError for a folder without an image encoder.
+        """
+        folder = Path(folder)
+        config = _read_json(folder / "image_encoder" / "config.json")
+        try:
+            dim, width, side = (int(config[k]) for k in ("projection_dim", "hidden_size", "image_size"))
+        except (KeyError, TypeError, ValueError) as e:
+            raise ModelError(
+                f"{folder / 'image_encoder'} is no CLIP image encoder ({e!r}); fetch it again"
+            ) from e
+        about = _read_json(folder / "pops.json") if (folder / "pops.json").exists() else {}
+        space_id = about.get("space") or KNOWN.get((dim, width)) or _fingerprint(folder, config, dim)
+        return cls(folder, space_id=str(space_id), dim=dim, image_size=side, device=device, dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"Space({self.id!r}, dim={self.dim})"
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures -> [n, D] un-normalised, float32, CPU; CLIP's own preprocessing, 16 at a time."""
+        import torch
+
+        ensure(len(images) > 0, "no pictures to encode", OperandError)
+        parts = []
+        for start in range(0, len(images), BATCH):
+            pixels = self._processor(images=list(images[start : start + BATCH]), return_tensors="pt")[
+                "pixel_values"
+            ]
+            parts.append(self._encode_pixels(pixels))
+        return torch.cat(parts)
+
+    def encode_texts(self, texts: Sequence[str]) -> TextEncoding:
+        """Texts -> embeddings and hidden rows, 16 at a time; OperandError for what is no text."""
+        import torch
+
+        ensure(len(texts) > 0, "no texts to encode", OperandError)
+        for text in texts:
+            ensure(isinstance(text, str), f"a text is a string, got {type(text).__name__}", OperandError)
+            ensure(_is_unicode(text), f"{text!r} is not valid Unicode; type the text again", OperandError)
+        limit = min(self._tokenizer.model_max_length, self._text_tower.config.max_position_embeddings)
+        embeds: list[Tensor] = []
+        hidden: list[Tensor] = []
+        truncated: list[bool] = []
+        for start in range(0, len(texts), BATCH):
+            batch = list(texts[start : start + BATCH])
+            # The tower is causal, so padding to the longest equals padding to the limit.
+            tokens = self._tokenizer(
+                batch, padding=True, truncation=True, max_length=limit, return_tensors="pt"
+            )
+            with torch.no_grad():
+                out = self._text_tower(tokens["input_ids"].to(self._device))
+            rows, kept = out.last_hidden_state.float().cpu(), tokens["attention_mask"].bool()
+            embeds.append(_finite(out.text_embeds.float().cpu()))
+            hidden.extend(row[mask] for row, mask in zip(rows, kept, strict=True))
+            truncated.extend(len(self._tokenizer.tokenize(text)) + 2 > limit for text in batch)
+        return TextEncoding(torch.cat(embeds), hidden, truncated)
+
+    def zero_image_embedding(self) -> Tensor:
+        """[1, D]: the encoder on preprocessed pixels that are all zero, Kandinsky's negative."""
+        import torch
+
+        return self._encode_pixels(torch.zeros(1, 3, self.image_size, self.image_size))
+
+    # --- the towers, each read on first use ---
+
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        """[n, 3, side, side] preprocessed -> [n, D] float32 on the CPU."""
+        import torch
+
+        tower = self._image_tower
+        with torch.no_grad():
+            return _finite(tower(pixels.to(self._device, tower.dtype)).image_embeds.float().cpu())
+
+    @cached_property
+    def _image_tower(self) -> Any:
+        from transformers import CLIPVisionModelWithProjection
+
+        return self._tower(CLIPVisionModelWithProjection, "image_encoder")
+
+    @cached_property
+    def _text_tower(self) -> Any:
+        from transformers import CLIPTextModelWithProjection
+
+        return self._tower(CLIPTextModelWithProjection, "text_encoder")
+
+    @cached_property
+    def _processor(self) -> Any:
+        import transformers
+
+        # transformers 5 calls another one CLIPImageProcessor; it needs torchvision and resizes differently.
+        kind = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+        return self._part(kind.from_pretrained, "image_processor")
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import CLIPTokenizer
+
+        return self._part(CLIPTokenizer.from_pretrained, "tokenizer")
+
+    def _tower(self, kind: Any, name: str) -> Any:
+        """A tower with exactly the weights of its folder; CheckpointError names tensors that do not fit."""
+        import torch
+
+        model, info = self._part(
+            kind.from_pretrained,
+            name,
+            dtype=self._dtype or torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are in info, by name
+        )
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            keys = [str(key[0] if isinstance(key, tuple) else key) for key in info[what]]
+            names = sorted(key for key in keys if not key.endswith("position_ids"))
+            if names:
+                shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+                raise CheckpointError(
+                    f"{self.folder / name}: {what.replace('_', ' ')} {shown}; fetch it again"
+                )
+        if model.config.projection_dim != self.dim:
+            raise SpaceError(
+                f"{self.folder / name} gives {model.config.projection_dim} numbers, the image encoder "
+                f"{self.dim}; the two belong to different models"
+            )
+        return model.eval().requires_grad_(False).to(self._device)
+
+    def _part(self, load: Callable[..., Any], name: str, **options: Any) -> Any:
+        """One part from its folder, quietly; ModelError if it cannot be read."""
+        path = self.folder / name
+        ensure(
+            path.is_dir(),
+            f"{self.folder} has no {name}/; a model folder has Kandinsky 2.2's layout",
+            ModelError,
+        )
+        with self._lock, _quietly():
+            try:
+                return load(path, local_files_only=True, **options)
+            except Exception as e:  # transformers, tokenizers and safetensors each have their own
+                reason = (str(e).splitlines() or [type(e).__name__])[0]
+                raise ModelError(f"{path} does not load ({reason}); fetch or make it again") from e
+
+
+def _finite(vectors: Tensor) -> Tensor:
+    if not bool(vectors.isfinite().all()):
+        raise PopsError("the encoder's numbers overflowed; load the model with dtype float32")
+    return vectors
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"there is no {path}; a model folder has Kandinsky 2.2's prior layout") from None
+    except (OSError, ValueError) as e:
+        raise ModelError(f"{path} cannot be read ({e}); fetch or make it again") from e
+    ensure(isinstance(data, dict), f"{path} holds no JSON object; fetch or make it again", ModelError)
+    return dict(data)
+
+
+def _fingerprint(folder: Path, config: dict[str, Any], dim: int) -> str:
+    """An id for a space without a name, from the image encoder's config and samples of its weights."""
+    lasting = {k: v for k, v in config.items() if k not in _PASSING}
+    digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
+    for path in sorted((folder / "image_encoder").glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for at in (0, size // 2, max(0, size - _CHUNK)):
+                file.seek(at)
+                digest.update(file.read(_CHUNK))
+    return f"clip-{dim}-{digest.hexdigest()[:12]}"
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No progress bars and no advice on the terminal from transformers while it reads a folder."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,125 @@
+"""What a training run is, as one frozen value: saved with its checkpoints, compared on resuming. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from pops.errors import ConfigError, ensure, suggest
+from pops.operators.spec import BUILTIN, LOSSES, OperatorSpec
+
+Schedule = Literal["constant", "cosine", "flat"]
+SCHEDULES = ("constant", "cosine", "flat")
+PRECISIONS = ("fp32", "bf16")
+# Fields that may differ between the two halves of one run.
+MAY_CHANGE = ("save_every", "log_every")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. Probabilities are per sample, in [0, 1]; numbers of samples count over all processes.
+
+    Raises ConfigError, naming the field and the value.
+    """
+
+    operator: str = "texturing"  # "prior" for the base prior
+    steps: int = 10_000  # optimizer steps
+    batch_size: int = 256  # samples a step
+    lr: float = 5e-4  # AdamW's, at its highest
+    schedule: str = "cosine"  # constant | cosine (to 0) | flat (then linear to 0 over the last decay_share)
+    warmup: int = 100  # steps from 0 to lr, linear
+    decay_share: float = 0.4  # of all steps, for schedule "flat"
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0  # largest norm of the gradient; 0 for none
+    ema: float = 0.999  # decay of the averaged weights, reached slowly: min(ema, (1 + step) / (10 + step))
+    seed: int = 0
+    precision: str = "fp32"  # or "bf16": autocast
+    rank: int = 0  # of the low-rank adapter; 0 trains the whole prior
+    adapt_time: bool = False  # with an adapter: train the time embedding too
+    loss: str = "mse"  # or "instruct"
+    text_weight: float = 10.0  # of the cosine term of loss "instruct"
+    drop_each: float = 0.0  # every operand on its own becomes a zero token
+    drop_together: float = 0.0  # all operands (the base prior: the caption) at once
+    random_share: float = 0.0  # a random image is the target, its operands are dropped
+    random_keeps_first: float = 0.0  # ... but operand 0 is that image, with this probability
+    operand_noise: float = 0.0  # standard deviation of Gaussian noise on image operands, standardised space
+    save_every: int = 1000  # steps
+    log_every: int = 50  # steps
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "save_every", "log_every"):
+            ensure(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("warmup", "weight_decay", "grad_clip", "rank", "text_weight", "operand_noise", "seed"):
+            ensure(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("decay_share", "drop_each", "drop_together", "random_share", "random_keeps_first"):
+            ensure(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], got {getattr(self, name)}")
+        for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("loss", LOSSES)):
+            value = getattr(self, name)
+            ensure(
+                value in known,
+                f"{name} must be one of {', '.join(known)}, got {value!r}{suggest(value, known)}",
+            )
+        ensure(self.lr > 0, f"lr must be positive, got {self.lr}")
+        ensure(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
+        ensure(bool(self.operator), "operator must be a name, or 'prior' for the base prior")
+        if self.operator == "prior":
+            ensure(self.rank == 0, f"the base prior is trained whole: rank must be 0, got {self.rank}")
+            ensure(
+                self.loss == "mse" and not (self.drop_each or self.random_share or self.operand_noise),
+                "the base prior has no operands: use loss 'mse' and drop_together for its captions",
+            )
+
+    @classmethod
+    def of(cls, spec: OperatorSpec | str, **changes: Any) -> TrainConfig:
+        """The run that `spec` (or the built-in of that name, or "prior") asks for, with these changes."""
+        if spec == "prior":
+            return cls(**{"operator": "prior", "drop_together": 0.1, **changes})
+        if isinstance(spec, str):
+            ensure(
+                spec in BUILTIN,
+                f"no built-in operator {spec!r}{suggest(spec, BUILTIN)}; pass its OperatorSpec",
+            )
+            spec = BUILTIN[spec]
+        return cls(**{"operator": spec.name, **asdict(spec.training), **changes})
+
+    def changed(self, **changes: Any) -> TrainConfig:
+        """A copy with these fields changed."""
+        return replace(self, **changes)
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step 0 .. steps - 1."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        if self.schedule == "cosine":
+            done = max(0, step - self.warmup) / max(1, self.steps - self.warmup)
+            return self.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        if self.schedule == "flat" and self.decay_share > 0:
+            left = (self.steps - step) / (self.steps * self.decay_share)
+            return self.lr * warm * min(1.0, left)
+        return self.lr * warm
+
+    def to_json(self) -> str:
+        """One JSON object, a field a line."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "config.json") -> TrainConfig:
+        """What `to_json` gave; ConfigError (naming `where`) for anything else."""
+        try:
+            data: Mapping[str, Any] = json.loads(text)
+            unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{where} is not a training config ({error})") from error
+        ensure(not unknown, f"{where}: unknown field {', '.join(unknown)}; it comes from another version")
+        return cls(**data)
+
+    def differences(self, other: TrainConfig) -> list[str]:
+        """Fields that keep `other` from being the same run, as "name: mine, not theirs"."""
+        mine, theirs = asdict(self), asdict(other)
+        return [
+            f"{k}: {mine[k]!r}, not {theirs[k]!r}"
+            for k in mine
+            if k not in MAY_CHANGE and mine[k] != theirs[k]
+        ]

@@ -1,0 +1,208 @@
+"""Training samples as precomputed embeddings, in memory, and batches of them. Knows no model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pops.errors import EmbeddingError, ensure
+from pops.training.shards import check_samples, check_tables, read_folder, write_shard, write_tables
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pops.prior.transformer import Condition
+    from pops.stats import ClipStats
+    from pops.training.config import TrainConfig
+
+__all__ = ["Batch", "EmbeddingData", "Order", "make_batch", "seed_of", "write_shard", "write_tables"]
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingData:
+    """All samples of one task, on the CPU: the tensors of `shards` by name, `words` and `text` as [N, C]."""
+
+    target: Tensor
+    operands: Tensor | None = None
+    words: Tensor | None = None
+    text: Tensor | None = None
+    word_hidden: Tensor | None = None
+    word_length: Tensor | None = None
+    text_embeds: Tensor | None = None
+    empty: Tensor | None = None
+    pool: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        every = {f.name: getattr(self, f.name) for f in fields(self)}
+        check_tables(every, "the tables")
+        check_samples(every, "the samples", every)
+        for key in ("words", "text"):
+            value = every[key]
+            if value is not None and value.dim() == 1:
+                object.__setattr__(self, key, value[:, None])
+        if self.words is not None and self.text is not None:
+            same = self.words.shape == self.text.shape
+            ensure(
+                same,
+                "'words' and 'text' need the same columns, for a sample draws one for both",
+                EmbeddingError,
+            )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> EmbeddingData:
+        """The samples of a folder. EmbeddingError names the file and the row of a broken record."""
+        return cls(**read_folder(folder))
+
+    def __len__(self) -> int:
+        return int(self.target.shape[0])
+
+    @property
+    def dim(self) -> int:
+        return int(self.target.shape[1])
+
+    def stats(self) -> ClipStats:
+        """Mean and std [D] over all targets and the pool, float32, for a new base prior's space."""
+        import torch
+
+        from pops.stats import ClipStats
+
+        every = (
+            self.target if self.pool is None else torch.cat([self.target, self.pool.to(self.target.dtype)])
+        )
+        std, mean = torch.std_mean(every.double(), dim=0)
+        return ClipStats(mean.float(), std.float().clamp(min=1e-4))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Name of these samples: shapes and an even sample of the values."""
+        digest = hashlib.sha256()
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not None:
+                flat = value.reshape(-1)
+                digest.update(f"{f.name}{tuple(value.shape)}".encode())
+                digest.update(flat[:: max(1, len(flat) // 4096)].double().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+def seed_of(seed: int, what: str, index: int) -> int:
+    """A seed in 0 .. 2**63 - 1 for one purpose of a run, e.g. ("step", 17)."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{what}/{index}".encode()).digest()[:8], "big") >> 1
+
+
+class Order:
+    """Which samples step s takes: an endless row of shuffled epochs, a function of (seed, step) alone."""
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._epoch = -1
+        self._order: Tensor | None = None
+
+    def rows(self, step: int) -> Tensor:
+        """int64 [batch_size]: the samples of this step."""
+        import torch
+
+        first, parts = step * self.batch_size, []
+        last = first + self.batch_size
+        while first < last:
+            epoch, position = divmod(first, self.count)
+            taken = min(self.count - position, last - first)
+            parts.append(self._permutation(epoch)[position : position + taken])
+            first += taken
+        return torch.cat(parts)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        import torch
+
+        if self._order is None or epoch != self._epoch:
+            gen = torch.Generator().manual_seed(seed_of(self.seed, "epoch", epoch))
+            self._epoch, self._order = epoch, torch.randperm(self.count, generator=gen)
+        return self._order
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step trains on: target [B, D] standardised, its condition, text [B, D] for loss "instruct"."""
+
+    target: Tensor
+    condition: Condition
+    text: Tensor | None
+
+
+def make_batch(
+    data: EmbeddingData, rows: Tensor, *, config: TrainConfig, stats: ClipStats, gen: torch.Generator
+) -> Batch:
+    """The samples `rows` [B], standardised, with the run's dropout; `gen` draws all, always in this order."""
+    import torch
+
+    from pops.prior.transformer import Condition
+    from pops.stats import standardise
+
+    b, d = len(rows), data.dim
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=gen)
+
+    # 1) Targets and image operands, standardised; noise on the operands.
+    target = standardise(data.target[rows].float(), stats)
+    k = 0 if data.operands is None else data.operands.shape[1]
+    images = (
+        target.new_zeros(b, 0, d)
+        if data.operands is None
+        else standardise(data.operands[rows].float(), stats)
+    )
+    if config.operand_noise:
+        images = images + config.operand_noise * torch.randn(images.shape, generator=gen)
+
+    # 2) Which operands are dropped: each on its own, or all; the words are the last operand.
+    parts = k + (data.words is not None)
+    dropped = uniform(b, parts) < config.drop_each
+    dropped |= uniform(b, 1) < config.drop_together
+
+    # 3) Some targets become a random image, without operands, or with itself as operand 0.
+    if config.random_share:
+        pool = data.target if data.pool is None else data.pool
+        chosen = uniform(b) < config.random_share
+        image = standardise(pool[torch.randint(len(pool), (b,), generator=gen)].float(), stats)
+        keeps = chosen & (uniform(b) < config.random_keeps_first)
+        target = torch.where(chosen[:, None], image, target)
+        dropped |= chosen[:, None]
+        if k:
+            images[:, 0] = torch.where(keeps[:, None], image, images[:, 0])
+            dropped[:, 0] &= ~keeps
+    images = images.masked_fill(dropped[:, :k, None], 0.0)
+
+    # 4) The text: rows of the word behind the images; for the base prior the caption, "" where it is dropped.
+    columns = torch.zeros(b, dtype=torch.int64)
+    wide = data.words if data.words is not None else data.text
+    if wide is not None and wide.shape[1] > 1:
+        columns = torch.randint(wide.shape[1], (b,), generator=gen)
+    text = None if data.text is None else data.text[rows, columns]
+    if data.words is None or data.word_hidden is None or data.word_length is None:
+        return Batch(target, Condition(images), _look_up(data.text_embeds, text))
+    word = data.words[rows, columns]
+    if config.operator == "prior":
+        if data.empty is not None:
+            word = torch.where(dropped[:, k], data.empty[0], word)
+            text = None if text is None else torch.where(dropped[:, k], data.empty[1], text)
+        dropped = torch.zeros_like(dropped)
+    length = data.word_length[word]
+    longest = int(length.max())
+    real = torch.arange(longest) < length[:, None]
+    hidden = data.word_hidden[word, :longest].float().masked_fill((dropped[:, k:] | ~real)[..., None], 0.0)
+    keep = torch.cat([real.new_ones(b, k), real], dim=1)
+    proj = _look_up(data.text_embeds, text) if config.operator == "prior" else None
+    return Batch(
+        target, Condition(torch.cat([images, hidden], dim=1), keep, proj), _look_up(data.text_embeds, text)
+    )
+
+
+def _look_up(table: Tensor | None, index: Tensor | None) -> Tensor | None:
+    return None if table is None or index is None else table[index].float()

@@ -1,0 +1,133 @@
+"""What a run trains: a copy of the base prior, whole or with low-rank changes; base priors, new and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pops.files import write_whole
+from pops.prior.noise import SchedulerConfig
+from pops.prior.transformer import FROZEN, Condition, PriorModel, forward_slots
+from pops.stats import ClipStats
+from pops.training.config import TrainConfig
+from pops.training.data import seed_of
+
+
+class LowRank(nn.Module):
+    """A Linear whose weight stays, plus a trained change: W x + b + up (down x), arXiv 2106.09685 Eq. 3."""
+
+    def __init__(self, linear: nn.Linear, rank: int, gen: torch.Generator) -> None:
+        super().__init__()
+        out, into = linear.weight.shape
+        self.weight = nn.Parameter(linear.weight.detach(), requires_grad=False)
+        self.bias = nn.Parameter(linear.bias.detach()) if linear.bias is not None else None
+        self.down = nn.Parameter(torch.randn(rank, into, generator=gen) / into**0.5)
+        self.up = nn.Parameter(torch.zeros(out, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, self.down), self.up)
+
+
+class Trainable(nn.Module):
+    """A float32 copy of the base prior, whole or with low-rank changes in its blocks, as one module."""
+
+    def __init__(self, base: PriorModel, config: TrainConfig) -> None:
+        super().__init__()
+        copies = {
+            name: value.detach().float().clone() for name, value in base.transformer.state_dict().items()
+        }
+        self.transformer = base.with_weights(copies).transformer
+        for name, parameter in self.transformer.named_parameters():
+            fixed = name in FROZEN or (
+                config.rank and not config.adapt_time and name.startswith("time_embedding")
+            )
+            unused = config.operator != "prior" and name.startswith("embedding_proj.weight")
+            parameter.requires_grad_(not (fixed or unused))
+        gen = torch.Generator().manual_seed(seed_of(config.seed, "adapter", 0))
+        if config.rank:
+            for block in self.transformer.transformer_blocks:
+                linears = [(name, m) for name, m in block.named_modules() if isinstance(m, nn.Linear)]
+                for name, linear in linears:
+                    parent, _, leaf = name.rpartition(".")
+                    setattr(block.get_submodule(parent), leaf, LowRank(linear.cpu(), config.rank, gen))
+
+    def forward(self, z: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """z [B, D] noisy, t [B], condition => x0 [B, D], all standardised."""
+        return forward_slots(self.transformer, z, t, condition)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The trained parameters by name."""
+        return {name: p for name, p in self.transformer.named_parameters() if p.requires_grad}
+
+
+def weights_of(values: Mapping[str, Tensor], base: PriorModel, config: TrainConfig) -> dict[str, Tensor]:
+    """Trained values => the weights that an operator folder holds: an adapter, or all but the statistics."""
+    own = {name: value.detach().cpu().float() for name, value in base.transformer.state_dict().items()}
+    if not config.rank:
+        return {name: values.get(name, value) for name, value in own.items() if name not in FROZEN}
+    weights = {}
+    for name, value in values.items():
+        stem, _, leaf = name.rpartition(".")
+        if leaf in ("down", "up"):
+            weights[f"{stem}.weight.{leaf}"] = value
+        else:
+            weights[f"{name}.delta"] = value - own[name]
+    return weights
+
+
+def new_prior(
+    stats: ClipStats,
+    *,
+    layers: int = 4,
+    heads: int = 4,
+    head_dim: int = 64,
+    slots: int = 77,
+    clip: float = 5.0,
+    seed: int = 0,
+) -> PriorModel:
+    """An untrained base prior of Kandinsky 2.2's form for a space of these statistics, heads * head_dim wide.
+
+    `clip`: the sampler clamps its x0 predictions to +- this, in standardised units.
+    """
+    from diffusers import PriorTransformer
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer: Any = PriorTransformer(
+            num_attention_heads=heads,
+            attention_head_dim=head_dim,
+            num_layers=layers,
+            embedding_dim=int(stats.mean.shape[-1]),
+            num_embeddings=slots,
+        )
+        with torch.no_grad():
+            transformer.positional_embedding.normal_(std=0.02)
+            transformer.prd_embedding.normal_(std=0.02)
+            transformer.clip_mean.copy_(stats.mean)
+            transformer.clip_std.copy_(stats.std)
+    return PriorModel(transformer.eval(), scheduler=SchedulerConfig(clip=clip))
+
+
+def save_prior(prior: PriorModel, folder: str | Path) -> None:
+    """`prior/` (float16) and `scheduler/` of a model folder, as stock diffusers reads them."""
+    from diffusers import UnCLIPScheduler
+    from safetensors.torch import save_file
+
+    state = {
+        k: v.detach().cpu().to(torch.float16).contiguous() for k, v in prior.transformer.state_dict().items()
+    }
+    steps, clip = prior.scheduler.train_steps, prior.scheduler.clip
+    scheduler = UnCLIPScheduler(
+        steps, prediction_type="sample", clip_sample=clip is not None, clip_sample_range=clip or 1.0
+    )
+    with write_whole(Path(folder) / "scheduler" / "scheduler_config.json") as temporary:
+        temporary.write_text(scheduler.to_json_string(), encoding="utf-8")
+    with write_whole(Path(folder) / "prior" / "diffusion_pytorch_model.safetensors") as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+    with write_whole(Path(folder) / "prior" / "config.json") as temporary:
+        temporary.write_text(prior.transformer.to_json_string(), encoding="utf-8")

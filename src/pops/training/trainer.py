@@ -1,0 +1,332 @@
+"""The one training loop of priors (accelerate), on precomputed embeddings.
+
+Every random number of step s comes from a generator seeded with (seed, s), so the state of a run is its
+weights, their average, the optimizer and a step number: stopping and resuming changes nothing, bit for bit
+on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pops.errors import CheckpointError, ConfigError, PopsError, ensure
+from pops.files import write_whole
+from pops.operators.checkpoint import merge, save_operator
+from pops.operators.spec import BUILTIN, OperatorSpec
+from pops.prior.noise import add_noise, alphas_cumprod
+from pops.prior.transformer import PriorModel
+from pops.stats import ClipStats
+from pops.training import losses
+from pops.training.config import TrainConfig
+from pops.training.data import EmbeddingData, Order, make_batch, seed_of
+from pops.training.trainable import Trainable, new_prior, save_prior, weights_of
+
+__all__ = ["Trained", "export", "load_trained", "new_prior", "save_prior", "train", "train_prior"]
+
+CHECKPOINT, CONFIG, LOG = "checkpoint.safetensors", "config.json", "log.jsonl"
+Log = Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a run has come to: `prior` of averaged weights, and `weights` as an operator folder holds them."""
+
+    config: TrainConfig
+    step: int
+    prior: PriorModel
+    weights: dict[str, Tensor]
+
+
+# -- checkpoints -----------------------------------------------------------------------------------
+
+
+def _save(
+    path: Path, config: TrainConfig, step: int, marks: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> None:
+    from safetensors.torch import save_file
+
+    meta = {"format": "pops.training", "version": "1", "config": config.to_json(), "step": str(step), **marks}
+    with write_whole(path / CONFIG) as temporary:
+        temporary.write_text(config.to_json(), encoding="utf-8")
+    with write_whole(path / CHECKPOINT) as temporary:
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=meta
+        )
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = dict(file.metadata() or {})
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); remove it to start afresh") from error
+    ensure(
+        meta.get("format") == "pops.training",
+        f"{path} is not a checkpoint of a training run",
+        CheckpointError,
+    )
+    return meta, tensors
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer, names: Iterable[str]) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"adam/{name}/{k}": v for i, name in enumerate(names) for k, v in state.get(i, {}).items()}
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: Iterable[str], tensors: Mapping[str, Tensor]
+) -> None:
+    state = {i: _part(tensors, f"adam/{name}/") for i, name in enumerate(names)}
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": {i: s for i, s in state.items() if s}, "param_groups": groups})
+
+
+def load_trained(out: str | Path, base: PriorModel) -> Trained:
+    """What the run in folder `out` has come to, as `train` returns it, without data; else CheckpointError."""
+    path = Path(out) / CHECKPOINT
+    ensure(path.is_file(), f"no checkpoint in {out}; train first", CheckpointError)
+    meta, tensors = _read(path)
+    ensure(
+        meta.get("base") == base.fingerprint,
+        f"{path}: it was trained from another base prior",
+        CheckpointError,
+    )
+    config = TrainConfig.from_json(meta["config"], where=str(path))
+    return _trained(config, int(meta["step"]), _part(tensors, "ema/"), base)
+
+
+def _trained(config: TrainConfig, step: int, ema: Mapping[str, Tensor], base: PriorModel) -> Trained:
+    weights = weights_of({n: v.detach().cpu() for n, v in ema.items()}, base, config)
+    return Trained(config, step, base.with_weights(merge(base, weights)), weights)
+
+
+# -- the loop --------------------------------------------------------------------------------------
+
+
+def train(
+    config: TrainConfig,
+    data: EmbeddingData,
+    base: PriorModel,
+    out: str | Path,
+    *,
+    resume: bool = True,
+    stop_at: int | None = None,
+    on_log: Callable[[Log], None] | None = None,
+) -> Trained:
+    """Train an operator, or the base itself (operator "prior"), from `base`; returns the averaged weights.
+
+    `out` receives checkpoint.safetensors, config.json and log.jsonl. With `resume` a run found there goes
+    on (one that is done returns at once); ConfigError when it is another run. `stop_at` ends early, saved,
+    as a cut-off would.
+    """
+    from accelerate import Accelerator
+
+    out = Path(out)
+    _check(config, data, base)
+
+    # 1) The model, its average and its optimizer, on the device accelerate gives.
+    accelerator = Accelerator()
+    device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
+    ensure(
+        config.batch_size % world == 0, f"batch_size {config.batch_size} must divide by the {world} processes"
+    )
+    model = Trainable(base, config).to(device)
+    trained = model.trained()
+    optimizer = torch.optim.AdamW(
+        list(trained.values()),
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    ema = {name: p.detach().clone() for name, p in trained.items()}
+    marks = {"base": base.fingerprint, "data": data.fingerprint}
+
+    # 2) Go on where an earlier run in this folder stopped.
+    start = 0
+    if resume and (out / CHECKPOINT).is_file():
+        meta, tensors = _read(out / CHECKPOINT)
+        start = _same_run(config, marks, meta, out)
+        with torch.no_grad():
+            for name, p in trained.items():
+                p.copy_(tensors[f"param/{name}"])
+                ema[name].copy_(tensors[f"ema/{name}"])
+        _restore_optimizer(optimizer, trained, tensors)
+    out.mkdir(parents=True, exist_ok=True)
+    wrapped, opt = accelerator.prepare(model, optimizer)
+
+    def save(step: int) -> None:
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            values = {f"param/{n}": p for n, p in trained.items()} | {f"ema/{n}": v for n, v in ema.items()}
+            _save(out, config, step, marks, values | _optimizer_state(optimizer, trained))
+
+    # 3) The steps.
+    end = config.steps if stop_at is None else min(config.steps, stop_at)
+    order = Order(len(data), config.batch_size, config.seed)
+    abar = alphas_cumprod(base.scheduler.train_steps).to(device)
+    stats = ClipStats(base.stats.mean.to(device), base.stats.std.to(device))
+    share = slice(rank * config.batch_size // world, (rank + 1) * config.batch_size // world)
+    total, since, clock = torch.zeros((), device=device), 0, time.perf_counter()
+    _trim_log(out / LOG, start)
+    for step in range(start, end):
+        # Standardised targets and conditions, noise at a uniform timestep: the draws of this step's own
+        # generator.
+        gen = torch.Generator().manual_seed(seed_of(config.seed, "step", step))
+        batch = make_batch(data, order.rows(step), config=config, stats=base.stats, gen=gen)
+        t = torch.randint(len(abar), (config.batch_size,), generator=gen)
+        noise = torch.randn(batch.target.shape, generator=gen)
+        target, t, noise = (x[share].to(device, non_blocking=True) for x in (batch.target, t, noise))
+        text = None if batch.text is None else batch.text[share].to(device, non_blocking=True)
+        condition = batch.condition[share].to(device)
+
+        # Predict x0, take the operator's own loss, its mean over items backward.
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            x0 = wrapped(add_noise(target, noise, t, abar), t, condition)
+        loss = _loss(config, x0, target, text, stats).mean()
+        accelerator.backward(loss)
+
+        # Clip, step, average the weights.
+        norm = accelerator.clip_grad_norm_(trained.values(), config.grad_clip) if config.grad_clip else None
+        lr = config.lr_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        opt.step()
+        opt.zero_grad()
+        decay = min(config.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(ema.values()), [p.detach() for p in trained.values()], 1 - decay)
+        total, since = total + loss.detach(), since + 1
+
+        # Log and save.
+        done = step + 1
+        if done % config.log_every == 0 or done == end:
+            mean = float(total) / since
+            rate = since * config.batch_size / max(1e-9, time.perf_counter() - clock)
+            row = {"step": done, "loss": mean, "lr": lr, "grad_norm": -1.0 if norm is None else float(norm)}
+            row |= {"epoch": done * config.batch_size / len(data), "samples_per_s": round(rate, 1)}
+            if accelerator.is_main_process:
+                with (out / LOG).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                if on_log is not None:
+                    on_log(row)
+            finite = mean == mean and abs(mean) != float("inf")
+            ensure(finite, f"{out}: the loss is no number at step {done}; lower lr and resume", PopsError)
+            total, since, clock = torch.zeros((), device=device), 0, time.perf_counter()
+        if done % config.save_every == 0 or done == end:
+            save(done)
+    accelerator.wait_for_everyone()
+    return _trained(config, max(start, end), ema, base)
+
+
+def _check(config: TrainConfig, data: EmbeddingData, base: PriorModel) -> None:
+    ensure(data.dim == base.dim, f"the data are {data.dim} wide, the base prior takes {base.dim}")
+    slots = (0 if data.operands is None else data.operands.shape[1]) + (
+        0 if data.word_hidden is None or data.words is None else data.word_hidden.shape[1]
+    )
+    ensure(0 < slots <= base.slots, f"the data fill {slots} condition slots, the base prior has {base.slots}")
+    if config.operator == "prior":
+        ensure(
+            data.operands is None and data.words is not None and data.text is not None,
+            "the base prior is trained on captions: data with 'words' and 'text', without 'operands'",
+        )
+        ensure(
+            data.empty is not None or not config.drop_together,
+            "drop_together needs the encoding of the empty caption: write_tables(..., empty=(row, row))",
+        )
+    elif config.loss == "instruct":
+        ensure(
+            data.text is not None,
+            "loss 'instruct' needs 'text' in the data: a text embedding for each sample",
+        )
+
+
+def _same_run(config: TrainConfig, marks: Mapping[str, str], meta: Mapping[str, str], out: Path) -> int:
+    """The step to go on from; ConfigError when the folder holds another run."""
+    other = TrainConfig.from_json(meta["config"], where=str(out / CHECKPOINT))
+    differing = config.differences(other)
+    differing += [f"{k}: {v}, not {meta.get(k)}" for k, v in marks.items() if v != meta.get(k)]
+    told = "; ".join(differing)
+    ensure(
+        not differing, f"{out} holds another run ({told}); choose another folder or resume=False", ConfigError
+    )
+    return int(meta["step"])
+
+
+def _trim_log(path: Path, step: int) -> None:
+    """Drop log rows of steps that will be done again."""
+    if path.is_file():
+        rows = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step
+        ]
+        with write_whole(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in rows), encoding="utf-8")
+
+
+def _loss(config: TrainConfig, x0: Tensor, target: Tensor, text: Tensor | None, stats: ClipStats) -> Tensor:
+    if config.loss == "instruct" and text is not None:
+        return losses.instruct(x0, target, text, stats, weight=config.text_weight)
+    return losses.mse(x0, target)
+
+
+# -- the base prior, and export
+
+
+def train_prior(
+    config: TrainConfig,
+    data: EmbeddingData,
+    out: str | Path,
+    *,
+    layers: int = 4,
+    heads: int = 4,
+    head_dim: int = 64,
+    clip: float = 5.0,
+    resume: bool = True,
+    stop_at: int | None = None,
+    on_log: Callable[[Log], None] | None = None,
+) -> Trained:
+    """Train a base prior (text to image embedding) from random weights, with the statistics of the data.
+
+    `config`: TrainConfig.of("prior", ...). Save the result with `save_prior`.
+    """
+    ensure(config.operator == "prior", f"train_prior trains operator 'prior', got {config.operator!r}")
+    base = new_prior(data.stats(), layers=layers, heads=heads, head_dim=head_dim, clip=clip, seed=config.seed)
+    return train(config, data, base, out, resume=resume, stop_at=stop_at, on_log=on_log)
+
+
+def export(
+    trained: Trained,
+    folder: str | Path,
+    *,
+    base: PriorModel,
+    space: str,
+    spec: OperatorSpec | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """An operator folder from a run: operator.json and float16 weights, which `load_operator` reads.
+
+    `spec`: the built-in of the config's name when left out. `space`: the id of the space the embeddings
+    came from.
+    """
+    if spec is None:
+        ensure(
+            trained.config.operator in BUILTIN,
+            f"{trained.config.operator!r} is no built-in operator; pass its spec",
+        )
+        spec = BUILTIN[trained.config.operator]
+    about = {"steps": trained.step, "config": json.loads(trained.config.to_json()), **(provenance or {})}
+    return save_operator(folder, spec, trained.weights, base=base, space=space, provenance=about)

@@ -1,0 +1,237 @@
+"""The planner: what is shared, what is batched, what is refused; and how a plan reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+import pops.expression as expression
+from pops.errors import ExpressionError
+from pops.expression.grammar import parse, to_text
+from pops.expression.nodes import MAX_DEPTH, Call, Missing, Name, Photo, Saved, Text, Word
+from pops.expression.plan import SUM, TEXT, Plan, plan
+
+
+@dataclass(frozen=True)
+class Role:
+    name: str
+    kind: str = "image"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A stand-in with what the planner asks of an operator."""
+
+    name: str
+    roles: tuple[Role, ...]
+    arity: tuple[int, int | None] = (2, 2)
+
+
+SPECS = {
+    spec.name: spec
+    for spec in (
+        Spec("texturing", (Role("object"), Role("texture"))),
+        Spec("union", (Role("image a"), Role("image b"))),
+        Spec("instruct", (Role("object"), Role("word", "text"))),
+        Spec("clothes", (Role("garment"),), (1, 12)),
+        Spec("f", (Role("x"),), (1, 1)),
+    )
+}
+
+
+def planned(text: str) -> Plan:
+    return expression.parse(text).plan(SPECS)  # type: ignore[arg-type]
+
+
+def test_the_real_specs_fit_the_protocol() -> None:
+    from pops.operators.spec import BUILTIN
+
+    assert [level.operator for level in plan(parse("clothes(a.png, b.png, _)"), BUILTIN).levels] == [
+        "clothes"
+    ]
+
+
+# --- sharing and batching --------------------------------------------------------------------------
+
+
+def test_equal_parts_are_one_job() -> None:
+    layout = planned("union(texturing(a.png, b.png), let_me)".replace("let_me", "texturing(a.png,b.png)"))
+    assert [len(level.jobs) for level in layout.levels] == [1, 1]
+    texturing = layout.levels[0].jobs[0].node
+    assert layout.uses[texturing] == 2
+    assert layout.levels[1].jobs[0].operands == (texturing, texturing)
+    assert layout.photos == (Photo("a.png"), Photo("b.png"))
+
+
+def test_equal_parts_are_one_job_however_the_options_are_ordered() -> None:
+    layout = planned("union(f(a.png, steps=3, guidance=2), f(a.png, guidance=2.0, steps=3))")
+    assert len(layout.levels[0].jobs) == 1
+    assert layout.levels[0].option("guidance") == 2 and layout.levels[0].option("sampler", "x") == "x"
+
+
+def test_a_seed_makes_another_job_in_the_same_batch() -> None:
+    layout = planned("let t = texturing(a.png, _); union(t, t@7)")
+    assert [(level.depth, level.operator, len(level.jobs)) for level in layout.levels] == [
+        (1, "texturing", 2),
+        (2, "union", 1),
+    ]
+    assert [job.seed for job in layout.levels[0].jobs] == [None, 7]
+    assert layout.levels[0].jobs[1].operands == (Photo("a.png"), Missing())
+
+
+def test_a_seed_on_a_name_reaches_the_outermost_call_only() -> None:
+    layout = planned("let a = f(f(x.png) @1); let b = a; f(b@7)")
+    assert to_text(layout.root) == "f(f(f(x.png) @1) @7)"
+
+
+def test_levels_batch_by_operator_options_and_number_of_operands() -> None:
+    layout = planned(
+        "clothes(f(a.png), f(b.png), f(c.png, steps=3),"
+        " clothes(a.png), clothes(b.png), clothes(a.png, b.png))"
+    )
+    assert [(level.depth, level.operator, level.options, len(level.jobs)) for level in layout.levels] == [
+        (1, "f", (), 2),
+        (1, "f", (("steps", 3),), 1),
+        (1, "clothes", (), 2),
+        (1, "clothes", (), 1),
+        (2, "clothes", (), 1),
+    ]
+
+
+def test_sums_and_texts_are_steps() -> None:
+    layout = planned('0.5*text("a cat") @3 - f(text("a dog"))')
+    assert [(level.depth, level.operator) for level in layout.levels] == [(1, TEXT), (2, "f"), (3, SUM)]
+    assert [(job.prompt, job.seed) for job in layout.levels[0].jobs] == [("a cat", 3), ("a dog", None)]
+    assert layout.levels[2].jobs[0].weights == (0.5, -1.0)
+    assert layout.levels[2].jobs[0].operands == (Text("a cat", (), 3), Call("f", (Text("a dog"),)))
+
+
+def test_jobs_come_after_their_operands() -> None:
+    layout = planned("union(f(f(f(a.png))), let1)".replace("let1", "f(a.png) - f(f(b.png))"))
+    done = {*layout.photos}
+    for job in layout.jobs:
+        assert set(job.operands) <= done
+        done.add(job.node)
+    assert layout.root in done
+
+
+def test_a_leaf_is_a_plan_of_no_steps() -> None:
+    assert planned("a.png").levels == () and planned("a.png").root == Photo("a.png")
+    assert planned("e.safetensors").saved == (Saved("e.safetensors"),)
+
+
+def test_texts_are_listed_once() -> None:
+    layout = planned('union(instruct(a.png, golden), instruct(text(golden), "golden"))')
+    assert layout.words == (Word("golden"),)
+    assert layout.texts == ("golden",)
+
+
+def test_shared_names_cost_nothing_however_often_they_double() -> None:
+    lets = "".join(f"let a{i + 1} = union(a{i}, a{i}); " for i in range(150))
+    layout = planned(f"let a0 = x.png; {lets}a150")
+    assert len(layout.jobs) == 150
+    assert len(str(layout)) < 20_000
+
+
+def test_long_chains_of_names_need_no_stack() -> None:
+    lets = "".join(f"let a{i} = a{i + 1}; " for i in range(3000))
+    assert planned(f"{lets}let a3000 = x.png; a0").root == Photo("x.png")
+
+
+def test_the_deepest_allowed_is_planned() -> None:
+    assert len(planned("f(" * MAX_DEPTH + "a.png" + ")" * MAX_DEPTH).levels) == MAX_DEPTH
+    lets = "".join(f"let a{i} = f(a{i + 1}); " for i in range(3000))
+    with pytest.raises(ExpressionError, match="deeper than 200"):
+        planned(f"{lets}let a3000 = x.png; a0")
+
+
+# --- words, photos, names --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "resolved"),
+    [
+        ("instruct(a.png, golden)", 'instruct(a.png, "golden")'),
+        ("instruct(a.png, sky-blue)", 'instruct(a.png, "sky-blue")'),
+        ('let w = "golden"; instruct(a.png, w)', 'instruct(a.png, "golden")'),
+        ("let golden = silver; instruct(a.png, golden)", 'instruct(a.png, "silver")'),
+        ("instruct(a.png, _)", "instruct(a.png, _)"),
+        ("let m = _; union(a.png, m)", "union(a.png, _)"),
+        ("f(picture.jxl)", "f(photo('picture.jxl'))"),
+        ("let t = a.png; (let t = b.png; f(t))", "f(b.png)"),
+        ("let t = a.png; let u = (let t = b.png; f(t)); union(t, u)", "union(a.png, f(b.png))"),
+        ("let b = f(a); let a = x.png; b", "f(x.png)"),
+    ],
+)
+def test_names_and_roles_resolve(text: str, resolved: str) -> None:
+    assert to_text(planned(text).root) == resolved
+
+
+def test_without_specs_anything_goes() -> None:
+    layout = expression.parse("brew(a.png, strong, brew(_), steps=3)").plan()
+    assert to_text(layout.root) == 'brew(a.png, "strong", brew(_), steps=3)'
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "spot"),
+    [
+        ("texturng(a.png, b.png)", "did you mean 'texturing'", "texturng"),
+        ("f(texturing(b.png))", r"takes 2 operands \(object, texture\), got 1; write _", "texturing(b.png)"),
+        ("f(a.png, b.png)", r"takes 1 operand \(x\), got 2; take the others away", "f(a.png, b.png)"),
+        ("clothes()", r"takes 1 to 12 operands \(garment, ...\), got 0", "clothes()"),
+        ('f("golden")', "is a text, but the operand 'x' of f is a picture; write text", '"golden"'),
+        ("instruct(a.png, b.png)", "is a picture, but the operand 'word' of instruct is a text", "b.png"),
+        ("instruct(a.png, f(a.png))", "f\\(a.png\\) is a picture", "f(a.png)"),
+        ("let t = a.png; instruct(a.png, t)", "a.png is a picture", "a.png"),
+        ("f(a.png, stpes=3)", "unknown option 'stpes' .did you mean 'steps'", "f(a.png, stpes=3)"),
+        ("f(a.png, steps=0)", "steps is 0; write a whole number from 1 to 1000", "f(a.png, steps=0)"),
+        ("f(a.png, steps=2.5)", "steps is 2.5", "f(a.png, steps=2.5)"),
+        ("f(a.png, steps=many)", "steps is 'many'", "f(a.png, steps=many)"),
+        ("f(a.png, guidance=-1)", "guidance is -1; write a number from 0 to 100", "f(a.png, guidance=-1)"),
+        ("text(x, guidance=1e9)", "guidance is", "text(x, guidance=1e9)"),
+        ("f(a.png, sampler=3)", "sampler is 3; write the name", "f(a.png, sampler=3)"),
+        ("let rabbit = a.png; f(rabit)", "no let binds 'rabit' .did you mean 'rabbit'", "rabit"),
+        ("f(teapot)", r"teapot.png.*\./teapot", "teapot"),
+        ("instruct(a.png, t@7)", "no let binds 't'", "t@7"),
+        ("let a = b; let b = f(a); f(a)", "in a circle: a -> b -> a", "a"),
+        ("let a = a; a", "in a circle: a -> a", "a"),
+        ("let t = a.png; f(t@7)", "a photo, which no seed changes", "t@7"),
+        ("let t = a.png + b.png; f(t@7)", "a sum, which no seed changes", "t@7"),
+        ("a.png + _", "no open operands", "_"),
+        ("_", "nothing to compute", "_"),
+        ("golden", "no let binds 'golden'", "golden"),
+        ('"golden"', "the result is a picture", '"golden"'),
+    ],
+)  # fmt: skip
+def test_mistakes_are_shown_where_they_are(text: str, says: str, spot: str) -> None:
+    with pytest.raises(ExpressionError, match=says) as caught:
+        planned(text)
+    error = caught.value
+    assert error.text == text and error.span is not None
+    assert text[slice(*error.span)] == spot
+    assert "\n" not in str(error) and "^" * len(spot) in error.pretty()
+
+
+def test_mistakes_in_nodes_made_in_python_have_no_span() -> None:
+    with pytest.raises(ExpressionError, match="no let binds") as caught:
+        plan(Call("f", (Name("t"),)), SPECS)  # type: ignore[arg-type]
+    assert caught.value.span is None and "\n" not in caught.value.pretty()
+
+
+# --- the listing -----------------------------------------------------------------------------------
+
+
+def test_a_plan_prints_itself() -> None:
+    text = "let t = texturing(a.png, _, steps=5); instruct(union(t, t@7) - 0.5*union(t, t@7), golden)"
+    assert str(planned(text)) == (
+        "1 photo, 1 text, 5 steps in 4 batches\n"
+        '  encode   a.png, "golden"\n'
+        "  level 1  #1 = texturing(a.png, _, steps=5)\n"
+        "           #2 = texturing(a.png, _, steps=5) @7\n"
+        "  level 2  #3 = union(#1, #2)\n"
+        "  level 3  #4 = #3 - 0.5*#3\n"
+        '  level 4  #5 = instruct(#4, "golden")\n'
+        "  shared   #3 (2 uses)\n"
+        "  result   #5"
+    )
