@@ -1,4 +1,4 @@
-"""Embedding: a value with a checked shape, arithmetic that knows its space, and a file that gives back its bits."""
+"""Embedding: a value with a checked shape, arithmetic that knows its space, and an exact file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every oddity of a photo comes out as the right RGB square or as one clear line; pictures keep their recipes."""
+"""Every oddity of a photo becomes the right RGB square or one clear line; pictures keep their recipes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def near(a: Any, b: Any, by: int = 3) -> bool:
     return all(abs(x - y) <= by for x, y in zip(a, b, strict=True))
 
 
-# --- what comes out -----------------------------------------------------------------------------------------------
+# --- what comes out ---
 
 
 @pytest.mark.parametrize("suffix", [s for s in PHOTO_SUFFIXES if s not in (".pgm", ".gif", ".jp2", ".avif")])
@@ -146,7 +146,7 @@ def test_a_given_image_is_left_alone() -> None:
     assert (image.mode, image.size, image.tobytes()) == before
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
+# --- what is refused ---
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -227,7 +227,7 @@ def test_fit_and_size_are_checked() -> None:
         load_photo(quarters(), size=0)
 
 
-# --- pictures and recipes -----------------------------------------------------------------------------------------
+# --- pictures and recipes ---
 
 RECIPE = {"expression": "union(犬.png, hat.png)", "seeds": [0, 1], "render": {"steps": 30}}
 

@@ -1,4 +1,4 @@
-"""Imports point down: walks the syntax trees of the packages, type-checking imports and those in functions included."""
+"""Imports point down: in the syntax trees, those for type checking and inside functions included."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def upward(path: Path) -> list[str]:
     wrong = []
     for line, module in imported(path):
         if module in ("pops", "pops.__version__"):
-            continue  # `from pops import errors` is judged by its `pops.errors`; the version is a plain constant
+            continue  # `from pops import errors` is judged by its `pops.errors`
         if module.split(".")[0] == "pops":
             other = part(module)
             if other != own and not FLOORS[other] < FLOORS[own]:

@@ -50,14 +50,26 @@ def stock(folder: Path) -> Any:
     return pipe
 
 
-SCHEDULERS = ("DDIMScheduler", "PNDMScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "HeunDiscreteScheduler")
+SCHEDULERS = (
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "HeunDiscreteScheduler",
+)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own, on numpy 2
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # diffusers' own, on numpy 2
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_equals_stock_diffusers(
-    renderer: StableDiffusionRenderer, stock: Any, scheduler: str, guidance: float, monkeypatch: pytest.MonkeyPatch
+    renderer: StableDiffusionRenderer,
+    stock: Any,
+    scheduler: str,
+    guidance: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import diffusers
 
@@ -89,13 +101,17 @@ def test_an_outdated_scheduler_is_mended_as_stock_does(folder: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("max_batch", [1, 2, 8])
-def test_a_batch_equals_its_items(renderer: StableDiffusionRenderer, max_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_equals_its_items(
+    renderer: StableDiffusionRenderer, max_batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(renderer, "max_batch", max_batch)
     e, seeds = vectors(3), [5, 6, 5]
     batch = pixels(renderer.render(e, seeds=seeds))
     alone = np.concatenate([pixels(renderer.render(e[i : i + 1], seeds=seeds[i : i + 1])) for i in range(3)])
     assert np.abs(batch - alone).max() <= 1
-    assert np.abs(batch[0] - batch[2]).mean() > 2, "the same seed and another embedding must give another picture"
+    assert np.abs(batch[0] - batch[2]).mean() > 2, (
+        "the same seed and another embedding must give another picture"
+    )
 
 
 def test_same_seed_same_picture_and_another_seed_another(renderer: StableDiffusionRenderer) -> None:
@@ -189,10 +205,18 @@ def test_out_of_memory_and_overflow_say_what_to_do(renderer: StableDiffusionRend
     ("spoil", "kind", "says"),
     [
         (lambda w: w.pop("ip_adapter.3.to_k_ip.weight"), CheckpointError, "missing .*3.to_k_ip.weight"),
-        (lambda w: w.update({"ip_adapter.99.to_k_ip.weight": torch.zeros(1)}), CheckpointError, "surplus .*99.to_k_ip"),
+        (
+            lambda w: w.update({"ip_adapter.99.to_k_ip.weight": torch.zeros(1)}),
+            CheckpointError,
+            "surplus .*99.to_k_ip",
+        ),
         (lambda w: w.update({"other": torch.zeros(1)}), CheckpointError, "other is neither"),
         (lambda w: w.pop("image_proj.norm.weight"), CheckpointError, "image_proj"),
-        (lambda w: w.update({"ip_adapter.1.to_k_ip.weight": torch.zeros(2, 2)}), CheckpointError, "does not fit"),
+        (
+            lambda w: w.update({"ip_adapter.1.to_k_ip.weight": torch.zeros(2, 2)}),
+            CheckpointError,
+            "does not fit",
+        ),
     ],
 )
 def test_an_adapter_that_does_not_fit(folder: Path, tmp_path: Path, spoil: Any, kind: Any, says: str) -> None:
@@ -227,8 +251,13 @@ def test_the_registry(folder: Path, tmp_path: Path) -> None:
     assert get(backend_of(tmp_path))(None, RendererOptions("s")).native == (4, 4)
 
 
-def test_the_fake_is_a_renderer_and_tells_embeddings_and_seeds_apart(renderer: StableDiffusionRenderer) -> None:
+def test_the_fake_is_a_renderer_and_tells_embeddings_and_seeds_apart(
+    renderer: StableDiffusionRenderer,
+) -> None:
     fake = get("swatch")(None, RendererOptions("s"))
     assert isinstance(fake, Renderer) and isinstance(renderer, Renderer)
-    colours = {p.getpixel((0, 0)) for p in fake.render(torch.tensor([[0.0, 0, 0], [1, 2, 3], [0, 0, 0]]), seeds=[0, 0, 9])}
+    colours = {
+        p.getpixel((0, 0))
+        for p in fake.render(torch.tensor([[0.0, 0, 0], [1, 2, 3], [0, 0, 0]]), seeds=[0, 0, 9])
+    }
     assert len(colours) == 3

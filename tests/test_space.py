@@ -1,4 +1,4 @@
-"""Space: embeddings equal stock transformers' on the same towers, alone and in batches; folders are checked."""
+"""Space: embeddings equal stock transformers', alone and in batches; folders are checked."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from folders import DIM, write_model
 from PIL import Image
 
+from folders import DIM, write_model
 from pops.errors import CheckpointError, ModelError, OperandError, PopsError, SpaceError
 from pops.space import ClipStats, Space, standardise, unstandardise
 
@@ -133,7 +133,7 @@ def test_numbers_that_overflow_are_told(random_model: Path) -> None:
         fresh.encode_images(pictures(1))
 
 
-# --- ids ----------------------------------------------------------------------------------------------------------
+# --- ids ---
 
 
 def test_a_space_without_a_name_is_named_by_its_weights(folder: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_papers_space_is_known_by_its_sizes(tmp_path: Path) -> None:
     assert (space.id, space.dim, space.image_size) == ("clip-vit-bigg-14", 1280, 224)
 
 
-# --- folders that do not hold together ------------------------------------------------------------------------------
+# --- folders that do not hold together ---
 
 
 def test_folders_that_are_no_models(tmp_path: Path, folder: Path) -> None:

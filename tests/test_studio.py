@@ -16,7 +16,15 @@ from PIL import Image
 
 import pops
 from folders import DIM
-from pops.errors import ConfigError, EmbeddingError, ExpressionError, ModelError, OperandError, PhotoError, SpaceError
+from pops.errors import (
+    ConfigError,
+    EmbeddingError,
+    ExpressionError,
+    ModelError,
+    OperandError,
+    PhotoError,
+    SpaceError,
+)
 from pops.evaluation import seed_list
 from pops.operators.checkpoint import save_operator
 from pops.operators.operator import Operator
@@ -37,7 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights = {
             f"{key}.delta": 0.2 * torch.randn(value.shape, generator=gen)
             for key, value in base.transformer.state_dict().items()
-            if key in ("proj_in.weight", "encoder_hidden_states_proj.weight", "proj_to_clip_embeddings.weight")
+            if key
+            in ("proj_in.weight", "encoder_hidden_states_proj.weight", "proj_to_clip_embeddings.weight")
         }
         save_operator(folder / "operators" / name, BUILTIN[name], weights, base=base, space="random-32")
     return folder
@@ -91,12 +100,17 @@ def test_every_kind_of_operand(p: Pops, photos: Path) -> None:
     assert close(p.apply("union", "a.png", "b.safetensors", steps=3).vectors, path)
     assert close(p.evaluate("union(a.png, b.safetensors)", steps=3).vectors, path)
     assert not close(p.apply("union", "a.png", None, steps=3).vectors, path)
-    assert not close(p.apply("instruct", "a.png", "red", steps=3).vectors, p.apply("instruct", "a.png", "tiger", steps=3).vectors)
+    assert not close(
+        p.apply("instruct", "a.png", "red", steps=3).vectors,
+        p.apply("instruct", "a.png", "tiger", steps=3).vectors,
+    )
 
 
 def test_a_missing_operand_is_a_zero_token(p: Pops, photos: Path) -> None:
     mean = pops.Embedding(p.prior.stats.mean[None], "random-32")  # zero once it is standardised
-    assert close(p.apply("union", "a.png", None, steps=3).vectors, p.apply("union", "a.png", mean, steps=3).vectors)
+    assert close(
+        p.apply("union", "a.png", None, steps=3).vectors, p.apply("union", "a.png", mean, steps=3).vectors
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +185,9 @@ def test_what_repeats_is_computed_once_and_levels_are_batches(
 
     monkeypatch.setattr(Operator, "sample", counted)
     monkeypatch.setattr(type(p.space), "encode_images", seen)
-    p.evaluate("union(scene(a.png, b.png), union(scene(a.png, b.png), scene(b.png, a.png)))", seed=[0, 1], steps=2)
+    p.evaluate(
+        "union(scene(a.png, b.png), union(scene(a.png, b.png), scene(b.png, a.png)))", seed=[0, 1], steps=2
+    )
     assert encoded == [2], "two photos, one batch"
     assert batches == [4, 2, 2], "two scenes x two seeds, then one union, then the other"
 
@@ -198,16 +214,28 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
     ("call", "kind", "says"),
     [
         (lambda p: p.apply("unoin", "a.png"), OperandError, "did you mean 'union'"),
-        (lambda p: p.apply("union", "a.png"), OperandError, "takes 2 operands .* got 1; write _ for a missing one"),
+        (
+            lambda p: p.apply("union", "a.png"),
+            OperandError,
+            "takes 2 operands .* got 1; write _ for a missing one",
+        ),
         (lambda p: p.apply("union", "a.png", 3), OperandError, "takes a photo here, got a int"),
-        (lambda p: p.apply("instruct", "a.png", p.embed("a.png")), OperandError, "takes a word here, got a Embedding"),
+        (
+            lambda p: p.apply("instruct", "a.png", p.embed("a.png")),
+            OperandError,
+            "takes a word here, got a Embedding",
+        ),
         (lambda p: p.evaluate("union(a.png, nothere.png)"), PhotoError, "there is no file nothere.png"),
         (lambda p: p.evaluate("union(a.png, $x)"), OperandError, r"\$x has no value"),
         (lambda p: p.evaluate("uniom(a.png, b.png)"), ExpressionError, "did you mean 'union'"),
         (lambda p: p.evaluate("a.png", steps=0), ConfigError, "steps must be 1 or more"),
         (lambda p: p.evaluate("a.png", seed=[]), ConfigError, "list of seeds is empty"),
         (lambda p: p.evaluate("a.png", seed=-1), ConfigError, "-1"),
-        (lambda p: p.evaluate("union(a.png, b.png)", sampler="ancstral"), Exception, "did you mean 'ancestral'"),
+        (
+            lambda p: p.evaluate("union(a.png, b.png)", sampler="ancstral"),
+            Exception,
+            "did you mean 'ancestral'",
+        ),
         (lambda p: p.evaluate("a.png", stpes=3), TypeError, "did you mean 'steps'"),
         (lambda p: p.render(pops.Embedding(torch.zeros(1, DIM), "other")), SpaceError, "space 'other'"),
         (lambda p: p.render(p.embed("a.png"), seed=[1, 2]), ConfigError, "take one seed or 1, got 2"),
@@ -252,7 +280,9 @@ def test_a_picture_carries_its_recipe(p: Pops, photos: Path, folder: Path) -> No
     assert (recipe["seeds"], recipe["steps"], recipe["fit"], recipe["picture"]) == ([3, 4], 3, "squash", 1)
     assert recipe["render"] == {"renderer": "stable-diffusion", "seeds": [3, 4], "num_images": 1, "steps": 2}
     assert (recipe["model"], recipe["model_version"], recipe["pops"]) == (str(folder), "0", pops.__version__)
-    assert set(recipe["inputs"]) == {"a.png", "b.png"} and recipe["inputs"]["a.png"] != recipe["inputs"]["b.png"]
+    assert (
+        set(recipe["inputs"]) == {"a.png", "b.png"} and recipe["inputs"]["a.png"] != recipe["inputs"]["b.png"]
+    )
 
 
 def test_provenance_survives_a_file(p: Pops, photos: Path) -> None:
@@ -281,7 +311,10 @@ def test_progress_grows_to_its_total_and_cancels(p: Pops, photos: Path) -> None:
 def test_an_extra_operator_by_folder(folder: Path, photos: Path) -> None:
     more = pops.load(folder, operators={"mine": folder / "operators" / "union"})
     assert "mine" in more.operators
-    assert close(more.apply("mine", "a.png", "b.png", steps=2).vectors, more.apply("union", "a.png", "b.png", steps=2).vectors)
+    assert close(
+        more.apply("mine", "a.png", "b.png", steps=2).vectors,
+        more.apply("union", "a.png", "b.png", steps=2).vectors,
+    )
 
 
 def test_a_picture_of_photos_reads_no_text_tower_and_no_prior(folder: Path, photos: Path) -> None:
@@ -291,7 +324,8 @@ def test_a_picture_of_photos_reads_no_text_tower_and_no_prior(folder: Path, phot
 
 
 def test_importing_pops_is_light() -> None:
-    code = "import pops, sys; pops.load; print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    heavy = "('torch', 'diffusers', 'transformers')"
+    code = f"import pops, sys; pops.load; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

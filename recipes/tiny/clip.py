@@ -24,7 +24,7 @@ from recipes.tiny.tokenizer import load_or_write
 from toybox.adjectives import ADJECTIVES
 from toybox.materials import MATERIALS
 from toybox.objects import CATEGORIES
-from toybox.pairs import PICTURES
+from toybox.pairs import GRID_PICTURES, PICTURES
 from toybox.scenes import SCENES
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # the image processor's, written into tiny's preprocessor config
@@ -89,10 +89,14 @@ class Lesson:
         self.sets = [frozenset(rows) for rows in captions.of]
 
     def batch(self, step: int, gen: torch.Generator) -> tuple[Tensor, list[int]]:
-        n = len(PICTURES)
-        picked = torch.randint(self.pictures.families, (self.families,), generator=gen)
-        rows = (picked[:, None] * n + torch.arange(n)).flatten()
-        return rows, self.captions.draw(rows, random.Random(step))
+        """Whole families, and half of one grid for every four families."""
+        n, p = len(PICTURES), self.pictures
+        picked = torch.randint(p.families, (self.families,), generator=gen)
+        rows = [(picked[:, None] * n + torch.arange(n)).flatten()]
+        for g in torch.randint(max(p.grids, 1), (self.families // 4 if p.grids else 0,), generator=gen).tolist():
+            rows.append(p.first_grid + g * GRID_PICTURES + torch.randperm(GRID_PICTURES, generator=gen)[: GRID_PICTURES // 2])
+        every = torch.cat(rows)
+        return every, self.captions.draw(every, random.Random(step))
 
     def losses(self, towers: Towers, step: int, gen: torch.Generator, keep: float) -> tuple[Tensor, dict[str, float]]:
         rows, said = self.batch(step, gen)
@@ -156,15 +160,15 @@ class Lesson:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--families", type=int, default=14, help="families a batch, of nine pictures each")
+    parser.add_argument("--families", type=int, default=6, help="families a batch, of nine pictures each; grids come on top")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--keep", type=float, default=0.5, help="share of patches looked at in the first half")
+    parser.add_argument("--keep", type=float, default=0.6, help="share of patches looked at in the first half")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--minutes", type=float, default=None)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pictures = data.load()
-    captions = data.load_captions(pictures.families)
+    captions = data.load_captions(pictures.families, pictures.grids)
     tokenizer = load_or_write()
     tokens = dict(tokenizer(captions.texts, padding="longest", truncation=True, return_tensors="pt"))
     towers = Towers(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)

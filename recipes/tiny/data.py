@@ -11,35 +11,44 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recipes.tiny import settings
-from toybox.pairs import PICTURES, family
+from toybox.pairs import GRID_PICTURES, PICTURES, family, grid
 from toybox.words import captions
 
 
 @dataclass(frozen=True)
 class Pictures:
-    images: Tensor  # uint8 [N, 3, SIZE, SIZE], families in a row, PICTURES order within each
+    """Families first, PICTURES in order within each, then grids, GRID_PICTURES each."""
+
+    images: Tensor  # uint8 [N, 3, SIZE, SIZE]
     guides: Tensor  # uint8 [N, 3, THUMB, THUMB]
     labels: Tensor  # int64 [N, 6], see render.LABELS
+    families: int
+    grids: int
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
-    def families(self) -> int:
-        return len(self) // len(PICTURES)
+    def first_grid(self) -> int:
+        return self.families * len(PICTURES)
 
 
-def shards(split: str = "train", folder: Path | None = None) -> list[Path]:
-    return sorted((folder or settings.DATA).glob(f"{split}-[0-9]*.safetensors"))
+def shards(split: str) -> list[Path]:
+    """The shards of a split in order; those after a gap are left out."""
+    found = sorted(settings.DATA.glob(f"{split}-[0-9]*.safetensors"))
+    return [p for k, p in enumerate(found) if p.stem == f"{split}-{k:05d}"]
 
 
-def load(split: str = "train", limit: int | None = None) -> Pictures:
-    """All shards of a split (at most `limit` of them)."""
-    paths = shards(split)[:limit]
-    if not paths:
-        raise SystemExit(f"no shards of {split!r} in {settings.DATA}: run `python -m recipes.tiny.render` first")
-    rows = [load_file(p) for p in paths]
-    return Pictures(*(torch.cat([r[k] for r in rows]) for k in ("images", "guides", "labels")))
+def load(guides: bool = True) -> Pictures:
+    """All training pictures."""
+    parts = {split: [load_file(p) for p in shards(split)] for split in ("train", "grid")}
+    if not parts["train"]:
+        raise SystemExit(f"no shards in {settings.DATA}: run `python -m recipes.tiny.render` first")
+    families = sum(len(r["images"]) for r in parts["train"]) // len(PICTURES)
+    grids = sum(len(r["images"]) for r in parts["grid"]) // GRID_PICTURES
+    rows = parts["train"] + parts["grid"]
+    images, thumbs, labels = (torch.cat([r.pop(k) for r in rows]) for k in ("images", "guides", "labels"))
+    return Pictures(images, thumbs if guides else thumbs[:0], labels, families, grids)
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -58,11 +67,9 @@ class Captions:
         return [rng.choice(self.of[int(i)]) for i in rows]
 
 
-def load_captions(families: int, split: str = "train", focus: str | None = None) -> Captions:
+def load_captions(families: int, grids: int) -> Captions:
     index: dict[str, int] = {}
-    of = []
-    for seed in range(families):
-        specs = family(seed, split, focus).pictures()
-        for name in PICTURES:
-            of.append([index.setdefault(t, len(index)) for t in captions(specs[name])])
+    specs = [s for seed in range(families) for s in family(seed).pictures().values()]
+    specs += [s for seed in range(grids) for s in grid(seed).pictures()]
+    of = [[index.setdefault(t, len(index)) for t in captions(s)] for s in specs]
     return Captions(list(index), of)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from recipes.tiny import settings
 from recipes.tiny.loop import Stage
-from toybox.pairs import PICTURES
+from toybox.pairs import GRID, GRID_PICTURES, PICTURES
 
 SIDE = settings.SIZE // 8
 TOKENS = 8  # image tokens of the adapter
@@ -88,8 +88,11 @@ class Supply:
         text = load_file(folder / "prompts.safetensors")
         self.prompts, self.said, self.empty = text["hidden"], text["said"], text["empty"]
         self.spread = self.embeds.float().std(0)
-        share = torch.tensor([SHARES[n] for n in PICTURES])
-        self.weights = share.repeat(len(self.latents) // len(PICTURES))
+        families = int(rows["families"])
+        grids = (len(self.latents) - families * len(PICTURES)) // GRID_PICTURES
+        of_family = torch.tensor([SHARES[n] for n in PICTURES])
+        of_grid = torch.tensor([1.0] * GRID * GRID + [SHARES["swatch"]] * GRID + [SHARES["empty"]] * GRID + [1.0] * GRID)
+        self.weights = torch.cat([of_family.repeat(families), of_grid.repeat(grids)])
         self.with_text = torch.nonzero(self.said >= 0).flatten()
 
     def batch(self, n: int, gen: torch.Generator, noise: float) -> tuple[Tensor, Tensor, Tensor]:

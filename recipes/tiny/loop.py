@@ -105,7 +105,7 @@ class Stage:
                 self.optimizer.step()
             self.average.update(self.module, self.step)
             self.step += 1
-            for k, v in {"loss": float(loss), **figures}.items():
+            for k, v in {"loss": float(loss.detach()), **figures}.items():
                 sums[k] = sums.get(k, 0.0) + v / log_every
             if self.step % log_every == 0:
                 rate = (self.step - first) / (time.time() - begun)

@@ -20,7 +20,7 @@ from toybox.adjectives import ADJECTIVES
 from toybox.draw import Shot
 from toybox.materials import MATERIALS
 from toybox.objects import CATEGORIES
-from toybox.pairs import PICTURES, Family, draw_family, family
+from toybox.pairs import PICTURES, Family, draw_family, draw_grid, family, grid
 from toybox.scenes import SCENES
 from toybox.world import SceneSpec, SwatchSpec
 
@@ -80,24 +80,44 @@ def render_shard(path: Path, seeds: range, split: str, focus: str | None = None)
             images.append(pictures[name])
             thumbs.append(guides(shots.get(name)))
             labels.append(label(specs[name]))
+    _write(path, images, thumbs, labels, seeds, split, focus or "")
+    return len(images)
+
+
+def render_grids(path: Path, seeds: range) -> int:
+    """Renders the grids of some seeds into one shard, grid by grid."""
+    images, thumbs, labels = [], [], []
+    for seed in seeds:
+        g = grid(seed)
+        pictures, shots = draw_grid(g, settings.SIZE)
+        images += pictures
+        thumbs += [guides(s) for s in shots]
+        labels += [label(s) for s in g.pictures()]
+    _write(path, images, thumbs, labels, seeds, "grid", "")
+    return len(images)
+
+
+def _write(
+    path: Path, images: list[Tensor], thumbs: list[Tensor], labels: list[list[int]], seeds: range, split: str, focus: str
+) -> None:
     tensors = {"images": torch.stack(images), "guides": torch.stack(thumbs), "labels": torch.tensor(labels)}
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {"first_seed": str(seeds.start), "split": split, "focus": focus or ""})
+    save_file(tensors, partial, {"first_seed": str(seeds.start), "split": split, "focus": focus})
     os.replace(partial, path)
-    return len(images)
 
 
 def _work(job: tuple[Path, range, str, str | None]) -> int:
     torch.set_num_threads(1)
     with torch.no_grad():
-        return render_shard(*job)
+        path, seeds, split, focus = job
+        return render_grids(path, seeds) if split == "grid" else render_shard(path, seeds, split, focus)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--families", type=int, default=8000)
+    parser.add_argument("--families", type=int, default=4000, help="families, or grids with --split grid")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--split", choices=("train", "test"), default="train")
+    parser.add_argument("--split", choices=("train", "test", "grid"), default="train")
     parser.add_argument("--focus", default=None, help="test: the operator whose combinations are held out")
     args = parser.parse_args()
     settings.DATA.mkdir(parents=True, exist_ok=True)

@@ -1,27 +1,32 @@
-"""One plan executed: encode what it needs, then level by level, a batch each. Knows no files of models and no pictures.
+"""One plan executed: encode what it needs, then level by level, a batch each. Knows no models and no files.
 
-Rows: a call has one row a seed (or a row of a given embedding). A node that depends on neither has one vector, which
-stands for every row. Each row of a sampling node draws from a CPU generator of its own.
+A call has one row a seed (or a row of a given embedding). A node that depends on neither has one vector,
+which stands for every row. Each row of a sampling node draws from a CPU generator of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from pops.errors import ConfigError, EmbeddingError, OperandError, ensure
-from pops.expression.nodes import Missing, Node, Word
+from pops.errors import ConfigError, EmbeddingError, OperandError, ensure, suggest
+from pops.expression.nodes import Given, Missing, Node, Photo, Saved, Word
 from pops.expression.plan import SUM, TEXT, Job, Level, Plan
 from pops.seeds import check_seed, generator
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
+    from pops.embedding import Embedding
+    from pops.expression import Expression
     from pops.operators.operator import Operator, TextPrior
     from pops.operators.spec import OperatorSpec
     from pops.space import Space, TextEncoding
 
+Operand: TypeAlias = "str | Path | Image.Image | Embedding | Expression | Node | None"
 Seed: TypeAlias = "int | Sequence[int]"
 OnProgress: TypeAlias = Callable[[int, int, str], None]  # (done, total, what); raising from it cancels
 
@@ -39,9 +44,19 @@ class Settings:
     fit: str = "squash"  # how a photo becomes square: squash, crop or pad
 
     def __post_init__(self) -> None:
-        ensure(self.steps is None or self.steps >= 1, f"steps must be 1 or more, got {self.steps}", ConfigError)
+        ensure(
+            self.steps is None or self.steps >= 1, f"steps must be 1 or more, got {self.steps}", ConfigError
+        )
         ok = self.guidance is None or self.guidance >= 0
         ensure(ok, f"guidance must be 0 or more, got {self.guidance}", ConfigError)
+
+    @classmethod
+    def of(cls, how: Mapping[str, Any]) -> Settings:
+        """Settings by name, as keyword arguments gave them; TypeError for another name."""
+        for name in how:
+            if name not in cls.__dataclass_fields__:
+                raise TypeError(f"there is no setting {name!r}{suggest(name, cls.__dataclass_fields__)}")
+        return cls(**how)
 
     def given(self) -> dict[str, Any]:
         """What a recipe keeps."""
@@ -53,6 +68,42 @@ def seed_list(seed: Seed) -> list[int]:
     seeds = list(seed) if isinstance(seed, (list, tuple, range)) else [seed]
     ensure(len(seeds) > 0, "the list of seeds is empty; give at least one", ConfigError)
     return [check_seed(s) for s in seeds]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One evaluation, whole: the plan, every node's embedding, and the root's."""
+
+    plan: Plan
+    values: Mapping[Node, Embedding]
+    result: Embedding
+
+
+def node_of(operand: Operand, kind: str, given: dict[str, Any], where: str) -> Node:
+    """The node an operand stands for; Python values go into `given`, the same object under the same key."""
+    match operand:
+        case None:
+            return Missing()
+        case Node():
+            return operand
+        case str() if kind == "text":
+            return Word(operand)
+        case str() | Path():
+            path = str(operand)
+            return Saved(path) if path.lower().endswith(".safetensors") else Photo(path)
+    root = getattr(operand, "root", None)
+    if isinstance(root, Node):
+        return root
+    if kind == "text":
+        raise OperandError(f"{where} takes a word here, got a {type(operand).__name__}; give a string")
+    if not hasattr(operand, "vectors") and not hasattr(operand, "getexif"):
+        raise OperandError(
+            f"{where} takes a photo here, got a {type(operand).__name__}; "
+            "give a path, a PIL image, an Embedding or None"
+        )
+    key = next((k for k, v in given.items() if v is operand), f"given{len(given) + 1}")
+    given[key] = operand
+    return Given(key)
 
 
 class Parts(Protocol):
@@ -106,7 +157,8 @@ class Evaluation:
                     self._sample(level)
         return self.values
 
-    # --- leaves ----------------------------------------------------------------------------------------------
+    # --- leaves
+    # ----------------------------------------------------------------------------------------------
 
     def _leaves(self) -> None:
         from pops.embedding import Embedding
@@ -114,18 +166,24 @@ class Evaluation:
         # 1) Embeddings, saved or given: what is cheap to refuse is looked at first.
         pictures: dict[Node, Any] = {}
         for saved in self.plan.saved:
-            self._take(saved, Embedding.load(saved.path), saved.path)
-        for node in self.plan.given:
-            if node.key not in self.given:
-                raise OperandError(f"${node.key} has no value; give it in Python, given={{{node.key!r}: ...}}")
-            value = self.given[node.key]
+            self._take(saved, Embedding.load(saved.path))
+        for asked in self.plan.given:
+            if asked.key not in self.given:
+                raise OperandError(
+                    f"${asked.key} has no value; give it in Python, given={{{asked.key!r}: ...}}"
+                )
+            value = self.given[asked.key]
             if isinstance(value, Embedding):
-                self._take(node, value, f"${node.key}")
+                self._take(asked, value)
             else:
-                pictures[node] = value
-        for node, vectors in self.values.items():
+                pictures[asked] = value
+        for vectors in self.values.values():
             ok = len(vectors) in (1, self.rows)
-            ensure(ok, f"an operand has {len(vectors)} rows and another {self.rows}; give 1 or as many", EmbeddingError)
+            ensure(
+                ok,
+                f"an operand has {len(vectors)} rows and another {self.rows}; give 1 or as many",
+                EmbeddingError,
+            )
 
         # 2) Photos, all in one batch; a missing file among them is told before the tower is read.
         pictures |= {photo: photo.path for photo in self.plan.photos}
@@ -141,13 +199,14 @@ class Evaluation:
             encoding: TextEncoding = self.parts.space.encode_texts(texts)
             self.words = {t: (encoding.hidden[i], encoding.embeds[i]) for i, t in enumerate(texts)}
 
-    def _take(self, node: Node, embedding: Any, where: str) -> None:
+    def _take(self, node: Node, embedding: Embedding) -> None:
         embedding.require_space(self.parts.space.id)
         self.values[node] = embedding.vectors
         if embedding.n > 1 and self.rows == 1:
             self.rows = embedding.n
 
-    # --- levels ----------------------------------------------------------------------------------------------
+    # --- levels
+    # ----------------------------------------------------------------------------------------------
 
     def _sum(self, job: Job) -> Tensor:
         """Weighted sum of un-normalised embeddings; one row meets many."""
@@ -180,19 +239,25 @@ class Evaluation:
             self.values[job.node] = rows
         self.done += self._steps(level)
 
-    def _sample_calls(self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]) -> Tensor:
+    def _sample_calls(
+        self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]
+    ) -> Tensor:
         operator = self.parts.operator(level.operator)
-        condition = operator.encode([[self._operand(node, row) for node in job.operands] for job, row in items])
+        condition = operator.encode(
+            [[self._operand(node, row) for node in job.operands] for job, row in items]
+        )
         return operator.sample(condition, gens, **how)
 
-    def _sample_texts(self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]) -> Tensor:
+    def _sample_texts(
+        self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]
+    ) -> Tensor:
         import torch
 
         hidden, embeds = zip(*(self.words[job.prompt] for job, _ in items), strict=True)
         return self.parts.text_prior.sample(hidden, torch.stack(embeds), self.words[""], gens, **how)
 
     def _operand(self, node: Node, row: int) -> Tensor | None:
-        """What stands for the node in one row: its vector [D], a word's hidden rows [len, width], None if missing."""
+        """The node in one row: its vector [D], a word's hidden rows [len, width], None if missing."""
         if isinstance(node, Missing):
             return None
         if isinstance(node, Word):
@@ -219,7 +284,8 @@ class Evaluation:
         steps: int = level.option("steps", self.settings.steps or default)
         return steps
 
-    # --- progress --------------------------------------------------------------------------------------------
+    # --- progress
+    # --------------------------------------------------------------------------------------------
 
     def _within(self, level: Level, start: int, count: int) -> Callable[[int, int], None]:
         """Steps of one slice of a level as steps of the whole evaluation."""

@@ -1,4 +1,4 @@
-"""Pops: what a user holds. It resolves operands, executes plans one batch a level, and renders; it has no maths of its own.
+"""Pops: what a user holds. It resolves operands, has plans executed, and renders; it has no maths of its own.
 
 Nothing heavy is loaded before it is needed: towers, prior, each operator and each renderer come on first use.
 """
@@ -8,16 +8,15 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pops import __version__
 from pops.errors import ConfigError, OperandError, ensure, suggest
-from pops.evaluation import Evaluation, OnProgress, Seed, Settings, seed_list
+from pops.evaluation import Evaluation, OnProgress, Operand, Seed, Settings, Trace, node_of, seed_list
 from pops.expression.grammar import parse, to_text
-from pops.expression.nodes import Call, Given, Missing, Node, Photo, Saved, Word
+from pops.expression.nodes import Call, Node, Photo
 from pops.expression.plan import Plan, plan
 from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.seeds import check_seed
@@ -35,9 +34,10 @@ if TYPE_CHECKING:
     from pops.render.base import Renderer
     from pops.space import Space
 
-Operand: TypeAlias = "str | Path | Image.Image | Embedding | Expression | Node | None"
 
-PHOTO_SIDE = 512  # pixels; a photo is squashed to this square before CLIP's own preprocessing, as the papers did
+PHOTO_SIDE = (
+    512  # pixels; a photo is squashed to this square before CLIP's own preprocessing, as the papers did
+)
 MAX_PICTURES = 10_000  # of one call
 
 
@@ -50,30 +50,29 @@ def load(
     dtype: torch.dtype | str | None = None,
     max_batch: int = 8,
 ) -> Pops:
-    """A model by name ("tiny", "kandinsky-2-2"), folder or hub id. Returns at once; weights are read on first use.
+    """A model by name ("tiny", "kandinsky-2-2"), folder or hub id; weights are read on first use.
 
-    operators: more of them, or others, name -> operator folder; renderer: a backend's name, None for the model's own;
-    device: "auto", "cpu", "cuda", "mps"; dtype: of the weights, None for float32; max_batch: pictures rendered together.
+    operators: more of them, or others, name -> operator folder; renderer: a backend's name, None for the
+    model's own; device: "auto", "cpu", "cuda", "mps"; dtype: of the weights, None for float32; max_batch:
+    pictures rendered together.
     Raises ModelError for an unknown or absent model.
     """
     from pops.models.registry import resolve
 
-    pops = Pops(resolve(model), operators=operators, renderer=renderer, device=device, dtype=dtype, max_batch=max_batch)
+    pops = Pops(
+        resolve(model),
+        operators=operators,
+        renderer=renderer,
+        device=device,
+        dtype=dtype,
+        max_batch=max_batch,
+    )
     pops.source = str(model)
     return pops
 
 
-@dataclass(frozen=True)
-class Trace:
-    """One evaluation, whole: the plan, every node's embedding, and the root's."""
-
-    plan: Plan
-    values: Mapping[Node, Embedding]
-    result: Embedding
-
-
 class Pops:
-    """A loaded model: its space, prior, operators and renderers, each read on first use. Safe to share among threads."""
+    """A loaded model: space, prior, operators, renderers, each read on first use. Threads may share it."""
 
     def __init__(
         self,
@@ -95,11 +94,12 @@ class Pops:
         self._renderers: dict[str, Renderer] = {}
         self._lock = threading.RLock()
 
-    # --- the parts, each on first use ------------------------------------------------------------------------
+    # --- the parts, each on first use
+    # ------------------------------------------------------------------------
 
     @cached_property
     def operators(self) -> Mapping[str, OperatorSpec]:
-        """The specs of this model's operators by name, in the order of the built-in table; reads no weights."""
+        """The specs of this model's operators by name, the built-in ones first; reads no weights."""
         from pops.operators.checkpoint import load_spec
 
         order = [*(n for n in BUILTIN if n in self._folders), *sorted(set(self._folders) - set(BUILTIN))]
@@ -109,7 +109,9 @@ class Pops:
         """One operator's spec; OperandError for an unknown name."""
         if name not in self.operators:
             known = ", ".join(self.operators) or "none"
-            raise OperandError(f"{self.name} has no operator {name!r}{suggest(name, self.operators)}; it has: {known}")
+            raise OperandError(
+                f"{self.name} has no operator {name!r}{suggest(name, self.operators)}; it has: {known}"
+            )
         return self.operators[name]
 
     @cached_property
@@ -121,9 +123,17 @@ class Pops:
         if self._device == "auto":
             return "cuda" if cuda else "mps" if mps else "cpu"
         kind = self._device.partition(":")[0]
-        ensure(kind in ("cpu", "cuda", "mps"), f"device is auto, cpu, cuda or mps, got {self._device!r}", ConfigError)
+        ensure(
+            kind in ("cpu", "cuda", "mps"),
+            f"device is auto, cpu, cuda or mps, got {self._device!r}",
+            ConfigError,
+        )
         there = kind == "cpu" or (kind == "cuda" and cuda) or (kind == "mps" and mps)
-        ensure(there, f"this machine has no {kind} device for torch {torch.__version__}; use --device cpu", ConfigError)
+        ensure(
+            there,
+            f"this machine has no {kind} device for torch {torch.__version__}; use --device cpu",
+            ConfigError,
+        )
         return self._device
 
     @cached_property
@@ -131,7 +141,11 @@ class Pops:
         """Of the networks' weights; embeddings are float32 always."""
         import torch
 
-        dtype = getattr(torch, self._dtype, None) if isinstance(self._dtype, str) else self._dtype or torch.float32
+        dtype = (
+            getattr(torch, self._dtype, None)
+            if isinstance(self._dtype, str)
+            else self._dtype or torch.float32
+        )
         allowed = (torch.float32, torch.float16, torch.bfloat16)
         ensure(dtype in allowed, f"dtype is float32, float16 or bfloat16, got {self._dtype!r}", ConfigError)
         assert isinstance(dtype, torch.dtype)
@@ -177,7 +191,9 @@ class Pops:
         folder = self.files.renderer
         name = name or self._backend or (backend_of(folder) if folder else None)
         if name is None:
-            raise ConfigError(f"{self.name} has no renderer; name one (--renderer), or save the embedding instead")
+            raise ConfigError(
+                f"{self.name} has no renderer; name one (--renderer), or save the embedding instead"
+            )
         with self._lock:
             if name not in self._renderers:
                 options = RendererOptions(
@@ -186,30 +202,39 @@ class Pops:
                 self._renderers[name] = get(name)(folder, options)
             return self._renderers[name]
 
-    # --- embeddings ------------------------------------------------------------------------------------------
+    # --- embeddings
+    # ------------------------------------------------------------------------------------------
 
     def embed(self, photos: str | Path | Image.Image | Sequence[Any], *, fit: str = "squash") -> Embedding:
         """Photos (paths or PIL images, one or a list) -> their embeddings, a row each."""
-        several = isinstance(photos, (list, tuple))
-        vectors = self.encode_photos(list(photos) if several else [photos], fit)  # type: ignore[arg-type]
+        listed: list[Any] = list(photos) if isinstance(photos, (list, tuple)) else [photos]
+        vectors = self.encode_photos(listed, fit)
         return self._embedding(vectors, {"fit": fit})
 
-    def apply(self, name: str, *operands: Operand, seed: Seed = 0, on_progress: OnProgress | None = None, **how: Any) -> Embedding:
-        """One operator on its operands: paths, PIL images, Embeddings, expressions, words; None is a missing one.
+    def apply(
+        self, name: str, *operands: Operand, seed: Seed = 0, on_progress: OnProgress | None = None, **how: Any
+    ) -> Embedding:
+        """One operator on its operands: paths, PIL images, Embeddings, expressions, words; None is a missing
+        one.
 
-        how: steps, guidance, sampler, fit (see Settings). A list of seeds gives a row each. OperandError where the
-        operands do not fit the operator's roles.
+        how: steps, guidance, sampler, fit (see Settings). A list of seeds gives a row each. OperandError
+        where the operands do not fit the operator's roles.
         """
         spec = self.spec(name)
         roles = spec.roles_for(len(operands))
         given: dict[str, Any] = {}
-        nodes = tuple(_node(o, r.kind, given, spec.name) for o, r in zip(operands, roles, strict=True))
+        nodes = tuple(node_of(o, r.kind, given, spec.name) for o, r in zip(operands, roles, strict=True))
         return self.trace(Call(name, nodes), seed=seed, given=given, on_progress=on_progress, **how).result
 
     def evaluate(
-        self, expression: str | Expression | Node, *, seed: Seed = 0, on_progress: OnProgress | None = None, **how: Any
+        self,
+        expression: str | Expression | Node,
+        *,
+        seed: Seed = 0,
+        on_progress: OnProgress | None = None,
+        **how: Any,
     ) -> Embedding:
-        """An expression -> its embedding; a list of seeds gives a row each. how: steps, guidance, sampler, fit."""
+        """An expression -> its embedding; a list of seeds gives a row each. how: as in apply."""
         return self.trace(expression, seed=seed, on_progress=on_progress, **how).result
 
     def trace(
@@ -221,20 +246,21 @@ class Pops:
         on_progress: OnProgress | None = None,
         **how: Any,
     ) -> Trace:
-        """As evaluate, and keeps the embedding of every node. given: values of the expression's `$key` operands.
+        """As evaluate, and keeps the embedding of every node. given: values of the expression's `$key`
+        operands.
 
-        Every sampling node has a generator a row: its own @seed, else the row's seed, so that a row is the same alone
-        and in a batch.
+        Every sampling node has a generator a row: its own @seed, else the row's seed, so that a row is the
+        same alone and in a batch.
         """
         layout, seeds = self.plan(expression), seed_list(seed)
-        run = Evaluation(self, layout, given or {}, seeds, _settings(how), on_progress)
+        run = Evaluation(self, layout, given or {}, seeds, Settings.of(how), on_progress)
         vectors = run.execute()
         values = {node: self._embedding(v) for node, v in vectors.items()}
         provenance = {
             "expression": str(expression) if not isinstance(expression, Node) else to_text(expression),
             "seeds": seeds,
             **run.settings.given(),
-            "inputs": {node.path: _digest(node.path) for node in (*layout.photos, *layout.saved)},
+            "inputs": {path: _digest(path) for path in _paths(layout)},
         }
         return Trace(layout, values, self._embedding(vectors[layout.root].expand(run.rows, -1), provenance))
 
@@ -249,7 +275,12 @@ class Pops:
     def _embedding(self, vectors: Tensor, provenance: Mapping[str, Any] | None = None) -> Embedding:
         from pops.embedding import Embedding
 
-        about = {"model": self.source, "model_version": self.version, "pops": __version__, **(provenance or {})}
+        about = {
+            "model": self.source,
+            "model_version": self.version,
+            "pops": __version__,
+            **(provenance or {}),
+        }
         return Embedding(vectors.contiguous(), self.space.id, about)
 
     def encode_photos(self, photos: Sequence[str | Path | Image.Image], fit: str) -> Tensor:
@@ -259,7 +290,8 @@ class Pops:
         side = int(self.files.info.get("photo_side", PHOTO_SIDE))
         return self.space.encode_images([load_photo(photo, fit=fit, size=side) for photo in photos])
 
-    # --- pictures --------------------------------------------------------------------------------------------
+    # --- pictures
+    # --------------------------------------------------------------------------------------------
 
     def render(
         self,
@@ -271,16 +303,23 @@ class Pops:
         on_progress: OnProgress | None = None,
         **how: Any,
     ) -> list[Any]:
-        """Pictures of every row: row i's picture j has seed s + j (s: the seed, or the row's of a list); row by row.
+        """Pictures of every row: row i's picture j has seed s + j (s: the seed, or the row's of a list); row
+        by row.
 
-        how: steps, guidance, size (height, width), prompt, negative, output ("pil" or "latent"); see Renderer.render.
-        A picture's `info["pops"]` is its recipe, as save_picture keeps it.
+        how: steps, guidance, size (height, width), prompt, negative, output ("pil", "latent"); see
+        Renderer.render. A picture's `info["pops"]` is its recipe, as save_picture keeps it.
         """
         ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
-        ensure(embedding.n * num_images <= MAX_PICTURES, f"{embedding.n * num_images} pictures: ask for fewer", ConfigError)
+        ensure(
+            embedding.n * num_images <= MAX_PICTURES,
+            f"{embedding.n * num_images} pictures: ask for fewer",
+            ConfigError,
+        )
         seeds = seed_list(seed)
         fits = len(seeds) in (1, embedding.n)
-        ensure(fits, f"{embedding.n} embeddings take one seed or {embedding.n}, got {len(seeds)}", ConfigError)
+        ensure(
+            fits, f"{embedding.n} embeddings take one seed or {embedding.n}, got {len(seeds)}", ConfigError
+        )
         unknown = set(how) - {"steps", "guidance", "size", "prompt", "negative", "output"}
         if unknown:
             raise TypeError(f"render() takes no {', '.join(sorted(unknown))}")
@@ -291,13 +330,38 @@ class Pops:
         pictures = backend.render(
             embedding.vectors.repeat_interleave(num_images, dim=0),
             seeds=each,
-            on_step=None if on_progress is None else lambda done, total: on_progress(done, total, "rendering"),
+            on_step=None
+            if on_progress is None
+            else lambda done, total: on_progress(done, total, "rendering"),
             **how,
         )
         if how.get("output", "pil") == "pil":
             made = {"renderer": backend.name, "seeds": seeds, "num_images": num_images, **_said(how)}
             for i, picture in enumerate(pictures):
                 picture.info["pops"] = {**embedding.provenance, "render": made, "picture": i}
+        return pictures
+
+    def illustrate(
+        self, trace: Trace, nodes: Sequence[Node] | None = None, *, row: int = 0, seed: int = 0, **how: Any
+    ) -> dict[Node, Image.Image]:
+        """A picture of every node of an evaluation (or of these), for figures: photos as they are, the rest
+        rendered.
+
+        row: of the batch; how: as render.
+        """
+        from pops.embedding import Embedding
+        from pops.images import load_photo
+
+        wanted = list(trace.values if nodes is None else nodes)
+        fit = str(trace.result.provenance["fit"])
+        pictures: dict[Node, Image.Image] = {
+            n: load_photo(n.path, fit=fit, size=PHOTO_SIDE) for n in wanted if isinstance(n, Photo)
+        }
+        rendered = [n for n in wanted if n not in pictures and n in trace.values]
+        if rendered:
+            rows = [trace.values[n] for n in rendered]
+            together = Embedding.cat([e[row if e.n > 1 else 0] for e in rows])
+            pictures |= dict(zip(rendered, self.render(together, seed=seed, **how), strict=True))
         return pictures
 
     def __call__(
@@ -315,56 +379,34 @@ class Pops:
         on_progress: OnProgress | None = None,
         **render: Any,
     ) -> list[Any]:
-        """Evaluates, then renders: row i of a list of seeds is rendered with its own seed. render: see Pops.render."""
+        """Evaluates, then renders, each row of a list of seeds with its own. render: see Pops.render."""
         e = self.evaluate(
-            expression, seed=seed, steps=steps, guidance=guidance, sampler=sampler, fit=fit, on_progress=on_progress
+            expression,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            fit=fit,
+            on_progress=on_progress,
         )
         how = {**render, **_said({"steps": render_steps, "guidance": render_guidance})}
         return self.render(e, seed=seed, num_images=num_images, on_progress=on_progress, **how)
 
 
-# --- what the calls above need ------------------------------------------------------------------------------------
-
-
-def _settings(how: Mapping[str, Any]) -> Settings:
-    unknown = set(how) - set(Settings.__dataclass_fields__)
-    if unknown:
-        name = sorted(unknown)[0]
-        raise TypeError(f"there is no setting {name!r}{suggest(name, Settings.__dataclass_fields__)}")
-    return Settings(**how)
+# --- what the calls above need
+# ------------------------------------------------------------------------------------
 
 
 def _said(how: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in how.items() if v not in (None, "")}
 
 
-def _node(operand: Operand, kind: str, given: dict[str, Any], where: str) -> Node:
-    """The node an operand stands for; values of Python go into `given`, the same object under the same key."""
-    match operand:
-        case None:
-            return Missing()
-        case Node():
-            return operand
-        case str() if kind == "text":
-            return Word(operand)
-        case str() | Path():
-            path = str(operand)
-            return Saved(path) if path.lower().endswith(".safetensors") else Photo(path)
-    root = getattr(operand, "root", None)
-    if isinstance(root, Node):
-        return root
-    if kind == "text":
-        raise OperandError(f"{where} takes a word here, got a {type(operand).__name__}; give a string")
-    if not hasattr(operand, "vectors") and not hasattr(operand, "getexif"):
-        raise OperandError(
-            f"{where} takes a photo here, got a {type(operand).__name__}; give a path, a PIL image, an Embedding or None"
-        )
-    key = next((k for k, v in given.items() if v is operand), f"given{len(given) + 1}")
-    given[key] = operand
-    return Given(key)
+def _paths(layout: Plan) -> list[str]:
+    """The files an expression reads."""
+    return [*(photo.path for photo in layout.photos), *(saved.path for saved in layout.saved)]
 
 
 def _digest(path: str) -> str:
-    """The first 16 hex digits of the file's sha256, so that a recipe can tell whether its operands changed."""
-    with open(Path(path).expanduser(), "rb") as file:
+    """16 hex digits of the file's sha256, so that a recipe can tell whether its operands changed."""
+    with Path(path).expanduser().open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -127,13 +127,7 @@ def family(seed: int, split: str = "train", focus: str | None = None, names: Voc
     _, studio = sample_setting(rng, "studio")
     _, studio_b = sample_setting(rng, "studio")
     _, faraway = sample_setting(rng, third)
-    away = Camera(
-        azimuth=camera.azimuth + rng.uniform(-6, 6),
-        height=rng.uniform(1.6, 2.3),
-        distance=rng.uniform(4.6, 5.8),
-        fov=rng.uniform(25, 33),
-        aim=rng.uniform(0.75, 0.95),
-    )
+    away = _away(camera, rng)
     partner_material = _first_material(partner, names.materials, rng, lambda m: split == "test" or not held_out("material", partner, m))
     second_thing = sample_object(rng, partner, partner_material)
     base = SceneSpec((thing,), scene, setting, camera)
@@ -148,6 +142,17 @@ def family(seed: int, split: str = "train", focus: str | None = None, names: Voc
         edited=replace(base, objects=(replace(thing, adjectives=(adjective,)),)),
         other=SceneSpec((second_thing,), "studio", studio_b, sample_camera(rng)),
         both=replace(alone, objects=side_by_side(thing, second_thing)),
+    )
+
+
+def _away(camera: Camera, rng: random.Random) -> Camera:
+    """Another crop and viewpoint of the same place."""
+    return Camera(
+        azimuth=camera.azimuth + rng.uniform(-6, 6),
+        height=rng.uniform(1.6, 2.3),
+        distance=rng.uniform(4.6, 5.8),
+        fov=rng.uniform(25, 33),
+        aim=rng.uniform(0.75, 0.95),
     )
 
 
@@ -210,3 +215,73 @@ def draw_triplet(t: Triplet, size: int = 96) -> tuple[list[Tensor | str], Tensor
     from toybox.draw import draw
 
     return [o if isinstance(o, str) else draw(o, size) for o in t.operands], draw(t.result, size)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One object seen once, in several materials and several scenes: many triplets of texturing, scene and instruct for
+    the price of one tracing. cells[s][m] is the object of material m in scene s.
+    """
+
+    cells: tuple[tuple[SceneSpec, ...], ...]
+    swatches: tuple[SwatchSpec, ...]
+    empties: tuple[SceneSpec, ...]
+    edited: tuple[SceneSpec, ...]  # cells[s][0] for each s, each with another adjective of look
+
+    def pictures(self) -> list[Picture]:
+        return [*(c for row in self.cells for c in row), *self.swatches, *self.empties, *self.edited]
+
+
+GRID = 4  # materials and scenes of a grid
+GRID_PICTURES = GRID * GRID + 3 * GRID
+
+
+def grid(seed: int, names: Vocabulary = CORE) -> Grid:
+    """The grid of a seed; for training only: it shows nothing held out."""
+    rng = random.Random(f"grid {seed}")
+    category = rng.choice(names.categories)
+
+    def free(kind: str, options: Iterable[str], count: int) -> list[str]:
+        return rng.sample([o for o in options if not held_out(kind, category, o)], count)
+
+    thing = sample_object(rng, category)
+    camera = sample_camera(rng)
+    materials = [named_material(m, rng) for m in free("material", names.materials, GRID - 1)]
+    materials.append(random_material_spec(rng))
+    rng.shuffle(materials)
+    if rng.random() < 0.5:
+        materials[0] = plain_material(category, rng)
+    scenes = ["studio", *free("scene", (s for s in names.scenes if s != "studio"), GRID - 1)]
+    settings = [sample_setting(rng, s) for s in scenes]
+    looks = [a for a in names.adjectives if ADJECTIVES[a].warp is None]
+    adjectives = free("adjective", looks, GRID)
+    cells = tuple(
+        tuple(SceneSpec((replace(thing, material=m),), s, p, camera) for m in materials) for s, p in settings
+    )
+    return Grid(
+        cells,
+        tuple(sample_swatch(m, rng) for m in materials),
+        tuple(SceneSpec((), s, p, _away(camera, rng)) for s, p in settings),
+        tuple(
+            replace(row[0], objects=(replace(row[0].objects[0], adjectives=(a,)),))
+            for row, a in zip(cells, adjectives, strict=True)
+        ),
+    )
+
+
+def draw_grid(g: Grid, size: int = 96, samples: int = 2, device: Device = "cpu") -> tuple[list[Tensor], list[Shot | None]]:
+    """All pictures of a grid in the order of `pictures()`, and the shot behind each (None for swatches)."""
+    first = g.cells[0][0]
+    shot = shoot(first.objects, first.camera, size, samples, device)
+    lit = [light(shot, setting_of(row[0].scene, row[0].setting)) for row in g.cells]
+
+    def painted(spec: SceneSpec, s: int) -> Tensor:
+        return paint(lit[s], [object_paints(o) for o in spec.objects])
+
+    cells = [painted(spec, s) for s, row in enumerate(g.cells) for spec in row]
+    swatches = [draw_swatch(w, size, samples, device) for w in g.swatches]
+    bare = [shoot((), e.camera, size, samples, device) for e in g.empties]
+    empties = [paint(light(b, setting_of(e.scene, e.setting)), []) for b, e in zip(bare, g.empties, strict=True)]
+    edited = [painted(spec, s) for s, spec in enumerate(g.edited)]
+    shots: list[Shot | None] = [*[shot] * len(cells), *[None] * len(swatches), *bare, *[shot] * len(edited)]
+    return [*cells, *swatches, *empties, *edited], shots

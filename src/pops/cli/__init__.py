@@ -1,1 +1,1 @@
-"""The command line: one typer command a file; main.py holds the table. A command parses, calls Pops and prints."""
+"""The command line: one typer command a file (parse, call Pops, print); main.py holds the table."""

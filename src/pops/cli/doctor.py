@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,9 @@ LOW_DISK_GB, LOW_MEMORY_GB = 2.0, 1.5
 
 @command
 def doctor(
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask whether the hub can be reached.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask whether the hub can be reached.")
+    ] = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -27,15 +30,15 @@ def doctor(
 
     Examples:
 
+    \b
         pops doctor
-
         pops doctor --json --offline
     """
     from pops import __version__
 
     checks: dict[str, Callable[[], str]] = {
         "python": lambda: f"{sys.version.split()[0]} on {sys.platform}",
-        **{name: lambda name=name: _installed(name) for name in PACKAGES},
+        **{name: partial(_installed, name) for name in PACKAGES},
         "devices": _devices,
         "memory": _memory,
         "disk": _disk,

@@ -8,23 +8,20 @@ import typer
 
 from pops.cli import doctor, models, operators, run, show, toybox
 
-EPILOG_EXAMPLES = """Compose pictures like equations: photos are the operands, trained diffusion operators the signs.
+HELP = """Compose pictures like equations: photos are the operands, trained operators the signs.
 
 Examples:
 
+\b
     pops run "texturing(teapot.png, tiger.png)" -o out.png
-
-    pops run "scene(texturing(teapot.png, tiger.png), beach.png)" --seed 0:4 -o out.png
-
-    pops run 'instruct(rabbit.png, "golden")' -o out.png --equation equation.png
-
+    pops run "scene(texturing(teapot.png, tiger.png), beach.png)" -o out.png
+    pops run 'instruct(rabbit.png, "golden")' -o out.png --equation strip.png
     pops show out.png
-
     pops toybox "a tiger teapot on a beach" -o teapot.png
 """
 
 app = typer.Typer(
-    help=EPILOG_EXAMPLES,
+    help=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

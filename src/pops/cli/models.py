@@ -18,6 +18,7 @@ def list_models(json_output: Json = False, debug: Debug = False) -> None:
 
     Examples:
 
+    \b
         pops models list
     """
     from pops.models.registry import known
@@ -41,6 +42,7 @@ def show_model(
 
     Examples:
 
+    \b
         pops models show tiny
     """
     from pops.models.registry import resolve

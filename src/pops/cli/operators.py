@@ -21,8 +21,8 @@ def list_operators(model: ModelName = "tiny", json_output: Json = False, debug: 
 
     Examples:
 
+    \b
         pops operators list
-
         pops operators list --model kandinsky-2-2 --json
     """
     from pops.studio import load
@@ -47,6 +47,7 @@ def show_operator(
 
     Examples:
 
+    \b
         pops operators show texturing
     """
     from pops.studio import load

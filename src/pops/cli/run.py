@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,21 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pops.cli.shell import Debug, Device, Json, Quiet, command, parse_size, print_json, progress
-from pops.errors import ConfigError, ensure
+from pops.errors import ConfigError, PhotoError, ensure
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from pops.cli.shell import OnProgress
     from pops.expression import Expression
-    from pops.studio import Pops, Trace
+    from pops.evaluation import Trace
+    from pops.studio import Pops
 
 TREES = (".yaml", ".yml", ".json")
 
 
 @dataclass
 class Request:
-    """One command, settled: what a recipe gave, overridden by what the command line says. None: the model's default."""
+    """One command, settled: what a recipe gave, overridden by what the command line says."""
 
     expression: Expression
     model: str = "tiny"
@@ -33,7 +35,7 @@ class Request:
     num_images: int = 1
     picture: int | None = None  # only this one of all (a repeated recipe)
     making: dict[str, Any] = field(default_factory=dict)  # steps, guidance, sampler, fit
-    rendering: dict[str, Any] = field(default_factory=dict)  # renderer, steps, guidance, size, prompt, negative
+    rendering: dict[str, Any] = field(default_factory=dict)  # renderer, steps, guidance, size, ...
     scale: int = 1
     inputs: Mapping[str, str] = field(default_factory=dict)  # path -> digest, when the recipe was made
 
@@ -50,17 +52,27 @@ def run(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The picture; several become NAME-0.png, NAME-1.png, ...", show_default=False),
+        typer.Option(
+            "--out", "-o", help="The picture; several become NAME-0.png, NAME-1.png, ...", show_default=False
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A model's name, its folder or a hub id. [default: tiny]")
+        str | None,
+        typer.Option("--model", "-m", help="A model's name, its folder or a hub id. [default: tiny]"),
     ] = None,
-    seed: Annotated[str | None, typer.Option("--seed", "-s", help="0, or several: 0,1,2 or 0:4. [default: 0]")] = None,
+    seed: Annotated[
+        str | None, typer.Option("--seed", "-s", help="0, or several: 0,1,2 or 0:4. [default: 0]")
+    ] = None,
     num_images: Annotated[
-        int | None, typer.Option("--num-images", "-n", help="Pictures of each embedding. [default: 1]", min=1, max=1000)
+        int | None,
+        typer.Option("--num-images", "-n", help="Pictures of each embedding. [default: 1]", min=1, max=1000),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Steps of every operator.", min=1, max=1000)] = None,
-    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance of every operator.", min=0)] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Steps of every operator.", min=1, max=1000)
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="Guidance of every operator.", min=0)
+    ] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="How operators sample.")] = None,
     render_steps: Annotated[
         int | None, typer.Option("--render-steps", help="Steps of the renderer.", min=1, max=1000)
@@ -68,11 +80,16 @@ def run(
     render_guidance: Annotated[
         float | None, typer.Option("--render-guidance", help="Guidance of the renderer.", min=0)
     ] = None,
-    renderer: Annotated[str | None, typer.Option("--renderer", help="A renderer other than the model's own.")] = None,
-    fit: Annotated[
-        str | None, typer.Option("--fit", help="How photos become square: squash, crop or pad. [default: squash]")
+    renderer: Annotated[
+        str | None, typer.Option("--renderer", help="A renderer other than the model's own.")
     ] = None,
-    size: Annotated[str | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, multiples of 8.")] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option("--fit", help="How photos become square: squash, crop or pad. [default: squash]"),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, multiples of 8.")
+    ] = None,
     scale: Annotated[
         int | None, typer.Option("--scale", help="Enlarge the finished picture N times.", min=1, max=16)
     ] = None,
@@ -93,19 +110,24 @@ def run(
 
     Examples:
 
+    \b
         pops run "texturing(teapot.png, tiger.png)" -o out.png
+        pops run "scene(texturing(teapot.png, tiger.png), beach.png)" -o out.png
+        pops run 'instruct(rabbit.png, "golden")' -o out.png --equation strip.png
+        pops run 'text("a marble rabbit")' -o rabbit.png --num-images 4
 
-        pops run "texturing(teapot.png, _)" --seed 0:4 -o out.png      (an open operand, four ideas)
+    \b
+        an open operand, four ideas; a weighted sum; a tree with every node rendered
+        pops run "texturing(teapot.png, _)" --seed 0:4 -o idea.png
+        pops run "0.5*dog.png + 0.5*hat.png" -o out.png --save-embedding e.safetensors
+        pops run "union(dog.png, hat.png)" -o out.png --tree tree.png
 
-        pops run "scene(texturing(teapot.png, tiger.png), beach.png)" -o out.png --tree tree.png
-
-        pops run 'instruct(rabbit.png, "golden")' -o out.png --equation equation.png
-
-        pops run '0.5*dog.png + 0.5*text("a marble rabbit")' -o out.png --save-embedding e.safetensors
-
-        pops run out.png -o again.png                                  (repeats a picture, byte for byte)
+    \b
+        the same picture again, byte for byte, from the recipe inside it
+        pops run out.png -o again.png
     """
     start = time.monotonic()
+    gc.disable()  # imports make millions of objects that live on; collecting takes a tenth of a short run
     request = _settle(
         expression,
         model=model,
@@ -127,13 +149,16 @@ def run(
     pops = load(request.model, device=device)
     plan = pops.plan(request.expression)
     if dry_run:
-        text = str(request.expression)
-        print_json({"ok": True, "expression": text, "plan": str(plan)}) if json_output else typer.echo(str(plan))
+        if json_output:
+            print_json({"ok": True, "expression": str(request.expression), "plan": str(plan)})
+        else:
+            typer.echo(str(plan))
         return
     _check_outputs(request, [*plan.photos, *plan.saved], out, save_embedding, tree, equation)
 
     with progress(quiet=quiet or json_output) as on_progress:
         trace = pops.trace(request.expression, seed=request.seeds, on_progress=on_progress, **request.making)
+        gc.enable()
         _tell_changed(request, trace)
         written = _write_pictures(pops, request, trace, out, on_progress) if out else []
         if save_embedding:
@@ -158,7 +183,7 @@ def run(
             typer.echo(str(path))
 
 
-# --- from the command line to a request ---------------------------------------------------------------------------
+# --- from the command line to a request ----------------------------------------------------------------
 
 
 def _settle(
@@ -198,7 +223,11 @@ def _read(source: str) -> Request:
         return Request(load_expression(path))
     if suffix not in PHOTO_SUFFIXES or not path.is_file():
         return Request(parse(source))
-    recipe = read_recipe(path)
+    try:
+        recipe = read_recipe(path)
+    except PhotoError as e:
+        typer.echo(f"pops: {e}; {source} is taken as a photo", err=True)
+        return Request(parse(source))
     try:
         made = dict(recipe["render"])
         size = made.get("size")
@@ -209,7 +238,8 @@ def _read(source: str) -> Request:
             num_images=int(made.pop("num_images")),
             picture=int(recipe["picture"]),
             making={k: recipe[k] for k in ("steps", "guidance", "sampler", "fit") if k in recipe},
-            rendering={k: v for k, v in made.items() if k != "seeds"} | ({"size": tuple(size)} if size else {}),
+            rendering={k: v for k, v in made.items() if k != "seeds"}
+            | ({"size": tuple(size)} if size else {}),
             scale=int(recipe.get("scale", 1)),
             inputs=dict(recipe.get("inputs", {})),
         )
@@ -226,14 +256,14 @@ def _check_outputs(request: Request, operands: Sequence[Any], *outputs: Path | N
     wanted = [path for path in outputs if path]
     ensure(bool(wanted), "say where the picture goes: -o out.png (or --save-embedding, --tree, --equation)")
     for picture in filter(None, (out, tree, equation)):
-        suffix = picture.suffix.lower()
-        ensure(suffix in PICTURE_SUFFIXES, f"{picture}: pictures are written as {', '.join(PICTURE_SUFFIXES)}")
+        fits = picture.suffix.lower() in PICTURE_SUFFIXES
+        ensure(fits, f"{picture}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
     ensure(
         embedding is None or embedding.suffix == ".safetensors",
         f"--save-embedding writes .safetensors, got {embedding}; change the suffix",
     )
     if out:
-        wanted = [path for path in wanted if path != out] + _names(out, _count(request))
+        wanted = [*_names(out, _count(request)), *wanted[1:]]
     places = [path.expanduser().resolve() for path in wanted]
     ensure(len(set(places)) == len(places), "two outputs have one name; give each its own")
     inputs = {Path(node.path).expanduser().resolve(): node.path for node in operands}
@@ -254,10 +284,11 @@ def _tell_changed(request: Request, trace: Trace) -> None:
     now = trace.result.provenance["inputs"]
     changed = [path for path, digest in request.inputs.items() if now.get(path) != digest]
     if changed:
-        typer.echo(f"pops: {', '.join(changed)} changed since the recipe was made; the picture will differ", err=True)
+        told = f"{', '.join(changed)} changed since the recipe was made; the picture will differ"
+        typer.echo(f"pops: {told}", err=True)
 
 
-# --- pictures and figures -----------------------------------------------------------------------------------------
+# --- pictures and figures ------------------------------------------------------------------------------
 
 
 def _write_pictures(
@@ -267,10 +298,16 @@ def _write_pictures(
     from pops.images import save_picture
 
     pictures = pops.render(
-        trace.result, seed=request.seeds, num_images=request.num_images, on_progress=on_progress, **request.rendering
+        trace.result,
+        seed=request.seeds,
+        num_images=request.num_images,
+        on_progress=on_progress,
+        **request.rendering,
     )
     if request.picture is not None:
-        ensure(request.picture < len(pictures), f"the recipe names picture {request.picture} of {len(pictures)}")
+        ensure(
+            request.picture < len(pictures), f"the recipe names picture {request.picture} of {len(pictures)}"
+        )
         pictures = [pictures[request.picture]]
     paths = _names(out, len(pictures))
     for path, picture in zip(paths, pictures, strict=True):
@@ -279,6 +316,29 @@ def _write_pictures(
             recipe["scale"] = request.scale
         save_picture(_enlarged(picture, request.scale), path, recipe)
     return paths
+
+
+def _write_figures(
+    pops: Pops,
+    request: Request,
+    trace: Trace,
+    tree: Path | None,
+    equation: Path | None,
+    on_progress: OnProgress | None,
+) -> None:
+    """The tree with every node's picture; the equation with its operands' pictures and the result's."""
+    from pops.expression.figure import equation_figure, tree_figure
+    from pops.images import save_picture
+
+    row = (request.picture or 0) // request.num_images
+    seed = request.seeds[row if len(request.seeds) > 1 else 0] + (request.picture or 0) % request.num_images
+    leaves = (*trace.plan.photos, *trace.plan.saved, *trace.plan.given)
+    nodes = None if tree else [*leaves, trace.plan.root]
+    pictures = pops.illustrate(trace, nodes, row=row, seed=seed, on_progress=on_progress, **request.rendering)
+    if tree:
+        save_picture(tree_figure(trace.plan, pictures), tree)
+    if equation:
+        save_picture(equation_figure(trace.plan, pictures), equation)
 
 
 def _enlarged(picture: Image.Image, scale: int) -> Image.Image:

@@ -1,7 +1,7 @@
-"""What every command shares: errors become one line and an exit code, progress goes to a terminal's stderr only.
+"""What every command shares: errors become one line and an exit code, progress goes to a terminal only.
 
-stdout carries data (paths, tables, one JSON object), stderr everything else. Exit codes: 0 done, 2 the user's mistake,
-1 ours, 130 stopped with Ctrl-C.
+stdout carries data (paths, tables, one JSON object), stderr everything else. Exit codes: 0 done, 2 the user's
+mistake, 1 ours, 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from pops.errors import ConfigError, PopsError, ensure
+from pops.errors import ConfigError, PopsError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", envvar="POPS_DEBUG")]
@@ -74,12 +74,15 @@ def _snake(name: str) -> str:
 
 
 def _hush() -> None:
-    """The libraries below write loading bars and advice to stderr; a command's stderr is its own."""
+    """Settings of the libraries below, unless the user made them: quiet loading, threads that sleep."""
     for key, value in {
         "TRANSFORMERS_VERBOSITY": "error",
         "DIFFUSERS_VERBOSITY": "error",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # Threads that wait by spinning take the cores from whatever else runs, and from each other: on a busy
+        # machine a short run took twice the CPU time. Read when torch is imported, which is later.
+        "OMP_WAIT_POLICY": "passive",
     }.items():
         os.environ.setdefault(key, value)
     if not sys.stderr.isatty():
@@ -121,6 +124,6 @@ def progress(*, quiet: bool) -> Iterator[OnProgress | None]:
 def parse_size(text: str) -> tuple[int, int]:
     """`96` or `96x128` -> (height, width) in pixels; ConfigError for anything else."""
     match = re.fullmatch(r"(\d{1,5})(?:[xX×](\d{1,5}))?", text.strip())
-    ensure(match is not None, f"--size is HEIGHTxWIDTH or one number, such as 96x128; got {text!r}", ConfigError)
-    assert match is not None
+    if match is None:
+        raise ConfigError(f"--size is HEIGHTxWIDTH or one number, such as 96x128; got {text!r}")
     return int(match[1]), int(match[2] or match[1])

@@ -20,11 +20,10 @@ def show(
 
     Examples:
 
+    \b
         pops show out.png
-
         pops show out.png --json
-
-        pops run out.png -o again.png      (repeats it: the same bytes)
+        pops run out.png -o again.png
     """
     from pops.images import read_recipe
 
@@ -34,7 +33,7 @@ def show(
         return
     for key, value in recipe.items():
         if value not in (None, "", {}):
-            typer.echo(f"{key:<12}{_line(value)}")
+            typer.echo(f"{key:<15}{_line(value)}")
 
 
 def _line(value: Any) -> str:

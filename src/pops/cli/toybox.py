@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +18,15 @@ def toybox(
         str | None, typer.Argument(help="What to show: an object, a material, a scene.", show_default=False)
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="Draws whatever the caption leaves open.", min=0)] = 0,
-    size: Annotated[int, typer.Option("--size", help="Side in pixels, an even number.", min=16, max=2048)] = 256,
+    seed: Annotated[
+        int, typer.Option("--seed", "-s", help="Draws whatever the caption leaves open.", min=0)
+    ] = 0,
+    size: Annotated[
+        int, typer.Option("--size", help="Side in pixels, an even number.", min=16, max=2048)
+    ] = 256,
     contact_sheet: Annotated[
-        Path | None, typer.Option("--contact-sheet", help="Draw the whole world: every object, material and scene.")
+        Path | None,
+        typer.Option("--contact-sheet", help="Draw the whole world: every object, material and scene."),
     ] = None,
     json_output: Json = False,
     quiet: Quiet = False,
@@ -30,10 +36,9 @@ def toybox(
 
     Examples:
 
+    \b
         pops toybox "a tiger teapot on a beach" -o out.png
-
         pops toybox "a golden rabbit" --seed 7 --size 512 -o rabbit.png
-
         pops toybox --contact-sheet sheet.png
     """
     ensure(out is not None or contact_sheet is not None, "say where the picture goes: -o out.png")
@@ -43,26 +48,31 @@ def toybox(
 
     for path in filter(None, (out, contact_sheet)):
         if path.suffix.lower() not in PICTURE_SUFFIXES:
-            raise PhotoError(f"{path}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
-    import toybox as world
+            raise PhotoError(
+                f"{path}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them"
+            )
+    from toybox import draw, words
 
     written: list[Path] = []
     spec = None
     if out is not None:
         try:
-            spec = world.parse_caption(caption or "", seed)
-        except world.CaptionError as e:
+            spec = words.parse_caption(caption or "", seed)
+        except words.CaptionError as e:
             raise UserError(str(e)) from e
-        save_picture(world.render(spec, size=size), out)
+        save_picture(draw.render(spec, size=size), out)
         written.append(out)
     if contact_sheet is not None:
-        save_picture(world.contact_sheet(), contact_sheet)
+        sheet = import_module("toybox").contact_sheet()
+        save_picture(sheet, contact_sheet)
         written.append(contact_sheet)
     if json_output:
         import json
 
         scene = json.loads(spec.to_json()) if spec is not None else None
-        print_json({"ok": True, "outputs": [str(p) for p in written], "seed": seed, "size": size, "scene": scene})
+        print_json(
+            {"ok": True, "outputs": [str(p) for p in written], "seed": seed, "size": size, "scene": scene}
+        )
     elif not quiet:
         for path in written:
             typer.echo(str(path))

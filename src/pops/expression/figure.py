@@ -1,7 +1,7 @@
 """Drawings of expressions: the equation as a strip, and the generative tree with a picture at every node.
 
-PIL only. Pictures come in a mapping keyed by resolved nodes (those of a plan); files are not read here, and a node
-without a picture gets a plain card.
+PIL only. Pictures come in a mapping keyed by resolved nodes (those of a plan); files are not read here, and a
+node without a picture gets a plain card.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 from PIL import Image
@@ -82,7 +83,7 @@ def _draw_caption(sheet: Sheet, text: str, at: tuple[float, float], thumb: float
 
 @dataclass(frozen=True)
 class _Part:
-    """A piece of an equation: a node's picture, or a sign of some kind ("(", ")", "=", "+", "-", "*", "@", or a number)."""
+    """A piece of an equation: a picture, or a sign: one of ( ) = + - *, a weight, or @ for an operator's."""
 
     sign: str = ""
     node: Node | None = None
@@ -159,9 +160,9 @@ def equation_figure(
 ) -> Image.Image:
     """The expression as an equation: pictures with signs between them, and after = the result.
 
-    pictures: by resolved node; the root's picture is the result, unless `results` gives others (one for each seed,
-    say). captions: what stands below a node instead of its file's name. thumb: the side of a picture in pixels.
-    max_width: of the figure in pixels, by default that of eight pictures.
+    pictures: by resolved node; the root's is the result, unless `results` gives others (one a seed, say).
+    captions: what stands below a node instead of its file's name. thumb: the side of a picture in pixels.
+    max_width: of the figure in pixels, by default eleven times thumb.
     """
     root, captions = _resolved(expression), captions or {}
     shown = list(results) or ([pictures[root]] if root in pictures else [])
@@ -245,7 +246,7 @@ def _ordered(root: Node) -> list[Node]:
 
 
 def _places(root: Node) -> tuple[dict[Node, int], dict[Node, float]]:
-    """Column (0 is the root's, counted to the left) and row of every node; rows are at least 1 apart in a column."""
+    """Column (0 is the root's, counted to the left) and row of every node, at least 1 apart in a column."""
     order = _ordered(root)
     columns = {root: 0}
     for node in reversed(order):
@@ -262,7 +263,7 @@ def _places(root: Node) -> tuple[dict[Node, int], dict[Node, float]]:
     for column in range(max(columns.values()) + 1):  # push apart what shared operands drew together
         members = sorted((node for node in order if columns[node] == column), key=rows.__getitem__)
         before = sum(rows[node] for node in members)
-        for above, below in zip(members, members[1:]):
+        for above, below in pairwise(members):
             rows[below] = max(rows[below], rows[above] + 1)
         shift = (sum(rows[node] for node in members) - before) / len(members)
         for node in members:
@@ -276,8 +277,8 @@ def tree_figure(
 ) -> Image.Image:
     """The generative tree from left to right: every node once with its picture, operators on the way.
 
-    pictures: by resolved node (Plan.photos and so on, and the nodes of its jobs). captions: what stands below a
-    node instead of its file's name. thumb: the side of a picture in pixels.
+    pictures: by resolved node (Plan.photos and so on, and the nodes of its jobs). captions: what stands below
+    a node instead of its file's name. thumb: the side of a picture in pixels.
     """
     root, captions = _resolved(expression), captions or {}
     columns, rows = _places(root)

@@ -229,11 +229,12 @@ class Let(Node):
         return (*(node for _, node in self.bindings), self.body)
 
     def _check(self) -> None:
-        names = [name for name, _ in self.bindings]
-        self._require(bool(names), "a let binds at least one name")
-        for name in names:
+        self._require(bool(self.bindings), "a let binds at least one name")
+        seen: set[str] = set()
+        for name, _ in self.bindings:
             self._require(is_binding_name(name), f"let cannot bind '{name}'; use letters, digits and _")
-            self._require(names.count(name) == 1, f"let binds '{name}' twice; give one of them another name")
+            self._require(name not in seen, f"let binds '{name}' twice; give one of them another name")
+            seen.add(name)
 
 
 def walk(root: Node) -> Iterator[Node]:

@@ -1,7 +1,7 @@
 """White paper to draw figures on, with PIL only: pictures, cards, signs, curves and captions in smooth lines.
 
-Everything is drawn several times larger and reduced at the end. Coordinates are pixels of the finished figure. Knows
-nothing of expressions.
+Everything is drawn larger and reduced at the end. Coordinates are those of the finished figure.
+Knows nothing of expressions.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -128,10 +129,10 @@ class Sheet:
 
     def dashes(self, points: Sequence[Point], dash: float) -> None:
         """A dashed line through the points; dashes divide its length evenly."""
-        lengths = [math.dist(a, b) for a, b in zip(points, points[1:])]
+        lengths = [math.dist(a, b) for a, b in pairwise(points)]
         period = sum(lengths) / max(1, round(sum(lengths) / (2 * dash)))
         walked, run = 0.0, [points[0]]
-        for (a, b), length in zip(zip(points, points[1:]), lengths):
+        for (a, b), length in zip(pairwise(points), lengths):
             pieces = max(1, math.ceil(length))
             for i in range(1, pieces + 1):
                 spot = (a[0] + (b[0] - a[0]) * i / pieces, a[1] + (b[1] - a[1]) * i / pieces)
@@ -186,7 +187,7 @@ class Sheet:
         self.text(text, centre, size, colour)
 
     def text(self, text: str, at: Point, size: float, colour: str, anchor: str = "mm") -> None:
-        """One line; `anchor` as PIL has it. Vertical middles are those of the letter x, so that lines agree."""
+        """One line; `anchor` as PIL has it, but its vertical middle is that of an x, so that lines agree."""
         x, y = at[0] * self.scale, at[1] * self.scale
         font = _font(max(1, round(size * self.scale)))
         if anchor[1] == "m":

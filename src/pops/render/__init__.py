@@ -1,4 +1,4 @@
-"""Renderers: embeddings -> pictures. One backend a file; `base` holds the protocol, the registry and the shipped fake."""
+"""Renderers: embeddings -> pictures. One backend a file; `base` holds protocol, registry and the fake."""
 
 from pops.render.base import Renderer, RendererOptions, SwatchRenderer, get, names, register
 

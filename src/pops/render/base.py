@@ -1,8 +1,8 @@
 """What a renderer is, where renderers are found, and the shipped fake.
 
-A renderer turns rows of un-normalised CLIP image embeddings into pictures, one picture a row. It knows nothing of
-expressions, operators or files of pictures. Backends register under the entry-point group "pops.renderers"; the entry is
-a factory `(folder, options) -> Renderer`.
+A renderer turns rows of un-normalised CLIP image embeddings into pictures, one picture a row. It knows
+nothing of expressions, operators or files of pictures. Backends register under the entry-point group
+"pops.renderers"; the entry is a factory `(folder, options) -> Renderer`.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ class Renderer(Protocol):
         output: str = "pil",
         on_step: OnStep | None = None,
     ) -> list[Any]:
-        """vectors [n, D] un-normalised, float32; seeds: n of them. -> n pictures: picture i of vectors[i] and seeds[i].
+        """vectors [n, D] un-normalised, float32; seeds: n of them. -> n pictures: picture i of vectors[i]
+        and seeds[i].
 
-        steps, guidance, size (height, width in pixels): None means the renderer's own default. output: "pil" gives PIL
-        images, "latent" gives CPU tensors. A row's picture does not depend on the other rows.
+        steps, guidance, size (height, width in pixels): None means the renderer's own default. output: "pil"
+        gives PIL images, "latent" gives CPU tensors. A row's picture does not depend on the other rows.
         Raises ConfigError for a setting it cannot take, SpaceError for vectors of another width.
         """
         ...
@@ -62,7 +63,9 @@ class RendererOptions:
     space: str  # id of the CLIP space of the model it belongs to
     device: str = "cpu"
     dtype: Any = None  # torch dtype of the weights; None: float32
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # "size" in pixels, "steps", "guidance" of the model
+    defaults: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # "size" in pixels, "steps", "guidance" of the model
     max_batch: int = 8  # pictures denoised together
 
     def __post_init__(self) -> None:
@@ -106,13 +109,17 @@ def get(name: str) -> Factory:
             try:
                 factory: Factory = entry.load()
             except Exception as e:
-                raise PopsError(f"the renderer {name!r} of {entry.value} does not load ({type(e).__name__}: {e})") from e
+                raise PopsError(
+                    f"the renderer {name!r} of {entry.value} does not load ({type(e).__name__}: {e})"
+                ) from e
             return factory
-    raise ModelError(f"there is no renderer {name!r}{suggest(name, names())}; installed: {', '.join(names())}")
+    raise ModelError(
+        f"there is no renderer {name!r}{suggest(name, names())}; installed: {', '.join(names())}"
+    )
 
 
 def backend_of(folder: Path) -> str:
-    """The backend that reads a renderer's folder, by the class in its model_index.json; ModelError if none does."""
+    """The backend that reads a folder, by the class in its model_index.json; ModelError if none does."""
     index = folder / "model_index.json"
     try:
         pipeline = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
@@ -134,9 +141,13 @@ def _imported(where: str) -> Factory:
 def check_request(
     vectors: torch.Tensor, seeds: Sequence[int], steps: int, size: tuple[int, int], *, multiple: int
 ) -> None:
-    """The checks every backend shares: a row and a seed a picture, at least one step, sizes the network can take."""
+    """The checks every backend shares: a row and a seed a picture, one step at least, possible sizes."""
     ensure(vectors.ndim == 2, f"vectors must be [n, dim], got {list(vectors.shape)}", ConfigError)
-    ensure(len(seeds) == len(vectors), f"{len(vectors)} vectors need as many seeds, got {len(seeds)}", ConfigError)
+    ensure(
+        len(seeds) == len(vectors),
+        f"{len(vectors)} vectors need as many seeds, got {len(seeds)}",
+        ConfigError,
+    )
     ensure(steps >= 1, f"the renderer's steps must be 1 or more, got {steps}", ConfigError)
     height, width = size
     ensure(
@@ -152,7 +163,7 @@ def _nearest(pixels: int, multiple: int) -> int:
 
 
 class SwatchRenderer:
-    """No weights: the first three numbers of an embedding become one flat colour, a little moved by the seed."""
+    """No weights: the first three numbers of an embedding become one flat colour, moved by the seed."""
 
     name = "swatch"
 

@@ -1,9 +1,10 @@
 """Stable Diffusion + IP-Adapter on image embeddings: stock parts, one visible loop.
 
-The parts are diffusers' own (UNet2DConditionModel with IP-Adapter attention, AutoencoderKL, the folder's scheduler) and the
-loop is StableDiffusionPipeline's, written out: picture for picture the stock pipeline gives the same pixels (a test holds
-the two together). Written out, because the stock pipeline mixes distinct embeddings of one batch
-(huggingface/diffusers#9813), keeps a call's state on the shared object, and takes another second to import.
+The parts are diffusers' own (UNet2DConditionModel with IP-Adapter attention, AutoencoderKL, the folder's
+scheduler) and the loop is StableDiffusionPipeline's, written out: picture for picture the stock pipeline
+gives the same pixels (a test holds the two together). Written out, because the stock pipeline mixes distinct
+embeddings of one batch (huggingface/diffusers#9813), keeps a call's state on the shared object, and takes
+another second to import.
 """
 
 from __future__ import annotations
@@ -29,14 +30,21 @@ STEPS, GUIDANCE = 50, 5.0  # where the model's own pops.json says nothing
 class StableDiffusionRenderer:
     """Loaded once; render() leaves nothing behind on it, so a failed or cancelled call changes nothing.
 
-    unet, vae, text_encoder: diffusers' and transformers' modules on one device in one dtype; scheduler: a template, copied
-    for each batch.
+    unet, vae, text_encoder: diffusers' and transformers' modules on one device in one dtype; scheduler: a
+    template, copied for each batch.
     """
 
     name = "stable-diffusion"
 
     def __init__(
-        self, *, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler: Any, options: RendererOptions
+        self,
+        *,
+        unet: Any,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        scheduler: Any,
+        options: RendererOptions,
     ) -> None:
         self.unet, self.vae = unet, vae
         self.text_encoder, self.tokenizer, self.scheduler = text_encoder, tokenizer, scheduler
@@ -65,7 +73,9 @@ class StableDiffusionRenderer:
         output: str = "pil",
         on_step: OnStep | None = None,
     ) -> list[Any]:
-        """See Renderer.render. "latent": [C, height / 8, width / 8] each, as stock diffusers' output_type="latent"."""
+        """See Renderer.render. "latent": [C, height / 8, width / 8] each, as stock diffusers'
+        output_type="latent".
+        """
         import torch
 
         steps = self.steps if steps is None else steps
@@ -88,20 +98,28 @@ class StableDiffusionRenderer:
                 for done, rows in enumerate(chunks):
                     hook = _shifted(on_step, done, len(chunks))
                     latents = self._denoise(
-                        vectors[list(rows)], [seeds[i] for i in rows], steps, guidance, size, prompt, negative, hook
+                        vectors[list(rows)],
+                        [seeds[i] for i in rows],
+                        steps,
+                        guidance,
+                        size,
+                        prompt,
+                        negative,
+                        hook,
                     )
                     pictures += list(latents.cpu()) if output == "latent" else self._decode(latents)
         except (MemoryError, RuntimeError) as e:  # torch.OutOfMemoryError is a RuntimeError
             if isinstance(e, MemoryError) or "memory" in str(e).lower():
                 raise PopsError(
-                    f"not enough memory for {min(len(seeds), self.max_batch)} pictures of {size[0]}x{size[1]} at once; "
+                    f"not enough memory for {len(chunks[0])} pictures of {size[0]}x{size[1]} at once; "
                     "ask for fewer or smaller pictures"
                 ) from e
             raise
         return pictures
 
-    # Classifier-free guidance on the network's output, arXiv 2207.12598 Eq. 6; the guidance's other branch has the negative
-    # text and, as IP-Adapter was trained, zeros for the image embedding (arXiv 2308.06721 section 3.2).
+    # Classifier-free guidance on the network's output, arXiv 2207.12598 Eq. 6; the guidance's other branch
+    # has the negative text and, as IP-Adapter was trained, zeros for the image embedding (arXiv 2308.06721
+    # section 3.2).
     def _denoise(
         self,
         vectors: torch.Tensor,
@@ -130,14 +148,18 @@ class StableDiffusionRenderer:
         scheduler.set_timesteps(steps, device=device)
         gens = [generator(seed) for seed in seeds]
         grid = (self.unet.config.in_channels, size[0] // self.factor, size[1] // self.factor)
-        x = randn_items(grid, gens).to(device, dtype) * scheduler.init_noise_sigma
+        x: torch.Tensor = randn_items(grid, gens).to(device, dtype) * scheduler.init_noise_sigma
         extra = _step_options(scheduler, gens)
 
         # 3) The loop.
         for i, t in enumerate(scheduler.timesteps):
             x_in = scheduler.scale_model_input(torch.cat([x, x]) if two else x, t)
             out = self.unet(
-                x_in, t, encoder_hidden_states=text, added_cond_kwargs={"image_embeds": [images]}, return_dict=False
+                x_in,
+                t,
+                encoder_hidden_states=text,
+                added_cond_kwargs={"image_embeds": [images]},
+                return_dict=False,
             )[0]
             if two:
                 uncond, cond = out.chunk(2)
@@ -146,7 +168,9 @@ class StableDiffusionRenderer:
             if on_step:
                 on_step(i + 1, len(scheduler.timesteps))
         if not bool(torch.isfinite(x).all()):
-            raise PopsError(f"the renderer's numbers overflowed in {dtype}; load the model with dtype float32")
+            raise PopsError(
+                f"the renderer's numbers overflowed in {dtype}; load the model with dtype float32"
+            )
         return x
 
     def _decode(self, latents: torch.Tensor) -> list[Image.Image]:
@@ -168,13 +192,18 @@ class StableDiffusionRenderer:
                 truncation=True,
                 return_tensors="pt",
             )
-            mask = ids.attention_mask if getattr(self.text_encoder.config, "use_attention_mask", False) else None
+            mask = (
+                ids.attention_mask if getattr(self.text_encoder.config, "use_attention_mask", False) else None
+            )
             device = self.unet.device
-            rows = self.text_encoder(ids.input_ids.to(device), attention_mask=None if mask is None else mask.to(device))[0]
+            rows = self.text_encoder(
+                ids.input_ids.to(device), attention_mask=None if mask is None else mask.to(device)
+            )[0]
             if len(self._texts) >= 64:
                 self._texts.pop(next(iter(self._texts)))
             self._texts[text] = rows.to(self.unet.dtype)
-        return self._texts[text]
+        encoded: torch.Tensor = self._texts[text]
+        return encoded
 
 
 def _shifted(on_step: OnStep | None, batch: int, batches: int) -> OnStep | None:
@@ -185,7 +214,7 @@ def _shifted(on_step: OnStep | None, batch: int, batches: int) -> OnStep | None:
 
 
 def _step_options(scheduler: Any, gens: list[torch.Generator]) -> dict[str, Any]:
-    """What this scheduler's step() takes beside the sample: eta (DDIM's, 0) and the generators, for the stochastic ones."""
+    """What this scheduler's step() takes beside the sample: eta (DDIM's, 0), the generators."""
     takes = inspect.signature(scheduler.step).parameters
     return ({"eta": 0.0} if "eta" in takes else {}) | ({"generator": gens} if "generator" in takes else {})
 
@@ -214,9 +243,11 @@ def load(folder: Path | None, options: RendererOptions) -> StableDiffusionRender
         for part, kind in parts.items():
             try:
                 how = {} if part == "tokenizer" else weights
-                loaded[part] = kind.from_pretrained(folder / part, local_files_only=True, **how)  # type: ignore[attr-defined]
+                loaded[part] = kind.from_pretrained(folder / part, local_files_only=True, **how)
             except (OSError, ValueError, KeyError, RuntimeError) as e:
-                raise ModelError(f"the renderer's {folder / part} does not load ({str(e).splitlines()[0]})") from e
+                raise ModelError(
+                    f"the renderer's {folder / part} does not load ({str(e).splitlines()[0]})"
+                ) from e
         _add_ip_adapter(loaded["unet"], folder / "ip_adapter" / "ip_adapter.safetensors")
     for part in ("unet", "vae", "text_encoder"):
         loaded[part].to(options.device).eval().requires_grad_(False)
@@ -225,11 +256,14 @@ def load(folder: Path | None, options: RendererOptions) -> StableDiffusionRender
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """diffusers and transformers advise on stderr while they load; nothing of it is for the user of this folder."""
+    """diffusers and transformers advise on stderr while they load; none of it is for the user."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
 
-    before, bars = (of_diffusers.get_verbosity(), of_transformers.get_verbosity()), of_transformers.is_progress_bar_enabled()
+    before, bars = (
+        (of_diffusers.get_verbosity(), of_transformers.get_verbosity()),
+        of_transformers.is_progress_bar_enabled(),
+    )
     of_diffusers.set_verbosity_error()
     of_transformers.set_verbosity_error()
     of_transformers.disable_progress_bar()
@@ -243,7 +277,7 @@ def _silence() -> Iterator[None]:
 
 
 def _scheduler(folder: Path) -> Any:
-    """The scheduler named in the folder's own configuration, its outdated settings mended as the stock pipeline does."""
+    """The folder's own scheduler, its outdated settings mended as the stock pipeline mends them."""
     import diffusers
 
     config = folder / "scheduler" / "scheduler_config.json"
@@ -254,7 +288,9 @@ def _scheduler(folder: Path) -> Any:
     except (OSError, ValueError, KeyError, AttributeError) as e:
         raise ModelError(f"{config} names no scheduler of diffusers ({type(e).__name__}: {e})") from e
     mended = {"steps_offset": 1, "clip_sample": False}
-    return kind.from_config({**scheduler.config, **{k: v for k, v in mended.items() if k in scheduler.config}})
+    return kind.from_config(
+        {**scheduler.config, **{k: v for k, v in mended.items() if k in scheduler.config}}
+    )
 
 
 def _add_ip_adapter(unet: Any, path: Path) -> None:
@@ -286,7 +322,11 @@ def _check_ip_adapter(unet: Any, state: Mapping[str, Mapping[str, torch.Tensor]]
     wanted = {f"{2 * n + 1}.to_{k}_ip.weight" for n in range(crossing) for k in "kv"}
     missing, surplus = sorted(wanted - set(state["ip_adapter"])), sorted(set(state["ip_adapter"]) - wanted)
     if missing or surplus:
-        raise CheckpointError(f"{path}: missing {missing[:4] or 'none'}, surplus {surplus[:4] or 'none'} in ip_adapter.*")
+        raise CheckpointError(
+            f"{path}: missing {missing[:4] or 'none'}, surplus {surplus[:4] or 'none'} in ip_adapter.*"
+        )
     proj = {"proj.weight", "proj.bias", "norm.weight", "norm.bias"}
     if set(state["image_proj"]) != proj:
-        raise CheckpointError(f"{path}: image_proj.* must be {sorted(proj)}, got {sorted(state['image_proj'])[:6]}")
+        raise CheckpointError(
+            f"{path}: image_proj.* must be {sorted(proj)}, got {sorted(state['image_proj'])[:6]}"
+        )

@@ -1,0 +1,122 @@
+"""Stage 5: the finished model folder, float16 safetensors in the layouts that stock diffusers loads.
+
+    python -m recipes.tiny.assemble            # into runs/tiny/model
+    python -m recipes.tiny.assemble --publish  # and from there into the package
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, KandinskyV22PriorPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection
+
+from recipes.tiny import diffusion, settings
+from recipes.tiny.clip import MEAN, STD
+from recipes.tiny.encode import towers, vae
+from recipes.tiny.operators import OPERATORS, SPACE
+from recipes.tiny.tokenizer import load_or_write
+
+VERSION = "1"
+ABOUT = {
+    "name": "tiny",
+    "version": VERSION,
+    "summary": "a small model of the procedural world toybox, trained from nothing",
+    "space": SPACE,
+    "renderer": "renderer",
+    "size": settings.SIZE,
+    "steps": 25,
+    "guidance": 2.0,
+    "licence": "Apache-2.0",
+}
+
+
+def towers_and_processor(out: Path) -> None:
+    clip, tokenizer = towers(), load_or_write()
+    clip.vision.half().save_pretrained(out / "image_encoder")
+    clip.text.half().save_pretrained(out / "text_encoder")
+    tokenizer.save_pretrained(out / "tokenizer")
+    CLIPImageProcessorPil(
+        size={"shortest_edge": settings.SIZE}, crop_size={"height": settings.SIZE, "width": settings.SIZE},
+        image_mean=list(MEAN), image_std=list(STD),
+    ).save_pretrained(out / "image_processor")
+
+
+def renderer(out: Path) -> None:
+    """A StableDiffusionPipeline folder, and the adapter beside it."""
+    folder = out / "renderer"
+    shutil.rmtree(folder, ignore_errors=True)
+    state = torch.load(settings.WORK / "diffusion" / "checkpoint.pt", weights_only=True)["average"]
+    own, adapter = diffusion.split(state)
+    unet = UNet2DConditionModel(**diffusion.UNET)
+    unet.load_state_dict(own)
+    tokenizer = load_or_write()
+    text = CLIPTextModelWithProjection.from_pretrained(out / "text_encoder")
+    plain = CLIPTextModel(text.config)
+    missing, _ = plain.load_state_dict(
+        {k: v for k, v in text.state_dict().items() if k in plain.state_dict()}, strict=False)
+    if missing:
+        inner = {k.removeprefix("text_model."): v for k, v in text.state_dict().items() if k.startswith("text_model.")}
+        plain.load_state_dict(inner)
+    pipe = StableDiffusionPipeline(
+        vae=vae(), text_encoder=plain, tokenizer=tokenizer, unet=unet, scheduler=DDIMScheduler(**diffusion.SCHEDULER),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )
+    pipe.to(torch.float16)
+    pipe.save_pretrained(folder)
+    (folder / "ip_adapter").mkdir()
+    flat = {f"{part}.{k}": v.half().contiguous() for part, rows in adapter.items() for k, v in rows.items()}
+    save_file(flat, folder / "ip_adapter" / "ip_adapter.safetensors")
+
+
+def index(out: Path) -> None:
+    """model_index.json, as KandinskyV22PriorPipeline reads it, and pops.json."""
+    library = {
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "image_processor": ["transformers", "CLIPImageProcessorPil"],
+        "prior": ["diffusers", "PriorTransformer"],
+        "scheduler": ["diffusers", "UnCLIPScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    }
+    import diffusers
+
+    first = {"_class_name": KandinskyV22PriorPipeline.__name__, "_diffusers_version": diffusers.__version__}
+    (out / "model_index.json").write_text(json.dumps({**first, **library}, indent=2) + "\n")
+    (out / "pops.json").write_text(json.dumps(ABOUT, indent=2) + "\n")
+
+
+def size_of(folder: Path) -> float:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
+
+
+def publish(out: Path) -> None:
+    shutil.rmtree(settings.PACKAGE, ignore_errors=True)
+    shutil.copytree(out, settings.PACKAGE, ignore=shutil.ignore_patterns("*-*"))
+    for name in OPERATORS:
+        if not (settings.PACKAGE / "operators" / name / "operator.json").exists():
+            raise SystemExit(f"operator {name} is missing in {out}: run `python -m recipes.tiny.operators {name}`")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--publish", action="store_true")
+    args = parser.parse_args()
+    out = settings.WORK / "model"
+    out.mkdir(parents=True, exist_ok=True)
+    towers_and_processor(out)
+    renderer(out)
+    index(out)
+    print(f"{out}: {size_of(out):.1f} MB")
+    if args.publish:
+        publish(out)
+        print(f"{settings.PACKAGE}: {size_of(settings.PACKAGE):.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Between stages: what the finished towers and autoencoder make of every picture and caption, once, for stages 3 and 4.
+
+    python -m recipes.tiny.encode
+
+Writes encoded.safetensors (latents, embeddings, row for row with the shards), held_out.safetensors (the same for test
+families), captions.safetensors (every caption's embedding and the last hidden states of its own tokens), and
+prompts.safetensors (padded hidden states of a share of the captions, as Stable Diffusion pipelines hand them over).
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recipes.tiny import autoencoder, data, settings
+from recipes.tiny.clip import Towers
+from recipes.tiny.tokenizer import load_or_write
+from toybox.pairs import PICTURES, draw_family, family
+
+PROMPTS = 10_000
+
+
+def averaged(stage: str, module: torch.nn.Module) -> torch.nn.Module:
+    """The module with the averaged weights of a stage's checkpoint."""
+    state = torch.load(settings.WORK / stage / "checkpoint.pt", weights_only=True)
+    module.load_state_dict(state["average"])
+    return module.eval()
+
+
+def towers() -> Towers:
+    tokenizer = load_or_write()
+    return averaged("clip", Towers(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id))  # type: ignore[return-value]
+
+
+def vae() -> AutoencoderTiny:
+    return averaged("autoencoder", autoencoder.build())  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def embed(model: Towers, images: Tensor) -> Tensor:
+    """uint8 [N, 3, S, S] => float32 [N, DIM]."""
+    return torch.cat([model.vision(pixel_values=data.to_unit(b)).image_embeds for b in images.split(128)])
+
+
+@torch.no_grad()
+def latents(model: AutoencoderTiny, images: Tensor) -> Tensor:
+    rows = []
+    for b in images.split(32):
+        with torch.autocast("cpu", torch.bfloat16):
+            rows.append(model.encode(data.to_unit(b).contiguous(memory_format=torch.channels_last)).latents.half())
+    return torch.cat(rows)
+
+
+def held_out_pictures(families: int = 8) -> Tensor:
+    """A few test pictures of each operator's held-out combinations: results and operands, for looking at."""
+    rows = []
+    for focus, name in (("texturing", "textured"), ("scene", "base"), ("union", "both"), ("instruct", "edited")):
+        for seed in range(families):
+            pictures, _ = draw_family(family(seed, "test", focus), settings.SIZE)
+            rows.append(pictures[name])
+    order = torch.arange(len(rows)).view(4, -1).T.flatten()  # the operators in turn
+    return torch.stack(rows)[order]
+
+
+@torch.no_grad()
+def text_states(model: Towers, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Token ids [N, L] => (embeddings [N, DIM], last hidden states [N, L, DIM]) in float16."""
+    embeds, hidden = [], []
+    for k in range(0, len(ids), 256):
+        out = model.text(input_ids=ids[k : k + 256], attention_mask=None if mask is None else mask[k : k + 256])
+        embeds.append(out.text_embeds.half())
+        hidden.append(out.last_hidden_state.half())
+    return torch.cat(embeds), torch.cat(hidden)
+
+
+def main() -> None:
+    out: Path = settings.WORK
+    clip, tokenizer = towers(), load_or_write()
+    pictures = data.load()
+    coder = vae()
+    save_file({"latents": latents(coder, pictures.images), "embeds": embed(clip, pictures.images).half(),
+               "families": torch.tensor(pictures.families)},
+              out / "encoded.safetensors")
+    held = held_out_pictures()
+    save_file({"images": held, "latents": latents(coder, held), "embeds": embed(clip, held)}, out / "held_out.safetensors")
+    coder.save_pretrained(out / "vae")
+
+    captions = data.load_captions(pictures.families, pictures.grids)
+    rng = random.Random(0)
+    tokens = tokenizer([*captions.texts, ""], padding="longest", truncation=True, return_tensors="pt")
+    embeds, hidden = text_states(clip, tokens["input_ids"], tokens["attention_mask"])
+    three = torch.tensor([rng.choices(rows, k=3) for rows in captions.of])
+    save_file({"embeds": embeds, "hidden": hidden, "length": tokens["attention_mask"].sum(1), "of": three},
+              out / "captions.safetensors")
+
+    chosen = rng.sample(range(len(captions.texts)), min(PROMPTS, len(captions.texts)))
+    place = {c: k for k, c in enumerate(chosen)}
+    padded = tokenizer([captions.texts[c] for c in chosen], padding="max_length", truncation=True, return_tensors="pt")
+    empty = tokenizer([""], padding="max_length", return_tensors="pt")
+    rows = [[place[c] for c in of if c in place] for of in captions.of]
+    save_file(
+        {"hidden": text_states(clip, padded["input_ids"])[1], "empty": text_states(clip, empty["input_ids"])[1],
+         "said": torch.tensor([rng.choice(r) if r else -1 for r in rows])},
+        out / "prompts.safetensors",
+    )
+    print(len(pictures), "pictures,", len(captions.texts), "captions,", len(PICTURES), "a family")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Stage 4: the base prior and the four operators, by the product's own trainer, on embeddings made once (encode).
+
+    python -m recipes.tiny.operators prior
+    python -m recipes.tiny.operators texturing
+
+Triplets come from families (every operator) and grids (texturing, scene and instruct: one object in four materials and
+four scenes holds dozens). The operators are low-rank adapters on the base prior.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pops.operators.checkpoint import save_operator
+from pops.prior.transformer import PriorModel
+from pops.training.config import TrainConfig
+from pops.training.data import EmbeddingData, write_shard
+from pops.training.shards import write_tables
+from pops.training.trainable import save_prior
+from pops.training.trainer import export, train, train_prior
+from recipes.tiny import settings
+from toybox.adjectives import ADJECTIVES
+from toybox.pairs import GRID, GRID_PICTURES, PICTURES, family, grid
+from toybox.words import article
+
+OPERATORS = ("texturing", "union", "scene", "instruct")
+SPACE = "toybox-clip-256"
+
+
+class Embedded:
+    """Embeddings of all training pictures, looked up by family and grid."""
+
+    def __init__(self) -> None:
+        rows = load_file(settings.WORK / "encoded.safetensors")
+        self.e: Tensor = rows["embeds"].float()
+        self.families = int(rows["families"])
+        n = len(PICTURES)
+        self.by_name = {name: self.e[k : self.families * n : n] for k, name in enumerate(PICTURES)}
+        g = self.e[self.families * n :].view(-1, GRID_PICTURES, self.e.shape[-1])
+        cells, swatches, empties, edited = g.split([GRID * GRID, GRID, GRID, GRID], 1)
+        self.cells = cells.view(len(g), GRID, GRID, -1)  # grid, scene, material
+        self.swatches, self.empties, self.edited = swatches, empties, edited
+
+
+def texturing(d: Embedded) -> tuple[Tensor, Tensor]:
+    """(operands [N, 2, D], target [N, D]): families, and within each grid's scene every pair of materials."""
+    f = d.by_name
+    rows = [(f["base"], f["swatch"], f["textured"])]
+    for s in range(GRID):
+        for a in range(GRID):
+            rows += [(d.cells[:, s, a], d.swatches[:, b], d.cells[:, s, b]) for b in range(GRID) if a != b]
+    return _stack(rows)
+
+
+def union(d: Embedded) -> tuple[Tensor, Tensor]:
+    f = d.by_name
+    return _stack([(f["studio"], f["other"], f["both"])])
+
+
+def scene(d: Embedded) -> tuple[Tensor, Tensor]:
+    f = d.by_name
+    rows = [(f["studio"], f["empty"], f["base"]), (f["elsewhere"], f["empty"], f["base"])]
+    for m in range(GRID):
+        for a in range(GRID):
+            rows += [(d.cells[:, a, m], d.empties[:, b], d.cells[:, b, m]) for b in range(GRID) if a != b]
+    return _stack(rows)
+
+
+def _stack(rows: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    a, b, c = (torch.cat([r[k] for r in rows]) for k in range(3))
+    return torch.stack([a, b], 1), c
+
+
+def instruct(d: Embedded) -> tuple[Tensor, Tensor, list[str], list[str]]:
+    """(operands [N, 1, D], target [N, D], words, texts "a golden dog")."""
+    words, texts = [], []
+    for seed in range(d.families):
+        o = family(seed).edited.objects[0]
+        words.append(o.adjectives[0])
+        texts.append(f"{article(o.adjectives[0])} {o.category}")
+    operands, targets = [d.by_name["base"]], [d.by_name["edited"]]
+    specs = [grid(seed) for seed in range(len(d.cells))]
+    for s in range(GRID):
+        operands.append(d.cells[:, s, 0])
+        targets.append(d.edited[:, s])
+        for g in specs:
+            o = g.edited[s].objects[0]
+            words.append(o.adjectives[0])
+            texts.append(f"{article(o.adjectives[0])} {o.category}")
+    return torch.cat(operands)[:, None], torch.cat(targets), words, texts
+
+
+def write_data(name: str, folder: Path) -> None:
+    """The training data of one task in pops.training's format. Written anew each time."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    d = Embedded()
+    if name == "prior":
+        text = load_file(settings.WORK / "captions.safetensors")
+        write_tables(folder, **_text_tables(text))
+        said = text["of"]
+        write_shard(folder / "shard-0.safetensors", target=d.e, words=said, text=said)
+    elif name == "instruct":
+        from recipes.tiny.encode import text_states, towers
+        from recipes.tiny.tokenizer import load_or_write
+
+        operands, target, words, texts = instruct(d)
+        clip, tokenizer = towers(), load_or_write()
+        known, phrases = sorted(ADJECTIVES), sorted(set(texts))
+        hidden = []
+        for word in known:
+            hidden.append(text_states(clip, tokenizer([word], return_tensors="pt")["input_ids"])[1][0])
+        tokens = tokenizer(phrases, padding="longest", return_tensors="pt")
+        embeds, _ = text_states(clip, tokens["input_ids"], tokens["attention_mask"])
+        write_tables(folder, word_hidden=hidden, text_embeds=embeds)
+        place = {p: k for k, p in enumerate(phrases)}
+        write_shard(
+            folder / "shard-0.safetensors", target=target, operands=operands,
+            words=torch.tensor([known.index(w) for w in words]), text=torch.tensor([place[t] for t in texts]),
+        )
+    else:
+        operands, target = {"texturing": texturing, "union": union, "scene": scene}[name](d)
+        write_shard(folder / "shard-0.safetensors", target=target, operands=operands)
+        write_tables(folder, pool=d.by_name["base"][:2000])
+
+
+def _text_tables(text: dict[str, Tensor]) -> dict[str, object]:
+    hidden = [h[: int(n)] for h, n in zip(text["hidden"], text["length"], strict=True)]
+    last = len(hidden) - 1  # encode puts the empty caption last
+    return {"word_hidden": hidden, "text_embeds": text["embeds"], "empty": (last, last)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=("prior", *OPERATORS))
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--loss", default="mse", help="mse, or instruct for the paper's loss of instruct")
+    parser.add_argument("--noise", type=float, default=0.1, help="noise on the operands, standardised units")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tag", default="", help="a suffix of the run's folder, for comparisons")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    out = settings.WORK / f"{args.task}{args.tag}"
+    write_data(args.task, settings.WORK / "triplets" / args.task)
+    data = EmbeddingData.load(settings.WORK / "triplets" / args.task)
+    print(args.task, len(data), "samples", flush=True)
+    shared = dict(steps=args.steps, batch_size=args.batch, lr=args.lr, schedule="cosine", warmup=200, save_every=500)
+
+    def log(row: object) -> None:
+        print(args.task, json.dumps(row if isinstance(row, dict) else vars(row), default=str), flush=True)
+
+    if args.task == "prior":
+        config = TrainConfig.of("prior", **shared)
+        done = train_prior(config, data, out, layers=args.layers, on_log=log)
+        save_prior(done.prior, settings.WORK / "model")
+        return
+    base = PriorModel.load(settings.WORK / "model")
+    config = TrainConfig.of(args.task, rank=args.rank, loss=args.loss, operand_noise=args.noise, **shared)
+    done = train(config, data, base, out, on_log=log)
+    export(done, settings.WORK / "model" / "operators" / f"{args.task}{args.tag}", base=base, space=SPACE,
+           provenance={"world": "toybox", "samples": len(data)})
+
+
+if __name__ == "__main__":
+    main()

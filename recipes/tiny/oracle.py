@@ -1,0 +1,74 @@
+"""The judge: a plain convolutional classifier that reads object, material, scene and adjective off a picture.
+
+    python -m recipes.tiny.oracle --steps 3000
+
+Trained on renderings of toybox alone, never on what tiny makes; it shares nothing with tiny's towers. `pops bench toybox`
+reads rendered pictures with it. Its own score on held-out test renderings is the ceiling of what it can find right.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recipes.tiny import data, settings
+from recipes.tiny.loop import Stage
+from toybox.oracle import HEADS, Oracle
+
+def augment(images: Tensor, gen: torch.Generator) -> Tensor:
+    """Small shifts, blur, contrast and noise: a renderer's pictures are softer than toybox's."""
+    x = images.float() / 255
+    n = len(x)
+    dy, dx = (int(v) for v in torch.randint(-4, 5, (2,), generator=gen))
+    x = torch.roll(x, (dy, dx), (2, 3))
+    if float(torch.rand((), generator=gen)) < 0.5:
+        scale = 0.4 + 0.5 * float(torch.rand((), generator=gen))
+        x = F.interpolate(F.interpolate(x, scale_factor=scale, mode="area"), size=images.shape[-1], mode="bilinear")
+    gain = 0.85 + 0.3 * torch.rand(n, 1, 1, 1, generator=gen)
+    x = (x - 0.5) * gain + 0.5 + 0.06 * torch.randn(n, 3, 1, 1, generator=gen)
+    return (x + 0.04 * torch.randn(x.shape, generator=gen)).clamp(0, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    pictures = data.load()
+    torch.manual_seed(0)
+    oracle = Oracle().to(memory_format=torch.channels_last)
+    print(sum(p.numel() for p in oracle.parameters()) / 1e6, "M parameters", flush=True)
+    stage = Stage("oracle", oracle, args.steps, args.lr, ema=0.99, weight_decay=0.02)
+    swatch = (pictures.labels[:, 0] < 0) & (pictures.labels[:, 4] < 0)
+    usable = torch.nonzero(~swatch).flatten()
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        gen = stage.generator()
+        rows = usable[torch.randint(len(usable), (args.batch,), generator=gen)]
+        x = augment(pictures.images[rows], gen).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            said = oracle(x)
+        loss, figures = x.new_zeros(()), {}
+        for k, (name, names) in enumerate(HEADS.items()):
+            label = pictures.labels[rows, k]
+            target = torch.where(label < 0, torch.full_like(label, len(names)), label)
+            logits = said[name].float()
+            loss = loss + F.cross_entropy(logits, target)
+            known = label >= 0
+            figures[name] = float((logits.argmax(1) == target)[known].float().mean()) if bool(known.any()) else 1.0
+        return loss, figures
+
+    stage.run(step_loss)
+    state = {k: v.half() if v.is_floating_point() else v for k, v in stage.average.values.items()}
+    save_file({k: v.contiguous() for k, v in state.items()}, settings.WORK / "oracle.safetensors")
+
+
+if __name__ == "__main__":
+    main()
