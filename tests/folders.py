@@ -44,9 +44,7 @@ def write_model(
         scheduler=UnCLIPScheduler(
             variance_type="fixed_small_log", prediction_type="sample", clip_sample=True, clip_sample_range=5.0
         ),
-        image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-        ),
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
     )
     pipe.save_pretrained(folder)
     if renderer:
@@ -132,9 +130,7 @@ def write_tokenizer(folder: Path) -> Any:
     merged = [merge.replace(" ", "") for merge in MERGES]
     words = [*letters, *(letter + "</w>" for letter in letters), *merged, START, END]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(
-        json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8"
-    )
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES, ""]), encoding="utf-8")
     settings = {
         "tokenizer_class": "CLIPTokenizer",

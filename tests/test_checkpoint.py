@@ -20,9 +20,7 @@ Q = "transformer_blocks.1.attn1.to_q.weight"
 
 @pytest.fixture(scope="module")
 def base():
-    return new_prior(
-        ClipStats(torch.zeros(DIM), torch.full((DIM,), 2.0)), layers=2, heads=2, head_dim=12, seed=1
-    )
+    return new_prior(ClipStats(torch.zeros(DIM), torch.full((DIM,), 2.0)), layers=2, heads=2, head_dim=12, seed=1)
 
 
 @pytest.fixture
@@ -37,9 +35,7 @@ def adapter():
 
 @pytest.fixture
 def folder(tmp_path, base, adapter):
-    return save_operator(
-        tmp_path / "op", BUILTIN["union"], adapter, base=base, space="s", provenance={"steps": 7}
-    )
+    return save_operator(tmp_path / "op", BUILTIN["union"], adapter, base=base, space="s", provenance={"steps": 7})
 
 
 def rewrite(folder, change, name="adapter.safetensors"):
@@ -78,9 +74,7 @@ def test_whole_prior_takes_the_statistics_of_the_base(tmp_path, base):
 
 
 def test_own_operators_keep_their_spec(tmp_path, base, adapter):
-    spec = OperatorSpec(
-        "blend", (Role("a"), Role("b"), Role("how", "text")), guidance=3.5, steps=9, summary="both"
-    )
+    spec = OperatorSpec("blend", (Role("a"), Role("b"), Role("how", "text")), guidance=3.5, steps=9, summary="both")
     assert load_operator(save_operator(tmp_path, spec, adapter, base=base, space="s"), base).spec == spec
 
 

@@ -51,9 +51,7 @@ def test_run_writes_the_picture_and_prints_its_path(call: Any, photos: Path) -> 
 
 
 def test_several_seeds_and_images_are_numbered(call: Any) -> None:
-    done = call(
-        "run", "texturing(a.png, _)", "-m", "$M", "--steps", "2", "-s", "0,5", "-n", "2", "-o", "x.png"
-    )
+    done = call("run", "texturing(a.png, _)", "-m", "$M", "--steps", "2", "-s", "0,5", "-n", "2", "-o", "x.png")
     assert done.stdout.split() == ["x-0.png", "x-1.png", "x-2.png", "x-3.png"]
     assert not Path("x.png").exists()
     assert read_recipe("x-3.png")["picture"] == 3
@@ -86,20 +84,14 @@ def test_a_picture_repeats_itself_byte_for_byte(call: Any, made: str, options: l
 
 def test_a_changed_operand_is_told(call: Any) -> None:
     plain = call("run", "a.png", "-m", "$M", "-o", "x.png")
-    assert (
-        plain.exit_code == 0
-        and "a.png carries no recipe" in plain.stderr
-        and "taken as a photo" in plain.stderr
-    )
+    assert plain.exit_code == 0 and "a.png carries no recipe" in plain.stderr and "taken as a photo" in plain.stderr
     Image.new("RGB", (8, 8), "red").save("a.png")
     done = call("run", "x.png", "-o", "again.png")
     assert done.exit_code == 0 and "a.png changed since the recipe was made" in done.stderr
 
 
 def test_json_is_one_object(call: Any, folder: Path) -> None:  # noqa: F811
-    done = call(
-        "run", "1*a.png", "-m", "$M", "-o", "x.png", "--save-embedding", "e.safetensors", "-s", "2", "--json"
-    )
+    done = call("run", "1*a.png", "-m", "$M", "-o", "x.png", "--save-embedding", "e.safetensors", "-s", "2", "--json")
     data = json.loads(done.stdout)
     assert data.pop("seconds") > 0
     assert data == {
@@ -210,9 +202,7 @@ def test_an_expressions_mistake_is_underlined(call: Any) -> None:
         ),
     ],
 )
-def test_exit_codes(
-    call: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, says: str
-) -> None:
+def test_exit_codes(call: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, says: str) -> None:
     from pops.studio import Pops
 
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -241,10 +231,7 @@ def test_show(call: Any, folder: Path) -> None:  # noqa: F811
 def test_operators_and_models(call: Any) -> None:
     listed = call("operators", "list", "-m", "$M").stdout
     assert "texturing(object, texture)" in listed and "clothes(garment, ...)" in listed
-    assert (
-        json.loads(call("operators", "list", "-m", "$M", "--json").stdout)["operators"]["union"]["guidance"]
-        == 8.0
-    )
+    assert json.loads(call("operators", "list", "-m", "$M", "--json").stdout)["operators"]["union"]["guidance"] == 8.0
     assert "operand 2: word, words" in call("operators", "show", "instruct", "-m", "$M").stdout
     assert "kandinsky-2-2" in call("models", "list").stdout
     shown = json.loads(call("models", "show", "$M", "--json").stdout)
@@ -294,7 +281,5 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    assert (
-        "Examples:" in done.stdout and 'pops run "texturing(teapot.png, tiger.png)" -o out.png' in done.stdout
-    )
+    assert "Examples:" in done.stdout and 'pops run "texturing(teapot.png, tiger.png)" -o out.png' in done.stdout
     assert time.monotonic() - start < 5, "generous: the machine may be busy"

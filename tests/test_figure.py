@@ -55,9 +55,7 @@ def test_an_equation_reads_from_left_to_right() -> None:
     for start, end in (left, right, result):
         assert end - start + 1 == pytest.approx(160, abs=4)
     assert left[0] == pytest.approx(40, abs=2) and left[1] < right[0] < right[1] < result[0]
-    assert (
-        figure.getpixel((0, 0)) == figure.getpixel((figure.width - 1, figure.height - 1)) == (255, 255, 255)
-    )
+    assert figure.getpixel((0, 0)) == figure.getpixel((figure.width - 1, figure.height - 1)) == (255, 255, 255)
 
 
 def test_nested_calls_stand_in_brackets_without_their_picture() -> None:
@@ -138,18 +136,14 @@ def test_pictures_of_a_tree_never_overlap(text: str) -> None:
 def test_a_tree_flows_to_the_right() -> None:
     figure = tree_figure(*painted("scene(union(a.png, b.png), c.png)"))
     columns = {
-        colour: min(
-            x for y in range(0, figure.height, 40) for x, _ in spots(figure, colour, y) or [(9999, 0)]
-        )
+        colour: min(x for y in range(0, figure.height, 40) for x, _ in spots(figure, colour, y) or [(9999, 0)])
         for colour in (RED, GREEN, BLUE)
     }
     assert columns[RED] < columns[GREEN] < columns[BLUE]
 
 
 @pytest.mark.parametrize("draw", [equation_figure, tree_figure])
-@pytest.mark.parametrize(
-    "text", ["a.png", "-0.5*a.png", 'text("")', "f(_)", "f($x, e.safetensors, 'a b.png')"]
-)
+@pytest.mark.parametrize("text", ["a.png", "-0.5*a.png", 'text("")', "f(_)", "f($x, e.safetensors, 'a b.png')"])
 def test_everything_can_be_drawn(draw: object, text: str) -> None:
     plan = expression.parse(text).plan()
     for pictures in ({}, {plan.root: flat(BLUE, (7, 300))}):
@@ -159,9 +153,7 @@ def test_everything_can_be_drawn(draw: object, text: str) -> None:
 
 def test_names_and_lets_may_stand_in_the_expression() -> None:
     node = expression.parse("let t = a.png; union(t, t)").root
-    figure = equation_figure(
-        node, {Photo("a.png"): flat(RED), Call("union", (Photo("a.png"),) * 2): flat(BLUE)}
-    )
+    figure = equation_figure(node, {Photo("a.png"): flat(RED), Call("union", (Photo("a.png"),) * 2): flat(BLUE)})
     assert [len(spots(figure, colour, 120)) for colour in (RED, BLUE)] == [2, 1]
 
 

@@ -201,10 +201,7 @@ def test_spans_point_at_the_node_and_do_not_matter_for_equality() -> None:
 
 
 def test_equality_tells_kinds_apart() -> None:
-    assert (
-        len({Photo("a"), Word("a"), Saved("a"), Name("a"), Name("a", 1), Text("a"), Given("a"), Photo("a")})
-        == 7
-    )
+    assert len({Photo("a"), Word("a"), Saved("a"), Name("a"), Name("a", 1), Text("a"), Given("a"), Photo("a")}) == 7
     assert Photo("a") != "a"
 
 

@@ -73,9 +73,7 @@ def test_what_is_transparent_becomes_white(tmp_path: Path, mode: str) -> None:
 
 
 def test_half_transparent_is_half_white() -> None:
-    assert near(
-        load_photo(Image.new("RGBA", (4, 4), (255, 0, 0, 128)), size=4).getpixel((1, 1)), (255, 127, 127)
-    )
+    assert near(load_photo(Image.new("RGBA", (4, 4), (255, 0, 0, 128)), size=4).getpixel((1, 1)), (255, 127, 127))
 
 
 def test_palette_grey_and_one_bit(tmp_path: Path) -> None:
@@ -93,9 +91,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path, suffix: str) ->
     assert [out.getpixel((x, 1)) for x in range(4)] == [(v, v, v) for v in (0, 100, 200, 255)]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "full"), [(np.int32, 65535), (np.int32, 255), (np.float32, 1), (np.float32, 255)]
-)
+@pytest.mark.parametrize(("dtype", "full"), [(np.int32, 65535), (np.int32, 255), (np.float32, 1), (np.float32, 255)])
 def test_deep_grey_without_a_stated_range(dtype: Any, full: int) -> None:
     image = Image.fromarray((np.array([[0, 0.4, 1, 1]] * 4) * full).astype(dtype))
     out = load_photo(image, size=4)

@@ -123,9 +123,7 @@ def test_words_follow_and_are_not_standardised(prior):
 def test_wrong_operands_say_so(texturing):
     with pytest.raises(OperandError, match="takes 2 operands"):
         texturing.encode([[None]])
-    with pytest.raises(
-        EmbeddingError, match=r"texturing: operand 1 \(object\) is 9 wide, the prior takes 16"
-    ):
+    with pytest.raises(EmbeddingError, match=r"texturing: operand 1 \(object\) is 9 wide, the prior takes 16"):
         texturing.encode([[torch.zeros(9), None]])
     with pytest.raises(OperandError, match="must be one embedding, got 2"):
         texturing.encode([[torch.zeros(2, DIM), None]])
@@ -145,9 +143,7 @@ def public_way(prior, condition, seed, steps, guidance):
     hidden = F.pad(torch.cat([torch.zeros_like(condition), condition]), (0, 0, 0, 77 - k))
     mask = (torch.arange(77) < k).expand(2, -1)
     for i, t in enumerate(scheduler.timesteps):
-        out = prior.transformer(
-            torch.cat([z, z]), t, torch.zeros(2, DIM), hidden, mask
-        ).predicted_image_embedding
+        out = prior.transformer(torch.cat([z, z]), t, torch.zeros(2, DIM), hidden, mask).predicted_image_embedding
         x0 = out[:1] + guidance * (out[1:] - out[:1])
         after = scheduler.timesteps[i + 1] if i + 1 < steps else None
         z = scheduler.step(x0, t, z, prev_timestep=after, generator=gen).prev_sample

@@ -47,9 +47,7 @@ def planned(text: str) -> Plan:
 def test_the_real_specs_fit_the_protocol() -> None:
     from pops.operators.spec import BUILTIN
 
-    assert [level.operator for level in plan(parse("clothes(a.png, b.png, _)"), BUILTIN).levels] == [
-        "clothes"
-    ]
+    assert [level.operator for level in plan(parse("clothes(a.png, b.png, _)"), BUILTIN).levels] == ["clothes"]
 
 
 # --- sharing and batching --------------------------------------------------------------------------
@@ -87,8 +85,7 @@ def test_a_seed_on_a_name_reaches_the_outermost_call_only() -> None:
 
 def test_levels_batch_by_operator_options_and_number_of_operands() -> None:
     layout = planned(
-        "clothes(f(a.png), f(b.png), f(c.png, steps=3),"
-        " clothes(a.png), clothes(b.png), clothes(a.png, b.png))"
+        "clothes(f(a.png), f(b.png), f(c.png, steps=3), clothes(a.png), clothes(b.png), clothes(a.png, b.png))"
     )
     assert [(level.depth, level.operator, level.options, len(level.jobs)) for level in layout.levels] == [
         (1, "f", (), 2),

@@ -74,9 +74,7 @@ def test_slots_equal_full_forward_with_padding_and_text(options):
     prior = PriorModel(PriorTransformer(2, 12, 2, DIM, **options).eval())
     z, t, c = ragged(3, 5)
     with torch.no_grad():
-        torch.testing.assert_close(
-            prior.predict_slots(z, t, c), prior.predict_x0(z, t, c), rtol=1e-5, atol=2e-6
-        )
+        torch.testing.assert_close(prior.predict_slots(z, t, c), prior.predict_x0(z, t, c), rtol=1e-5, atol=2e-6)
         other = Condition(c.tokens, c.keep, c.proj.flip(1))
         assert not torch.allclose(prior.predict_slots(z, t, other), prior.predict_slots(z, t, c), atol=1e-3)
 
@@ -94,9 +92,7 @@ def test_gradients_equal_full_forward():
     largest = max(float(g.abs().max()) for g in grads[0])
     for name, full, slots in zip(["tokens", *named], *grads, strict=True):
         scale = max(float(full.abs().max()), 1e-2 * largest)  # a key's bias has no gradient but rounding
-        torch.testing.assert_close(
-            slots, full, rtol=1e-5, atol=1e-5 * scale, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(slots, full, rtol=1e-5, atol=1e-5 * scale, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_order_and_zero_operands_matter():
@@ -149,9 +145,7 @@ def test_load_from_folder_is_stock_layout(tmp_path):
     with torch.no_grad():
         out = stock(z, t, torch.zeros(1, DIM), hidden, mask).predicted_image_embedding
         torch.testing.assert_close(loaded.predict_slots(z, t, tokens), out, rtol=1e-5, atol=2e-6)
-    assert (
-        json.loads((tmp_path / "scheduler/scheduler_config.json").read_text())["prediction_type"] == "sample"
-    )
+    assert json.loads((tmp_path / "scheduler/scheduler_config.json").read_text())["prediction_type"] == "sample"
 
 
 def test_load_names_what_is_wrong(tmp_path):

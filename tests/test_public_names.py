@@ -67,9 +67,7 @@ def test_renderers_are_registered() -> None:
     assert all(callable(e.load()) for e in entry_points(group="pops.renderers"))
 
 
-@pytest.mark.parametrize(
-    "statement", ["import pops", "import pops.cli.main", "import pops; pops.parse('a.png')"]
-)
+@pytest.mark.parametrize("statement", ["import pops", "import pops.cli.main", "import pops; pops.parse('a.png')"])
 def test_imports_are_light(statement: str) -> None:
     code = f"import sys; {statement}; print([m for m in {HEAVY!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

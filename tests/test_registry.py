@@ -24,9 +24,7 @@ def folder(tmp_path: Path) -> Path:
         (model / path).parent.mkdir(parents=True)
         (model / path).write_text("{}")
     (model / "operators" / "notes").mkdir()
-    (model / "pops.json").write_text(
-        json.dumps({"name": "random", "space": "s", "size": 32, "renderer": "renderer"})
-    )
+    (model / "pops.json").write_text(json.dumps({"name": "random", "space": "s", "size": 32, "renderer": "renderer"}))
     return model
 
 
@@ -67,9 +65,7 @@ def test_a_folder_without_extras(folder: Path) -> None:
     assert (files.name, files.renderer, files.operators, files.info) == ("mine", None, {}, {})
 
 
-def test_a_relative_folder_wins_over_a_hub_id(
-    folder: Path, hub: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_folder_wins_over_a_hub_id(folder: Path, hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent.parent)
     assert resolve("house/mine").folder == Path("house/mine")
 

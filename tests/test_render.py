@@ -59,9 +59,7 @@ SCHEDULERS = (
 )
 
 
-@pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning"
-)  # diffusers' own, on numpy 2
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own, on numpy 2
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_equals_stock_diffusers(
@@ -109,9 +107,7 @@ def test_a_batch_equals_its_items(
     batch = pixels(renderer.render(e, seeds=seeds))
     alone = np.concatenate([pixels(renderer.render(e[i : i + 1], seeds=seeds[i : i + 1])) for i in range(3)])
     assert np.abs(batch - alone).max() <= 1
-    assert np.abs(batch[0] - batch[2]).mean() > 2, (
-        "the same seed and another embedding must give another picture"
-    )
+    assert np.abs(batch[0] - batch[2]).mean() > 2, "the same seed and another embedding must give another picture"
 
 
 def test_same_seed_same_picture_and_another_seed_another(renderer: StableDiffusionRenderer) -> None:
@@ -257,7 +253,6 @@ def test_the_fake_is_a_renderer_and_tells_embeddings_and_seeds_apart(
     fake = get("swatch")(None, RendererOptions("s"))
     assert isinstance(fake, Renderer) and isinstance(renderer, Renderer)
     colours = {
-        p.getpixel((0, 0))
-        for p in fake.render(torch.tensor([[0.0, 0, 0], [1, 2, 3], [0, 0, 0]]), seeds=[0, 0, 9])
+        p.getpixel((0, 0)) for p in fake.render(torch.tensor([[0.0, 0, 0], [1, 2, 3], [0, 0, 0]]), seeds=[0, 0, 9])
     }
     assert len(colours) == 3

@@ -45,8 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights = {
             f"{key}.delta": 0.2 * torch.randn(value.shape, generator=gen)
             for key, value in base.transformer.state_dict().items()
-            if key
-            in ("proj_in.weight", "encoder_hidden_states_proj.weight", "proj_to_clip_embeddings.weight")
+            if key in ("proj_in.weight", "encoder_hidden_states_proj.weight", "proj_to_clip_embeddings.weight")
         }
         save_operator(folder / "operators" / name, BUILTIN[name], weights, base=base, space="random-32")
     return folder
@@ -108,9 +107,7 @@ def test_every_kind_of_operand(p: Pops, photos: Path) -> None:
 
 def test_a_missing_operand_is_a_zero_token(p: Pops, photos: Path) -> None:
     mean = pops.Embedding(p.prior.stats.mean[None], "random-32")  # zero once it is standardised
-    assert close(
-        p.apply("union", "a.png", None, steps=3).vectors, p.apply("union", "a.png", mean, steps=3).vectors
-    )
+    assert close(p.apply("union", "a.png", None, steps=3).vectors, p.apply("union", "a.png", mean, steps=3).vectors)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +182,7 @@ def test_what_repeats_is_computed_once_and_levels_are_batches(
 
     monkeypatch.setattr(Operator, "sample", counted)
     monkeypatch.setattr(type(p.space), "encode_images", seen)
-    p.evaluate(
-        "union(scene(a.png, b.png), union(scene(a.png, b.png), scene(b.png, a.png)))", seed=[0, 1], steps=2
-    )
+    p.evaluate("union(scene(a.png, b.png), union(scene(a.png, b.png), scene(b.png, a.png)))", seed=[0, 1], steps=2)
     assert encoded == [2], "two photos, one batch"
     assert batches == [4, 2, 2], "two scenes x two seeds, then one union, then the other"
 
@@ -280,9 +275,7 @@ def test_a_picture_carries_its_recipe(p: Pops, photos: Path, folder: Path) -> No
     assert (recipe["seeds"], recipe["steps"], recipe["fit"], recipe["picture"]) == ([3, 4], 3, "squash", 1)
     assert recipe["render"] == {"renderer": "stable-diffusion", "seeds": [3, 4], "num_images": 1, "steps": 2}
     assert (recipe["model"], recipe["model_version"], recipe["pops"]) == (str(folder), "0", pops.__version__)
-    assert (
-        set(recipe["inputs"]) == {"a.png", "b.png"} and recipe["inputs"]["a.png"] != recipe["inputs"]["b.png"]
-    )
+    assert set(recipe["inputs"]) == {"a.png", "b.png"} and recipe["inputs"]["a.png"] != recipe["inputs"]["b.png"]
 
 
 def test_provenance_survives_a_file(p: Pops, photos: Path) -> None:

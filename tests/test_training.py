@@ -164,9 +164,7 @@ def test_batch_standardises(pairs, base):
 
 def test_dropout_rates(pairs, base):
     def dropped(**changes):
-        tokens = batch_of(
-            pairs, base, config(**{"drop_each": 0, "random_share": 0, **changes}), 8000
-        ).condition.tokens
+        tokens = batch_of(pairs, base, config(**{"drop_each": 0, "random_share": 0, **changes}), 8000).condition.tokens
         return (tokens == 0).all(dim=2)
 
     each = dropped(drop_each=0.25)
@@ -314,9 +312,7 @@ def test_stopping_and_resuming_changes_nothing(tmp_path, operator, changes, requ
     done = train(cfg, data, base, tmp_path / "b")
     assert all(torch.equal(done.weights[k], v) for k, v in straight.weights.items())
     loaded = load_trained(tmp_path / "b", base)
-    assert loaded.config == cfg and all(
-        torch.equal(loaded.weights[k], v) for k, v in straight.weights.items()
-    )
+    assert loaded.config == cfg and all(torch.equal(loaded.weights[k], v) for k, v in straight.weights.items())
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -340,9 +336,7 @@ def test_low_rank_is_the_merged_weights(base, pairs):
     whole = base.with_weights(merge(base, weights_of(model.trained(), base, cfg)))
     z, t = randn(3, DIM), torch.tensor([3, 500, 999])
     tokens = pairs.operands[:3]
-    torch.testing.assert_close(
-        whole.predict_slots(z, t, tokens), model(z, t, Condition(tokens)), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(whole.predict_slots(z, t, tokens), model(z, t, Condition(tokens)), rtol=1e-4, atol=1e-5)
 
 
 def test_average_follows_slowly(tmp_path, pairs, base):
@@ -384,9 +378,7 @@ def test_every_field_has_an_effect(tmp_path, words, base):
     assert set(other) | elsewhere == {f.name for f in fields(TrainConfig)}
     want = train(plain, words, base, tmp_path / "plain").prior.transformer.state_dict()
     for name, value in other.items():
-        got = train(
-            plain.changed(**{name: value}), words, base, tmp_path / name
-        ).prior.transformer.state_dict()
+        got = train(plain.changed(**{name: value}), words, base, tmp_path / name).prior.transformer.state_dict()
         assert any(not torch.equal(got[k], want[k]) for k in want), name
     adapted = Trainable(base, plain.changed(rank=1, adapt_time=True)).trained()
     assert "time_embedding.linear_1.weight" in adapted

@@ -1,7 +1,7 @@
 """Stage 5: the finished model folder, float16 safetensors in the layouts that stock diffusers loads.
 
-    python -m recipes.tiny.assemble            # into runs/tiny/model
-    python -m recipes.tiny.assemble --publish  # and from there into the package
+python -m recipes.tiny.assemble            # into runs/tiny/model
+python -m recipes.tiny.assemble --publish  # and from there into the package
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ ABOUT = {
     "space": SPACE,
     "renderer": "renderer",
     "size": settings.SIZE,
+    "photo_side": settings.SIZE,
     "steps": 25,
     "guidance": 2.0,
     "licence": "Apache-2.0",
@@ -42,8 +43,10 @@ def towers_and_processor(out: Path) -> None:
     clip.text.half().save_pretrained(out / "text_encoder")
     tokenizer.save_pretrained(out / "tokenizer")
     CLIPImageProcessorPil(
-        size={"shortest_edge": settings.SIZE}, crop_size={"height": settings.SIZE, "width": settings.SIZE},
-        image_mean=list(MEAN), image_std=list(STD),
+        size={"shortest_edge": settings.SIZE},
+        crop_size={"height": settings.SIZE, "width": settings.SIZE},
+        image_mean=list(MEAN),
+        image_std=list(STD),
     ).save_pretrained(out / "image_processor")
 
 
@@ -56,16 +59,24 @@ def renderer(out: Path) -> None:
     unet = UNet2DConditionModel(**diffusion.UNET)
     unet.load_state_dict(own)
     tokenizer = load_or_write()
+    tokenizer.model_max_length = settings.PROMPT
     text = CLIPTextModelWithProjection.from_pretrained(out / "text_encoder")
     plain = CLIPTextModel(text.config)
     missing, _ = plain.load_state_dict(
-        {k: v for k, v in text.state_dict().items() if k in plain.state_dict()}, strict=False)
+        {k: v for k, v in text.state_dict().items() if k in plain.state_dict()}, strict=False
+    )
     if missing:
         inner = {k.removeprefix("text_model."): v for k, v in text.state_dict().items() if k.startswith("text_model.")}
         plain.load_state_dict(inner)
     pipe = StableDiffusionPipeline(
-        vae=vae(), text_encoder=plain, tokenizer=tokenizer, unet=unet, scheduler=DDIMScheduler(**diffusion.SCHEDULER),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=vae(),
+        text_encoder=plain,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(**diffusion.SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
     pipe.to(torch.float16)
     pipe.save_pretrained(folder)

@@ -23,8 +23,10 @@ from recipes.tiny.loop import Stage
 WIDTH = 64
 CONFIG = dict(
     latent_channels=settings.LATENT,
-    encoder_block_out_channels=(WIDTH,) * 4, decoder_block_out_channels=(WIDTH,) * 4,
-    num_encoder_blocks=(0, 0, 2, 3), num_decoder_blocks=(3, 3, 1, 0),
+    encoder_block_out_channels=(WIDTH,) * 4,
+    decoder_block_out_channels=(WIDTH,) * 4,
+    num_encoder_blocks=(0, 0, 2, 3),
+    num_decoder_blocks=(3, 3, 1, 0),
 )
 COLOUR = 2.0  # latent units of the three colour channels for one unit of the picture (-1..1)
 
@@ -43,6 +45,7 @@ def gradient_loss(a: Tensor, b: Tensor) -> Tensor:
 
 def ssim_loss(a: Tensor, b: Tensor) -> Tensor:
     """1 - SSIM (Wang 2004) over 7 x 7 windows, for pictures in -1..1."""
+
     def blur(v: Tensor) -> Tensor:
         return F.avg_pool2d(v, 7, 2)
 
@@ -65,8 +68,13 @@ def losses(model: AutoencoderTiny, x: Tensor, gen: torch.Generator, bf16: bool) 
     s = ssim_loss(y, x)
     loss = l1 + 0.5 * gradient_loss(y, x) + 0.15 * s + 0.5 * coarse + 0.2 * colour + 0.05 * moments
     mse = float((y - x).square().mean().detach()) / 4
-    return loss, {"l1": float(l1.detach()), "ssim": 1 - float(s.detach()), "psnr": -10 * torch.tensor(mse).log10().item(),
-                  "colour": float(colour.detach()), "moments": float(moments.detach())}
+    return loss, {
+        "l1": float(l1.detach()),
+        "ssim": 1 - float(s.detach()),
+        "psnr": -10 * torch.tensor(mse).log10().item(),
+        "colour": float(colour.detach()),
+        "moments": float(moments.detach()),
+    }
 
 
 @torch.no_grad()

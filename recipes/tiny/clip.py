@@ -40,21 +40,31 @@ class Towers(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.vision = CLIPVisionModelWithProjection(
-            CLIPVisionConfig(image_size=settings.SIZE, projection_dim=settings.DIM, hidden_act="gelu", **settings.VISION)
+            CLIPVisionConfig(
+                image_size=settings.SIZE, projection_dim=settings.DIM, hidden_act="gelu", **settings.VISION
+            )
         )
         self.text = CLIPTextModelWithProjection(
-            CLIPTextConfig(vocab_size=vocabulary, projection_dim=settings.DIM, max_position_embeddings=77, hidden_act="gelu",
-                           bos_token_id=start, eos_token_id=end, pad_token_id=end, **settings.TEXT)
+            CLIPTextConfig(
+                vocab_size=vocabulary,
+                projection_dim=settings.DIM,
+                max_position_embeddings=77,
+                hidden_act="gelu",
+                bos_token_id=start,
+                eos_token_id=end,
+                pad_token_id=end,
+                **settings.TEXT,
+            )
         )
         self.temperature = nn.Parameter(torch.tensor(2.66))
         width = int(settings.VISION["hidden_size"])
         self.names = nn.ModuleList(nn.Linear(settings.DIM, n + 1) for n in COUNTS)  # the last class: none
-        self.thumb = nn.Sequential(
-            nn.Linear(settings.DIM, 768), nn.GELU(), nn.Linear(768, 6 * settings.THUMB**2)
-        )
+        self.thumb = nn.Sequential(nn.Linear(settings.DIM, 768), nn.GELU(), nn.Linear(768, 6 * settings.THUMB**2))
         self.cells = nn.Linear(width, 3 * CELL * CELL + len(CATEGORIES) + 1)
 
-    def look(self, pixels: Tensor, keep: float = 1.0, gen: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def look(
+        self, pixels: Tensor, keep: float = 1.0, gen: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, 3, S, S] in -1..1 => embedding [B, DIM], patch states [B, n, W], the patches' indices [B, n].
 
         keep < 1 looks at a random share of the patches (FLIP, arXiv 2212.00794): cheaper steps early on.
@@ -84,7 +94,9 @@ def contrastive(images: Tensor, texts: Tensor, temperature: Tensor, clash: Tenso
 class Lesson:
     """Batches of whole families (their pictures are each other's hard negatives) and the losses on them."""
 
-    def __init__(self, pictures: data.Pictures, captions: data.Captions, tokens: dict[str, Tensor], families: int) -> None:
+    def __init__(
+        self, pictures: data.Pictures, captions: data.Captions, tokens: dict[str, Tensor], families: int
+    ) -> None:
         self.pictures, self.captions, self.tokens, self.families = pictures, captions, tokens, families
         self.sets = [frozenset(rows) for rows in captions.of]
 
@@ -94,7 +106,9 @@ class Lesson:
         picked = torch.randint(p.families, (self.families,), generator=gen)
         rows = [(picked[:, None] * n + torch.arange(n)).flatten()]
         for g in torch.randint(max(p.grids, 1), (self.families // 4 if p.grids else 0,), generator=gen).tolist():
-            rows.append(p.first_grid + g * GRID_PICTURES + torch.randperm(GRID_PICTURES, generator=gen)[: GRID_PICTURES // 2])
+            rows.append(
+                p.first_grid + g * GRID_PICTURES + torch.randperm(GRID_PICTURES, generator=gen)[: GRID_PICTURES // 2]
+            )
         every = torch.cat(rows)
         return every, self.captions.draw(every, random.Random(step))
 
@@ -108,15 +122,22 @@ class Lesson:
         ids, mask = self.tokens["input_ids"][said], self.tokens["attention_mask"][said]
         length = int(mask.sum(1).max())
         t = towers.text(input_ids=ids[:, :length], attention_mask=mask[:, :length]).text_embeds
-        clash = torch.tensor([[j != i and said[j] in self.sets[int(r)] for j in range(len(said))] for i, r in enumerate(rows)])
+        clash = torch.tensor(
+            [[j != i and said[j] in self.sets[int(r)] for j in range(len(said))] for i, r in enumerate(rows)]
+        )
         match = contrastive(e.float(), t.float(), towers.temperature, clash)
         names, right = self.names(towers, e.float(), labels)
         look = self.look(towers, e.float(), pixels, guides)
         cells = self.cells(towers, states.float(), index, guides, labels)
         size = (e.float().square().mean() - 1).square() + (t.float().square().mean() - 1).square()
         loss = match + names + 4.0 * look + 2.0 * cells + 0.05 * size
-        return loss, {"match": float(match.detach()), "names": float(names.detach()), "look": float(look.detach()),
-                      "cells": float(cells.detach()), **right}
+        return loss, {
+            "match": float(match.detach()),
+            "names": float(names.detach()),
+            "look": float(look.detach()),
+            "cells": float(cells.detach()),
+            **right,
+        }
 
     def names(self, towers: Towers, e: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
         total, right = e.new_zeros(()), {}
@@ -160,11 +181,12 @@ class Lesson:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--families", type=int, default=6, help="families a batch, of nine pictures each; grids come on top")
+    parser.add_argument(
+        "--families", type=int, default=6, help="families a batch, of nine pictures each; grids come on top"
+    )
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--keep", type=float, default=0.6, help="share of patches looked at in the first half")
+    parser.add_argument("--keep", type=float, default=0.6, help="share of patches looked at in the first 70 %")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--minutes", type=float, default=None)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pictures = data.load()
@@ -177,11 +199,11 @@ def main() -> None:
     lesson = Lesson(pictures, captions, tokens, args.families)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        keep = args.keep if step < args.steps / 2 else 1.0
+        keep = args.keep if step < 0.7 * args.steps else 1.0
         with torch.autocast("cpu", torch.bfloat16):
             return lesson.losses(towers, step, stage.generator(), keep)
 
-    stage.run(step_loss, until=None if args.minutes is None else args.minutes * 60)
+    stage.run(step_loss)
 
 
 if __name__ == "__main__":

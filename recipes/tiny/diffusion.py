@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+import torch.distributed as dist
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
@@ -24,17 +24,30 @@ from recipes.tiny.loop import Stage
 from toybox.pairs import GRID, GRID_PICTURES, PICTURES
 
 SIDE = settings.SIZE // 8
-TOKENS = 8  # image tokens of the adapter
+TOKENS = 4  # image tokens: what diffusers takes a plain projection to have
 UNET = dict(
-    sample_size=SIDE, in_channels=settings.LATENT, out_channels=settings.LATENT, block_out_channels=(96, 192),
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    layers_per_block=1, attention_head_dim=64, norm_num_groups=16, cross_attention_dim=settings.DIM,
+    sample_size=SIDE,
+    in_channels=settings.LATENT,
+    out_channels=settings.LATENT,
+    block_out_channels=(96, 192),
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    layers_per_block=1,
+    attention_head_dim=4,
+    norm_num_groups=16,
+    cross_attention_dim=settings.DIM,
 )
 SCHEDULER = dict(
-    num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False,
-    timestep_spacing="trailing", set_alpha_to_one=True,
+    num_train_timesteps=1000,
+    beta_schedule="squaredcos_cap_v2",
+    prediction_type="v_prediction",
+    clip_sample=False,
+    timestep_spacing="trailing",
+    set_alpha_to_one=True,
 )
-SHARES = dict(base=1.0, textured=1.0, swatch=0.25, studio=1.0, elsewhere=1.0, empty=0.4, edited=1.2, other=1.0, both=1.6)
+SHARES = dict(
+    base=1.0, textured=1.0, swatch=0.25, studio=1.0, elsewhere=1.0, empty=0.4, edited=1.2, other=1.0, both=1.6
+)
 
 
 def build() -> UNet2DConditionModel:
@@ -44,8 +57,10 @@ def build() -> UNet2DConditionModel:
     adapter = {"image_proj": {}, "ip_adapter": {}}
     dim = settings.DIM
     adapter["image_proj"] = {
-        "proj.weight": torch.randn(TOKENS * dim, dim) / dim**0.5, "proj.bias": torch.zeros(TOKENS * dim),
-        "norm.weight": torch.ones(dim), "norm.bias": torch.zeros(dim),
+        "proj.weight": torch.randn(TOKENS * dim, dim) / dim**0.5,
+        "proj.bias": torch.zeros(TOKENS * dim),
+        "norm.weight": torch.ones(dim),
+        "norm.bias": torch.zeros(dim),
     }
     crossing = [n for n in unet.attn_processors if n.endswith("attn2.processor")]
     for k, name in enumerate(crossing):
@@ -60,7 +75,9 @@ def build() -> UNet2DConditionModel:
 def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
     """A trained state => the UNet's own tensors, and the adapter in its standard keys."""
     unet, proj, adapter = {}, {}, {}
-    names = sorted({k.split(".processor.")[0] for k in state if ".processor.to_k_ip" in k}, key=list(_order(state)).index)
+    names = sorted(
+        {k.split(".processor.")[0] for k in state if ".processor.to_k_ip" in k}, key=list(_order(state)).index
+    )
     for key, value in state.items():
         if key.startswith("encoder_hid_proj."):
             tail = key.split("image_projection_layers.0.")[1]
@@ -86,32 +103,35 @@ class Supply:
         rows = load_file(folder / "encoded.safetensors")
         self.latents, self.embeds = rows["latents"], rows["embeds"]
         text = load_file(folder / "prompts.safetensors")
-        self.prompts, self.said, self.empty = text["hidden"], text["said"], text["empty"]
+        self.prompts, self.said, self.empty = text["hidden"], text["of"], text["empty"]
         self.spread = self.embeds.float().std(0)
         families = int(rows["families"])
         grids = (len(self.latents) - families * len(PICTURES)) // GRID_PICTURES
         of_family = torch.tensor([SHARES[n] for n in PICTURES])
-        of_grid = torch.tensor([1.0] * GRID * GRID + [SHARES["swatch"]] * GRID + [SHARES["empty"]] * GRID + [1.0] * GRID)
+        of_grid = torch.tensor(
+            [1.0] * GRID * GRID + [SHARES["swatch"]] * GRID + [SHARES["empty"]] * GRID + [1.0] * GRID
+        )
         self.weights = torch.cat([of_family.repeat(families), of_grid.repeat(grids)])
-        self.with_text = torch.nonzero(self.said >= 0).flatten()
 
     def batch(self, n: int, gen: torch.Generator, noise: float) -> tuple[Tensor, Tensor, Tensor]:
         """(latents, image embeddings, prompt states): 60 % image alone, 15 % both, 15 % text alone, 10 % nothing."""
         rows = torch.multinomial(self.weights, n, generator=gen)
         texts = round(0.3 * n)
-        rows[:texts] = self.with_text[torch.randint(len(self.with_text), (texts,), generator=gen)]
         z, e = self.latents[rows].float(), self.embeds[rows].float()
         amount = noise * torch.rand(n, 1, generator=gen)
         e = e + amount * self.spread * torch.randn(e.shape, generator=gen)
         prompt = self.empty.float().expand(n, -1, -1).clone()
-        prompt[:texts] = self.prompts[self.said[rows[:texts]]].float()
+        which = torch.randint(self.said.shape[1], (texts,), generator=gen)
+        prompt[:texts] = self.prompts[self.said[rows[:texts], which]].float()
         e[: texts // 2] = 0
         e[n - max(1, round(0.1 * n)) :] = 0
         return z, e, prompt
 
 
 @torch.no_grad()
-def sample(unet: UNet2DConditionModel, e: Tensor, prompt: Tensor, empty: Tensor, guidance: float, steps: int = 20) -> Tensor:
+def sample(
+    unet: UNet2DConditionModel, e: Tensor, prompt: Tensor, empty: Tensor, guidance: float, steps: int = 20
+) -> Tensor:
     """Latents for embeddings and prompts [n, ...], with guidance."""
     scheduler = DDIMScheduler(**SCHEDULER)
     scheduler.set_timesteps(steps)
@@ -125,53 +145,65 @@ def sample(unet: UNet2DConditionModel, e: Tensor, prompt: Tensor, empty: Tensor,
     return z
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=8e-4)
-    parser.add_argument("--noise", type=float, default=0.25, help="largest noise on the embedding, in its own spread")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--minutes", type=float, default=None)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+def train(rank: int, args: argparse.Namespace) -> None:
+    """One worker of the training; all of them when there is one."""
+    torch.set_num_threads(max(1, args.threads // args.workers))
+    if args.workers > 1:
+        meeting = settings.WORK / "diffusion.meeting"
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.workers)
     supply = Supply(settings.WORK)
     unet = build()
-    print(sum(p.numel() for p in unet.parameters()) / 1e6, "M parameters", flush=True)
-    stage = Stage("diffusion", unet, args.steps, args.lr, ema=0.998, weight_decay=0.01)
+    stage = Stage("diffusion", unet, args.steps, args.lr, ema=0.998, weight_decay=0.01, save_seconds=240)
     abar = DDIMScheduler(**SCHEDULER).alphas_cumprod
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         gen = stage.generator()
-        z, e, prompt = supply.batch(args.batch, gen, args.noise)
+        z, e, prompt = supply.batch(args.batch // args.workers, gen, args.noise)
         t = torch.randint(1000, (len(z),), generator=gen)
         a = abar[t].view(-1, 1, 1, 1)
         eps = torch.randn(z.shape, generator=gen)
         noisy = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         want = a.sqrt() * eps - (1 - a).sqrt() * z
-        got = unet(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
-        loss = F.mse_loss(got, want)
-        return loss, {}
+        with torch.autocast("cpu", torch.bfloat16):
+            got = unet(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
+        each = (got.float() - want).square().mean((1, 2, 3))
+        high = t > 600
+        return each.mean(), {"high": float(each[high].mean().detach()) if bool(high.any()) else 0.0}
 
+    stage.run(step_loss, lambda: grid(stage, supply), picture_every=500)
+
+
+def grid(stage: Stage, supply: Supply) -> None:
+    """Held-out pictures as the autoencoder keeps them, and what the renderer makes of their embeddings."""
     vae = AutoencoderTiny.from_pretrained(settings.WORK / "vae")
     held = load_file(settings.WORK / "held_out.safetensors")
-    n = 14
+    n = min(16, len(held["embeds"]))
+    mirror = build()
+    mirror.load_state_dict(stage.average.values)
+    empty = supply.empty.float()
+    z = sample(mirror, held["embeds"][:n].float(), empty.expand(n, -1, -1), empty, 2.0)
+    with torch.no_grad():
+        shown = [vae.decode(r).sample.clamp(-1, 1) for r in (held["latents"][:n].float(), z)]
+    sheet = torch.cat([torch.cat(list(s), 2) for s in shown], 1)
+    Image.fromarray(((sheet + 1) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()).save(stage.folder / "grid.png")
 
-    def picture() -> None:
-        """Held-out pictures, their reconstructions by the autoencoder, and what the renderer makes of their embeddings."""
-        mirror = build()
-        mirror.load_state_dict(stage.average.values)
-        e = held["embeds"][:n].float()
-        empty = supply.empty.float().expand(n, -1, -1)
-        z = sample(mirror, e, empty, supply.empty.float(), 2.0)
-        with torch.no_grad():
-            rows = [held["latents"][:n].float(), z]
-            shown = [vae.decode(r).sample.clamp(-1, 1) for r in rows]
-        sheet = torch.cat([torch.cat(list(s), 2) for s in shown], 1)
-        Image.fromarray(((sheet + 1) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()).save(stage.folder / "grid.png")
 
-    until = None if args.minutes is None else args.minutes * 60
-    stage.run(step_loss, picture, picture_every=500, until=until)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch", type=int, default=32, help="over all workers")
+    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--noise", type=float, default=0.25, help="largest noise on the embedding, in its own spread")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that share a batch; on few cores faster than threads"
+    )
+    args = parser.parse_args()
+    (settings.WORK / "diffusion.meeting").unlink(missing_ok=True)
+    if args.workers == 1:
+        train(0, args)
+    else:
+        torch.multiprocessing.spawn(train, (args,), nprocs=args.workers)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,6 @@ from recipes.tiny.clip import Towers
 from recipes.tiny.tokenizer import load_or_write
 from toybox.pairs import PICTURES, draw_family, family
 
-PROMPTS = 10_000
-
 
 def averaged(stage: str, module: torch.nn.Module) -> torch.nn.Module:
     """The module with the averaged weights of a stage's checkpoint."""
@@ -83,11 +81,18 @@ def main() -> None:
     clip, tokenizer = towers(), load_or_write()
     pictures = data.load()
     coder = vae()
-    save_file({"latents": latents(coder, pictures.images), "embeds": embed(clip, pictures.images).half(),
-               "families": torch.tensor(pictures.families)},
-              out / "encoded.safetensors")
+    save_file(
+        {
+            "latents": latents(coder, pictures.images),
+            "embeds": embed(clip, pictures.images).half(),
+            "families": torch.tensor(pictures.families),
+        },
+        out / "encoded.safetensors",
+    )
     held = held_out_pictures()
-    save_file({"images": held, "latents": latents(coder, held), "embeds": embed(clip, held)}, out / "held_out.safetensors")
+    save_file(
+        {"images": held, "latents": latents(coder, held), "embeds": embed(clip, held)}, out / "held_out.safetensors"
+    )
     coder.save_pretrained(out / "vae")
 
     captions = data.load_captions(pictures.families, pictures.grids)
@@ -95,17 +100,18 @@ def main() -> None:
     tokens = tokenizer([*captions.texts, ""], padding="longest", truncation=True, return_tensors="pt")
     embeds, hidden = text_states(clip, tokens["input_ids"], tokens["attention_mask"])
     three = torch.tensor([rng.choices(rows, k=3) for rows in captions.of])
-    save_file({"embeds": embeds, "hidden": hidden, "length": tokens["attention_mask"].sum(1), "of": three},
-              out / "captions.safetensors")
-
-    chosen = rng.sample(range(len(captions.texts)), min(PROMPTS, len(captions.texts)))
-    place = {c: k for k, c in enumerate(chosen)}
-    padded = tokenizer([captions.texts[c] for c in chosen], padding="max_length", truncation=True, return_tensors="pt")
-    empty = tokenizer([""], padding="max_length", return_tensors="pt")
-    rows = [[place[c] for c in of if c in place] for of in captions.of]
     save_file(
-        {"hidden": text_states(clip, padded["input_ids"])[1], "empty": text_states(clip, empty["input_ids"])[1],
-         "said": torch.tensor([rng.choice(r) if r else -1 for r in rows])},
+        {"embeds": embeds, "hidden": hidden, "length": tokens["attention_mask"].sum(1), "of": three},
+        out / "captions.safetensors",
+    )
+
+    short = dict(padding="max_length", max_length=settings.PROMPT, truncation=True, return_tensors="pt")
+    save_file(
+        {
+            "hidden": text_states(clip, tokenizer(captions.texts, **short)["input_ids"])[1],
+            "empty": text_states(clip, tokenizer([""], **short)["input_ids"])[1],
+            "of": three,
+        },
         out / "prompts.safetensors",
     )
     print(len(pictures), "pictures,", len(captions.texts), "captions,", len(PICTURES), "a family")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from recipes.tiny import settings
@@ -39,6 +40,16 @@ class Average:
                 self.values[k].copy_(v)
 
 
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Data parallelism at its plainest: every worker steps with the mean of all workers' gradients."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for g, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        g.copy_(mean.view_as(g))
+
+
 class Stage:
     """One training stage: `step_loss(step) -> (loss, figures)` is called `total` times; all else happens here.
 
@@ -47,12 +58,23 @@ class Stage:
     """
 
     def __init__(
-        self, name: str, module: nn.Module, total: int, lr: float, *, ema: float = 0.998, weight_decay: float = 0.01,
-        save_seconds: float = 180.0, groups: list[dict[str, object]] | None = None, betas: tuple[float, float] = (0.9, 0.99),
+        self,
+        name: str,
+        module: nn.Module,
+        total: int,
+        lr: float,
+        *,
+        ema: float = 0.998,
+        weight_decay: float = 0.01,
+        save_seconds: float = 180.0,
+        groups: list[dict[str, object]] | None = None,
+        betas: tuple[float, float] = (0.9, 0.99),
         decay: float = 0.4,
     ) -> None:
         self.name, self.module, self.total, self.save_seconds, self.decay = name, module, total, save_seconds, decay
         self.folder = settings.WORK / name
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.folder.mkdir(parents=True, exist_ok=True)
         self.optimizer = torch.optim.AdamW(
             groups or module.parameters(), lr=lr, weight_decay=weight_decay, fused=True, betas=betas
@@ -75,21 +97,28 @@ class Stage:
         return self.folder / "checkpoint.pt"
 
     def save(self) -> None:
-        state = {"module": self.module.state_dict(), "average": self.average.values,
-                 "optimizer": self.optimizer.state_dict(), "step": self.step}
+        state = {
+            "module": self.module.state_dict(),
+            "average": self.average.values,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         os.replace(partial, self.checkpoint)
 
-    def generator(self, salt: int = 0) -> torch.Generator:
-        return torch.Generator().manual_seed(self.step * 1009 + salt)
+    def generator(self) -> torch.Generator:
+        """Seeded by the step (and the worker) alone."""
+        return torch.Generator().manual_seed((self.step * self.world + self.rank) * 1009)
 
     def run(
-        self, step_loss: Callable[[int], tuple[Tensor, dict[str, float]]],
-        picture: Callable[[], None] | None = None, log_every: int = 50, picture_every: int = 1000,
-        until: float | None = None,
+        self,
+        step_loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+        picture: Callable[[], None] | None = None,
+        log_every: int = 50,
+        picture_every: int = 1000,
     ) -> None:
-        """Trains to `total` steps, or for at most `until` seconds."""
+        """Trains to `total` steps."""
         begun = saved = time.time()
         sums: dict[str, float] = {}
         first = self.step
@@ -100,6 +129,8 @@ class Stage:
             loss, figures = step_loss(self.step)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            if self.world > 1:
+                average_gradients(list(self.module.parameters()))
             norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
             if bool(torch.isfinite(norm)):
                 self.optimizer.step()
@@ -110,17 +141,17 @@ class Stage:
             if self.step % log_every == 0:
                 rate = (self.step - first) / (time.time() - begun)
                 row = {"step": self.step, "steps_a_second": round(rate, 3), **{k: round(v, 5) for k, v in sums.items()}}
-                print(self.name, json.dumps(row), flush=True)
-                with (self.folder / "log.jsonl").open("a") as log:
-                    log.write(json.dumps(row) + "\n")
                 sums = {}
-            if picture is not None and self.step % picture_every == 0:
+                if self.rank == 0:
+                    print(self.name, json.dumps(row), flush=True)
+                    with (self.folder / "log.jsonl").open("a") as log:
+                        log.write(json.dumps(row) + "\n")
+            if picture is not None and self.rank == 0 and self.step % picture_every == 0:
                 picture()
-            if time.time() - saved > self.save_seconds:
+            if self.rank == 0 and time.time() - saved > self.save_seconds:
                 self.save()
                 saved = time.time()
-            if until is not None and time.time() - begun > until:
-                break
-        self.save()
-        if picture is not None:
-            picture()
+        if self.rank == 0:
+            self.save()
+            if picture is not None:
+                picture()

@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pops.operators.checkpoint import save_operator
 from pops.prior.transformer import PriorModel
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, write_shard
@@ -122,8 +121,11 @@ def write_data(name: str, folder: Path) -> None:
         write_tables(folder, word_hidden=hidden, text_embeds=embeds)
         place = {p: k for k, p in enumerate(phrases)}
         write_shard(
-            folder / "shard-0.safetensors", target=target, operands=operands,
-            words=torch.tensor([known.index(w) for w in words]), text=torch.tensor([place[t] for t in texts]),
+            folder / "shard-0.safetensors",
+            target=target,
+            operands=operands,
+            words=torch.tensor([known.index(w) for w in words]),
+            text=torch.tensor([place[t] for t in texts]),
         )
     else:
         operands, target = {"texturing": texturing, "union": union, "scene": scene}[name](d)
@@ -168,8 +170,13 @@ def main() -> None:
     base = PriorModel.load(settings.WORK / "model")
     config = TrainConfig.of(args.task, rank=args.rank, loss=args.loss, operand_noise=args.noise, **shared)
     done = train(config, data, base, out, on_log=log)
-    export(done, settings.WORK / "model" / "operators" / f"{args.task}{args.tag}", base=base, space=SPACE,
-           provenance={"world": "toybox", "samples": len(data)})
+    export(
+        done,
+        settings.WORK / "model" / "operators" / f"{args.task}{args.tag}",
+        base=base,
+        space=SPACE,
+        provenance={"world": "toybox", "samples": len(data)},
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from recipes.tiny import data, settings
 from recipes.tiny.loop import Stage
 from toybox.oracle import HEADS, Oracle
 
+
 def augment(images: Tensor, gen: torch.Generator) -> Tensor:
     """Small shifts, blur, contrast and noise: a renderer's pictures are softer than toybox's."""
     x = images.float() / 255

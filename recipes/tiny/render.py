@@ -1,6 +1,6 @@
 """Stage 1: renders families of toybox into shards of pictures with labels. Resumable: a shard that stands is kept.
 
-    python -m recipes.tiny.render --families 8000
+python -m recipes.tiny.render --families 8000
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ LABELS = ("category", "category_b", "material", "material_b", "scene", "adjectiv
 
 def label(spec: SceneSpec | SwatchSpec) -> list[int]:
     """The names a picture shows, as indices into the world's tables, in the order of LABELS."""
-    names = {k: list(v) for k, v in
-             dict(c=CATEGORIES, m=MATERIALS, s=SCENES, a=ADJECTIVES).items()}
+    names = {k: list(v) for k, v in dict(c=CATEGORIES, m=MATERIALS, s=SCENES, a=ADJECTIVES).items()}
     if isinstance(spec, SwatchSpec):
         m = spec.material
         return [-1, -1, names["m"].index(m.name) if m.kind == "named" else -1, -1, -1, -1]
@@ -98,7 +97,13 @@ def render_grids(path: Path, seeds: range) -> int:
 
 
 def _write(
-    path: Path, images: list[Tensor], thumbs: list[Tensor], labels: list[list[int]], seeds: range, split: str, focus: str
+    path: Path,
+    images: list[Tensor],
+    thumbs: list[Tensor],
+    labels: list[list[int]],
+    seeds: range,
+    split: str,
+    focus: str,
 ) -> None:
     tensors = {"images": torch.stack(images), "guides": torch.stack(thumbs), "labels": torch.tensor(labels)}
     partial = path.with_suffix(".partial")

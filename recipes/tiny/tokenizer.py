@@ -38,8 +38,13 @@ def write(folder: Path, families: int = 3000, merges: int = 900) -> CLIPTokenize
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(p) for p in pairs) + "\n")
     tokenizer = CLIPTokenizer(
-        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=77,
-        bos_token=START, eos_token=END, unk_token=END, pad_token=END,
+        vocab=str(folder / "vocab.json"),
+        merges=str(folder / "merges.txt"),
+        model_max_length=77,
+        bos_token=START,
+        eos_token=END,
+        unk_token=END,
+        pad_token=END,
     )
     tokenizer.save_pretrained(folder)
     return tokenizer

@@ -39,19 +39,13 @@ class Embedding:
 
         v = self.vectors
         if not isinstance(v, torch.Tensor) or not v.is_floating_point():
-            raise EmbeddingError(
-                f"vectors are a float tensor [n, dim], got {getattr(v, 'dtype', type(v).__name__)}"
-            )
+            raise EmbeddingError(f"vectors are a float tensor [n, dim], got {getattr(v, 'dtype', type(v).__name__)}")
         if v.ndim != 2 or min(v.shape) < 1:
             raise EmbeddingError(f"vectors are a tensor [n, dim] with n, dim >= 1, got {list(v.shape)}")
         v = v.detach().to("cpu", torch.float32).contiguous()
         bad = (~torch.isfinite(v)).any(dim=1).nonzero().flatten().tolist()
-        ensure(
-            not bad, f"NaN or infinity in vector {', '.join(map(str, bad[:4]))} of {len(v)}", EmbeddingError
-        )
-        ensure(
-            isinstance(self.space, str) and self.space != "", "an embedding names its space", EmbeddingError
-        )
+        ensure(not bad, f"NaN or infinity in vector {', '.join(map(str, bad[:4]))} of {len(v)}", EmbeddingError)
+        ensure(isinstance(self.space, str) and self.space != "", "an embedding names its space", EmbeddingError)
         object.__setattr__(self, "vectors", v)
         object.__setattr__(self, "provenance", dict(self.provenance))
 
@@ -84,9 +78,7 @@ class Embedding:
     def require_space(self, space: str) -> None:
         """SpaceError unless the embedding is of this space."""
         if self.space != space:
-            raise SpaceError(
-                f"an embedding of space {self.space!r} came where {space!r} is used; make it anew there"
-            )
+            raise SpaceError(f"an embedding of space {self.space!r} came where {space!r} is used; make it anew there")
 
     @staticmethod
     def cat(embeddings: Sequence[Embedding]) -> Embedding:
@@ -155,9 +147,7 @@ def _read(path: Path) -> tuple[Tensor, dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT or KEY not in file.keys():  # noqa: SIM118  # not a mapping
-                raise EmbeddingError(
-                    f"{path} holds no embedding of pops; name a file that Embedding.save wrote"
-                )
+                raise EmbeddingError(f"{path} holds no embedding of pops; name a file that Embedding.save wrote")
             version = metadata.get("version")
             if version != VERSION:
                 raise EmbeddingError(f"{path} has version {version}, this pops reads {VERSION}; update pops")

@@ -6,6 +6,7 @@ which stands for every row. Each row of a sampling node draws from a CPU generat
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,7 @@ class Settings:
     fit: str = "squash"  # how a photo becomes square: squash, crop or pad
 
     def __post_init__(self) -> None:
-        ensure(
-            self.steps is None or self.steps >= 1, f"steps must be 1 or more, got {self.steps}", ConfigError
-        )
+        ensure(self.steps is None or self.steps >= 1, f"steps must be 1 or more, got {self.steps}", ConfigError)
         ok = self.guidance is None or self.guidance >= 0
         ensure(ok, f"guidance must be 0 or more, got {self.guidance}", ConfigError)
 
@@ -104,6 +103,15 @@ def node_of(operand: Operand, kind: str, given: dict[str, Any], where: str) -> N
     key = next((k for k, v in given.items() if v is operand), f"given{len(given) + 1}")
     given[key] = operand
     return Given(key)
+
+
+def inputs_of(layout: Plan) -> dict[str, str]:
+    """The files an expression reads -> 16 hex digits of each one's sha256: has an operand changed since?"""
+    digests = {}
+    for path in [*(photo.path for photo in layout.photos), *(saved.path for saved in layout.saved)]:
+        with Path(path).expanduser().open("rb") as file:
+            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return digests
 
 
 class Parts(Protocol):
@@ -169,9 +177,7 @@ class Evaluation:
             self._take(saved, Embedding.load(saved.path))
         for asked in self.plan.given:
             if asked.key not in self.given:
-                raise OperandError(
-                    f"${asked.key} has no value; give it in Python, given={{{asked.key!r}: ...}}"
-                )
+                raise OperandError(f"${asked.key} has no value; give it in Python, given={{{asked.key!r}: ...}}")
             value = self.given[asked.key]
             if isinstance(value, Embedding):
                 self._take(asked, value)
@@ -239,18 +245,12 @@ class Evaluation:
             self.values[job.node] = rows
         self.done += self._steps(level)
 
-    def _sample_calls(
-        self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]
-    ) -> Tensor:
+    def _sample_calls(self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]) -> Tensor:
         operator = self.parts.operator(level.operator)
-        condition = operator.encode(
-            [[self._operand(node, row) for node in job.operands] for job, row in items]
-        )
+        condition = operator.encode([[self._operand(node, row) for node in job.operands] for job, row in items])
         return operator.sample(condition, gens, **how)
 
-    def _sample_texts(
-        self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]
-    ) -> Tensor:
+    def _sample_texts(self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]) -> Tensor:
         import torch
 
         hidden, embeds = zip(*(self.words[job.prompt] for job, _ in items), strict=True)

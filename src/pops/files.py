@@ -26,9 +26,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise ConfigError(
-            f"{path.parent} is no folder that can be made ({e.strerror}); choose another"
-        ) from e
+        raise ConfigError(f"{path.parent} is no folder that can be made ({e.strerror}); choose another") from e
     # A short stem, so that the addition does not take a long name past the file system's limit.
     temporary = path.parent / f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}"
     try:

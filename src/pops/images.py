@@ -182,9 +182,7 @@ def _from_cmyk_profile(photo: Image.Image) -> Image.Image:
 
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(photo.info["icc_profile"]))
-        converted = ImageCms.profileToProfile(
-            photo, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+        converted = ImageCms.profileToProfile(photo, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         converted = None
     return converted if converted is not None else photo.convert("RGB")

@@ -44,9 +44,7 @@ class TextEncoding:
 class Space:
     """One CLIP space: id, width (`dim`), pixels of the encoder's picture a side (`image_size`), towers."""
 
-    def __init__(
-        self, folder: Path, *, space_id: str, dim: int, image_size: int, device: str, dtype: Any
-    ) -> None:
+    def __init__(self, folder: Path, *, space_id: str, dim: int, image_size: int, device: str, dtype: Any) -> None:
         self.folder, self.id, self.dim, self.image_size = folder, space_id, dim, image_size
         self._device, self._dtype = device, dtype
         self._lock = threading.RLock()
@@ -63,9 +61,7 @@ class Space:
         try:
             dim, width, side = (int(config[k]) for k in ("projection_dim", "hidden_size", "image_size"))
         except (KeyError, TypeError, ValueError) as e:
-            raise ModelError(
-                f"{folder / 'image_encoder'} is no CLIP image encoder ({e!r}); fetch it again"
-            ) from e
+            raise ModelError(f"{folder / 'image_encoder'} is no CLIP image encoder ({e!r}); fetch it again") from e
         about = _read_json(folder / "pops.json") if (folder / "pops.json").exists() else {}
         space_id = about.get("space") or KNOWN.get((dim, width)) or _fingerprint(folder, config, dim)
         return cls(folder, space_id=str(space_id), dim=dim, image_size=side, device=device, dtype=dtype)
@@ -80,9 +76,7 @@ class Space:
         ensure(len(images) > 0, "no pictures to encode", OperandError)
         parts = []
         for start in range(0, len(images), BATCH):
-            pixels = self._processor(images=list(images[start : start + BATCH]), return_tensors="pt")[
-                "pixel_values"
-            ]
+            pixels = self._processor(images=list(images[start : start + BATCH]), return_tensors="pt")["pixel_values"]
             parts.append(self._encode_pixels(pixels))
         return torch.cat(parts)
 
@@ -101,9 +95,7 @@ class Space:
         for start in range(0, len(texts), BATCH):
             batch = list(texts[start : start + BATCH])
             # The tower is causal, so padding to the longest equals padding to the limit.
-            tokens = self._tokenizer(
-                batch, padding=True, truncation=True, max_length=limit, return_tensors="pt"
-            )
+            tokens = self._tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
             with torch.no_grad():
                 out = self._text_tower(tokens["input_ids"].to(self._device))
             rows, kept = out.last_hidden_state.float().cpu(), tokens["attention_mask"].bool()
@@ -170,9 +162,7 @@ class Space:
             names = sorted(key for key in keys if not key.endswith("position_ids"))
             if names:
                 shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-                raise CheckpointError(
-                    f"{self.folder / name}: {what.replace('_', ' ')} {shown}; fetch it again"
-                )
+                raise CheckpointError(f"{self.folder / name}: {what.replace('_', ' ')} {shown}; fetch it again")
         if model.config.projection_dim != self.dim:
             raise SpaceError(
                 f"{self.folder / name} gives {model.config.projection_dim} numbers, the image encoder "

@@ -5,7 +5,6 @@ Nothing heavy is loaded before it is needed: towers, prior, each operator and ea
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -14,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from pops import __version__
 from pops.errors import ConfigError, OperandError, ensure, suggest
-from pops.evaluation import Evaluation, OnProgress, Operand, Seed, Settings, Trace, node_of, seed_list
+from pops.evaluation import (
+    Evaluation,
+    OnProgress,
+    Operand,
+    Seed,
+    Settings,
+    Trace,
+    inputs_of,
+    node_of,
+    seed_list,
+)
 from pops.expression.grammar import parse, to_text
 from pops.expression.nodes import Call, Node, Photo
 from pops.expression.plan import Plan, plan
@@ -35,9 +44,7 @@ if TYPE_CHECKING:
     from pops.space import Space
 
 
-PHOTO_SIDE = (
-    512  # pixels; a photo is squashed to this square before CLIP's own preprocessing, as the papers did
-)
+PHOTO_SIDE = 512  # pixels; a photo is squashed to this square before CLIP's own preprocessing, as the papers did
 MAX_PICTURES = 10_000  # of one call
 
 
@@ -109,9 +116,7 @@ class Pops:
         """One operator's spec; OperandError for an unknown name."""
         if name not in self.operators:
             known = ", ".join(self.operators) or "none"
-            raise OperandError(
-                f"{self.name} has no operator {name!r}{suggest(name, self.operators)}; it has: {known}"
-            )
+            raise OperandError(f"{self.name} has no operator {name!r}{suggest(name, self.operators)}; it has: {known}")
         return self.operators[name]
 
     @cached_property
@@ -141,11 +146,7 @@ class Pops:
         """Of the networks' weights; embeddings are float32 always."""
         import torch
 
-        dtype = (
-            getattr(torch, self._dtype, None)
-            if isinstance(self._dtype, str)
-            else self._dtype or torch.float32
-        )
+        dtype = getattr(torch, self._dtype, None) if isinstance(self._dtype, str) else self._dtype or torch.float32
         allowed = (torch.float32, torch.float16, torch.bfloat16)
         ensure(dtype in allowed, f"dtype is float32, float16 or bfloat16, got {self._dtype!r}", ConfigError)
         assert isinstance(dtype, torch.dtype)
@@ -191,9 +192,7 @@ class Pops:
         folder = self.files.renderer
         name = name or self._backend or (backend_of(folder) if folder else None)
         if name is None:
-            raise ConfigError(
-                f"{self.name} has no renderer; name one (--renderer), or save the embedding instead"
-            )
+            raise ConfigError(f"{self.name} has no renderer; name one (--renderer), or save the embedding instead")
         with self._lock:
             if name not in self._renderers:
                 options = RendererOptions(
@@ -260,7 +259,7 @@ class Pops:
             "expression": str(expression) if not isinstance(expression, Node) else to_text(expression),
             "seeds": seeds,
             **run.settings.given(),
-            "inputs": {path: _digest(path) for path in _paths(layout)},
+            "inputs": inputs_of(layout),
         }
         return Trace(layout, values, self._embedding(vectors[layout.root].expand(run.rows, -1), provenance))
 
@@ -317,9 +316,7 @@ class Pops:
         )
         seeds = seed_list(seed)
         fits = len(seeds) in (1, embedding.n)
-        ensure(
-            fits, f"{embedding.n} embeddings take one seed or {embedding.n}, got {len(seeds)}", ConfigError
-        )
+        ensure(fits, f"{embedding.n} embeddings take one seed or {embedding.n}, got {len(seeds)}", ConfigError)
         unknown = set(how) - {"steps", "guidance", "size", "prompt", "negative", "output"}
         if unknown:
             raise TypeError(f"render() takes no {', '.join(sorted(unknown))}")
@@ -330,9 +327,7 @@ class Pops:
         pictures = backend.render(
             embedding.vectors.repeat_interleave(num_images, dim=0),
             seeds=each,
-            on_step=None
-            if on_progress is None
-            else lambda done, total: on_progress(done, total, "rendering"),
+            on_step=None if on_progress is None else lambda done, total: on_progress(done, total, "rendering"),
             **how,
         )
         if how.get("output", "pil") == "pil":
@@ -399,14 +394,3 @@ class Pops:
 
 def _said(how: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in how.items() if v not in (None, "")}
-
-
-def _paths(layout: Plan) -> list[str]:
-    """The files an expression reads."""
-    return [*(photo.path for photo in layout.photos), *(saved.path for saved in layout.saved)]
-
-
-def _digest(path: str) -> str:
-    """16 hex digits of the file's sha256, so that a recipe can tell whether its operands changed."""
-    with Path(path).expanduser().open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

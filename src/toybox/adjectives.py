@@ -119,9 +119,7 @@ def spiky(sdf: Sdf) -> Sdf:
         x, y, z = x * k, (y - 0.05) * k, z * k
         d = sdf(x, y, z)
         nx, ny, nz = sdf(x + e, y, z) - d, sdf(x, y + e, z) - d, sdf(x, y, z + e) - d
-        t = (
-            d * (nx * nx + ny * ny + nz * nz + 1e-8).rsqrt()
-        )  # the foot of the point is on the surface, t slopes away
+        t = d * (nx * nx + ny * ny + nz * nz + 1e-8).rsqrt()  # the foot of the point is on the surface, t slopes away
         u, v = wrap(x - t * nx, y - t * ny, z - t * nz, nx, ny, nz)
         du, dv, *_ = hexes(u * 3.7, v * 3.7)
         cone = (1 - (du * du + dv * dv + 0.002).sqrt() * 2.1).clamp_min(0)
@@ -139,10 +137,7 @@ def inflated(sdf: Sdf) -> Sdf:
 def melting(sdf: Sdf) -> Sdf:
     def warped(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         drip = torch.sin(x * 7.0 + 1.0) * torch.sin(z * 7.0 + 2.0)
-        sag = (
-            sdf(x + 0.05 * torch.sin(y * 6.0), y * 1.35 + 0.22 * drip, z + 0.05 * torch.cos(y * 5.0)) * 0.55
-            - 0.02
-        )
+        sag = sdf(x + 0.05 * torch.sin(y * 6.0), y * 1.35 + 0.22 * drip, z + 0.05 * torch.cos(y * 5.0)) * 0.55 - 0.02
         # the slice at y = 0.3, spread out
         foot = sdf(x * 0.9, torch.full_like(y, 0.3), z * 0.9) - 0.16 - 0.06 * drip
         puddle = torch.maximum(foot * 0.8, y - 0.06)
@@ -179,15 +174,11 @@ def _to_lattice(x: Tensor, y: Tensor, z: Tensor, step: float) -> Tensor:
 
 def _tufts(x: Tensor, y: Tensor, z: Tensor) -> Tensor:  # -1..1, tufts about 0.12 apart
     a, b, c = 25 * x + 2 * torch.sin(9 * y), 25 * y + 2 * torch.sin(9 * z), 25 * z + 2 * torch.sin(9 * x)
-    return torch.sin(a) * torch.sin(b) * torch.sin(c) + 0.35 * torch.sin(1.9 * (a + b)) * torch.sin(
-        1.9 * (b + c)
-    )
+    return torch.sin(a) * torch.sin(b) * torch.sin(c) + 0.35 * torch.sin(1.9 * (a + b)) * torch.sin(1.9 * (b + c))
 
 
 def _fluffy_shape(sdf: Sdf) -> Sdf:
-    return lambda x, y, z: (
-        (sdf(x * 1.1, (y - 0.08) * 1.1, z * 1.1) * (1 / 1.1) - 0.08 - 0.035 * _tufts(x, y, z)) * 0.5
-    )
+    return lambda x, y, z: (sdf(x * 1.1, (y - 0.08) * 1.1, z * 1.1) * (1 / 1.1) - 0.08 - 0.035 * _tufts(x, y, z)) * 0.5
 
 
 def _fluffy_look(s: Surface, point: Point) -> Surface:
@@ -258,9 +249,7 @@ def mossy(s: Surface, point: Point) -> Surface:
     x, y, z, _, ny, _ = point
     tuft = fbm(x * 4, y * 4, z * 4)
     moss = ramp(tuft, ((-1.2, tone("#2f5c12")), (0.2, tone("#6a9e20")), (1.5, tone("#bcd648"))))
-    return over(
-        s, Surface(moss, 1.0), rise(ny + 0.45 * fbm(x * 1.3 + 1, y * 1.3, z * 1.3) + 0.1 * tuft, 0.0, 0.15)
-    )
+    return over(s, Surface(moss, 1.0), rise(ny + 0.45 * fbm(x * 1.3 + 1, y * 1.3, z * 1.3) + 0.1 * tuft, 0.0, 0.15))
 
 
 @look("snowy")
@@ -328,12 +317,7 @@ def glass(s: Surface, point: Point) -> Surface:
 
 @look("neon")
 def neon(s: Surface, point: Point) -> Surface:
-    top = (
-        torch.maximum(
-            torch.maximum(s.rgb[0] + 0 * point[0], s.rgb[1] + 0 * point[0]), s.rgb[2] + 0 * point[0]
-        )
-        + 0.02
-    )
+    top = torch.maximum(torch.maximum(s.rgb[0] + 0 * point[0], s.rgb[1] + 0 * point[0]), s.rgb[2] + 0 * point[0]) + 0.02
     vivid = each(lambda c: (c / top) ** 1.6, s.rgb)
     return Surface(grade(vivid, 0.5), 0.6, 0.0, grade(vivid, 0.9))
 

@@ -26,8 +26,8 @@ from toybox.materials import MATERIALS, photo_material, plain, random_material
 from toybox.objects import CATEGORIES, PAINTS
 from toybox.scenes import SCENES
 from toybox.scenes.base import Setting
-from toybox.surface import Float, Paint, Rgb, Surface
-from toybox.trace import Solid, Vec, enter, hits_of_grid, normals, occlusion, soft_shadow, solid
+from toybox.surface import Float, Paint, Surface
+from toybox.trace import Solid, Vec, hits_of_grid, normals, occlusion, soft_shadow, solid
 from toybox.world import Camera, MaterialSpec, ObjectSpec, SceneSpec, SwatchSpec
 
 Device = torch.device | str
@@ -93,7 +93,9 @@ class Shot:
     @property
     def depth(self) -> Tensor:
         """Distance to what each pixel shows, ground included [size, size], world units, at most 30."""
-        ground = torch.where(self.d[1] < -1e-4, -self.eye[1] / self.d[1].clamp_max(-1e-4), torch.full_like(self.t, 30.0))
+        ground = torch.where(
+            self.d[1] < -1e-4, -self.eye[1] / self.d[1].clamp_max(-1e-4), torch.full_like(self.t, 30.0)
+        )
         return self._pixels(torch.minimum(self.t, ground).clamp_max(30.0))
 
     def _pixels(self, v: Tensor) -> Tensor:
@@ -147,8 +149,10 @@ def shoot(
     if not things:
         return Shot(size, samples, eye, d, torch.full_like(d[0], float("inf")), ())
     t, owner = torch.stack(distances).min(0)
-    hits = tuple(_hits(thing, torch.nonzero((owner == k) & torch.isfinite(t)).flatten(), t, eye, d, size, samples)
-                 for k, thing in enumerate(things))
+    hits = tuple(
+        _hits(thing, torch.nonzero((owner == k) & torch.isfinite(t)).flatten(), t, eye, d, size, samples)
+        for k, thing in enumerate(things)
+    )
     return Shot(size, samples, eye, d, t, hits)
 
 
@@ -199,8 +203,14 @@ def light(shot: Shot, setting: Setting) -> Lit:
     sizes = [s.p[0].numel() for s in spots] + [x.numel()]
     shades, opens = shade.split(sizes), open_.split(sizes)
     behind = _behind(shot, setting, down, t, x, z, sun[1] * shades[-1], opens[-1])
-    return Lit(shot, setting, sun, behind, tuple(v[s.back] for v, s in zip(shades, spots, strict=False)),
-               tuple(v[s.back] for v, s in zip(opens, spots, strict=False)))
+    return Lit(
+        shot,
+        setting,
+        sun,
+        behind,
+        tuple(v[s.back] for v, s in zip(shades, spots, strict=False)),
+        tuple(v[s.back] for v, s in zip(opens, spots, strict=False)),
+    )
 
 
 def _unit3(v: Sequence[Float]) -> tuple[float, float, float]:

@@ -106,9 +106,7 @@ def denim(m: Params) -> Paint:
         twill = saw((u + v) * 9) * 0.45 + 0.3 * noise(x * 2, y * 2, z * 2)
         seam = torch.minimum((saw(u * 1.1) - 0.14).abs() / 1.1, (saw(v * 1.1 + 0.3) - 0.14).abs() / 1.1)
         dash = rise(saw((u + v) * 5.5), 0.25, 0.35)
-        return Surface(
-            mix(mix(indigo, pale, rise(twill, -0.1, 0.8)), thread, rise(seam, 0.055, 0.04) * dash), 0.95
-        )
+        return Surface(mix(mix(indigo, pale, rise(twill, -0.1, 0.8)), thread, rise(seam, 0.055, 0.04) * dash), 0.95)
 
     return paint
 
@@ -165,9 +163,7 @@ def honeycomb(m: Params) -> Paint:
         du, dv = du.abs(), dv.abs()
         edge = torch.maximum(du, du * 0.5 + dv * 0.8660254)  # 0.5 on the wall
         rgb = mix(mix(honey, amber, chance(i, j)), wax, rise(edge, 0.38, 0.43))
-        return Surface(
-            mix(rgb, tone("#fff0b8"), 0.7 * rise((du - 0.12).abs() + (dv - 0.14).abs(), 0.1, 0.05)), 0.18
-        )
+        return Surface(mix(rgb, tone("#fff0b8"), 0.7 * rise((du - 0.12).abs() + (dv - 0.14).abs(), 0.1, 0.05)), 0.18)
 
     return paint
 
@@ -199,9 +195,7 @@ def candy_stripes(m: Params) -> Paint:
 
     def paint(x: Tensor, y: Tensor, z: Tensor, nx: Tensor, ny: Tensor, nz: Tensor) -> Surface:
         t = saw(x * m["turn"] * 1.9 + y * 1.9 + z * 0.5)
-        return Surface(
-            mix(mix(white, red, rise(t, 0.52, 0.56)), pink, rise((t - 0.2).abs(), 0.09, 0.06)), 0.15
-        )
+        return Surface(mix(mix(white, red, rise(t, 0.52, 0.56)), pink, rise((t - 0.2).abs(), 0.09, 0.06)), 0.15)
 
     return paint
 
@@ -268,9 +262,7 @@ def camouflage(m: Params) -> Paint:
     def paint(x: Tensor, y: Tensor, z: Tensor, nx: Tensor, ny: Tensor, nz: Tensor) -> Surface:
         fields = [noise(x * 1.9 + 3 * i, y * 2.5, z * 1.9 - 2 * i) for i in range(3)]
         rgb = mix(sand, green, rise(fields[0], -0.15, -0.07))
-        return Surface(
-            mix(mix(rgb, brown, rise(fields[1], 0.55, 0.63)), dark, rise(fields[2], 0.85, 0.93)), 0.9
-        )
+        return Surface(mix(mix(rgb, brown, rise(fields[1], 0.55, 0.63)), dark, rise(fields[2], 0.85, 0.93)), 0.9)
 
     return paint
 
@@ -285,13 +277,9 @@ def circuit_board(m: Params) -> Paint:
         i, j = u.floor(), v.floor()
         du, dv, pick = u - i - 0.5, v - j - 0.5, chance(i, j)
         du = torch.where(pick > 0.5, du, -du)  # Truchet tiles: two quarter rings, one way round or the other
-        ring = torch.minimum(
-            ((du - 0.5) ** 2 + (dv - 0.5) ** 2).sqrt(), ((du + 0.5) ** 2 + (dv + 0.5) ** 2).sqrt()
-        )
+        ring = torch.minimum(((du - 0.5) ** 2 + (dv - 0.5) ** 2).sqrt(), ((du + 0.5) ** 2 + (dv + 0.5) ** 2).sqrt())
         pad = (saw(u) ** 2 + (saw(v) - 1) ** 2).sqrt() / 2
-        gold = torch.maximum(
-            rise((ring - 0.5).abs(), 0.13, 0.09), rise(pad, 0.2, 0.16) * rise((pad - 0.06), 0.0, 0.04)
-        )
+        gold = torch.maximum(rise((ring - 0.5).abs(), 0.13, 0.09), rise(pad, 0.2, 0.16) * rise((pad - 0.06), 0.0, 0.04))
         square = (pick - 0.12 < 0) & (torch.maximum(du.abs(), dv.abs()) < 0.4)
         return Surface(mix(mix(board, trace, gold), chip, square.to(u.dtype)), 0.3, 0.5 * gold)
 

@@ -48,9 +48,7 @@ def leopard(m: Params) -> Paint:
     def paint(x: Tensor, y: Tensor, z: Tensor, nx: Tensor, ny: Tensor, nz: Tensor) -> Surface:
         wall, _ = cells(x * 3.9, y * 3.9, z * 3.9)  # a rosette is a ring inside each cell, broken by noise
         wall = wall + 0.03 * noise(x * 6, y * 6, z * 6)
-        ring = (
-            rise(wall, 0.1, 0.14) * rise(wall, 0.27, 0.23) * rise(noise(x * 5 + 3, y * 5, z * 5), -0.9, -0.6)
-        )
+        ring = rise(wall, 0.1, 0.14) * rise(wall, 0.27, 0.23) * rise(noise(x * 5 + 3, y * 5, z * 5), -0.9, -0.6)
         return Surface(mix(mix(fur, heart, rise(wall, 0.2, 0.26)), black, ring), 0.75)
 
     return paint
@@ -91,9 +89,7 @@ def fish_scales(m: Params) -> Paint:
             row = v.floor() + k
             du = saw(u + 0.5 * torch.remainder(row, 2)) / 2
             r = (du * du + ((row - v) * 0.64) ** 2).sqrt()
-            below = (
-                torch.where(r < 0.66, r, below) if k == 1 else torch.where((r < 0.3) & (below > 9), r, below)
-            )
+            below = torch.where(r < 0.66, r, below) if k == 1 else torch.where((r < 0.3) & (below > 9), r, below)
         t = below.clamp_max(0.66)
         return Surface(ramp(t, ((0.1, light), (0.4, mid), (0.56, mid), (0.64, deep))), 0.22, 0.3)
 
@@ -170,9 +166,7 @@ def ice(m: Params) -> Paint:
         fine, _ = cells(x * 3.4 + 3, y * 3.4, z * 3.4)
         crack = torch.maximum(rise(wall, 0.055 * m["cracks"], 0.02), 0.55 * rise(fine, 0.05, 0.01))
         frost = rise(fbm(x * 2, y * 2, z * 2) + ny, 0.9, 2.0)
-        rgb = mix(
-            mix(deep, blue, 0.6 * tag + 0.4 * rise(ny, -0.5, 0.8)), white, torch.maximum(crack, 0.85 * frost)
-        )
+        rgb = mix(mix(deep, blue, 0.6 * tag + 0.4 * rise(ny, -0.5, 0.8)), white, torch.maximum(crack, 0.85 * frost))
         return Surface(rgb, 0.06, 0.0, grade(rgb, 0.15))
 
     return paint
@@ -217,9 +211,7 @@ def birch(m: Params) -> Paint:
     def paint(x: Tensor, y: Tensor, z: Tensor, nx: Tensor, ny: Tensor, nz: Tensor) -> Surface:
         dash = noise(x * 1.5, y * 5.5, z * 1.5)
         fine = noise(x * 3, y * 13, z * 3)
-        rgb = mix(
-            mix(white, grey, rise(fine, 0.3, 1.2)), peel, rise(fbm(x * 1.6 + 7, y * 2.4, z * 1.6), 1.5, 1.7)
-        )
+        rgb = mix(mix(white, grey, rise(fine, 0.3, 1.2)), peel, rise(fbm(x * 1.6 + 7, y * 2.4, z * 1.6), 1.5, 1.7))
         return Surface(mix(rgb, black, torch.maximum(rise(dash, 1.0, 1.15), rise(fine, 1.7, 1.9))), 0.8)
 
     return paint

@@ -66,9 +66,7 @@ def _palette(rng: Random, n: int) -> list[tuple[float, float, float]]:
     """`n` sRGB colours, each well apart in lightness or hue from the one before."""
     mode = rng.choice(("wild", "wild", "analogous", "opposite", "triad", "shades", "neutral"))
     base = rng.random()
-    spread = {"analogous": 0.09, "opposite": 0.5, "triad": 1 / 3, "shades": 0.0, "neutral": 0.0}.get(
-        mode, 0.0
-    )
+    spread = {"analogous": 0.09, "opposite": 0.5, "triad": 1 / 3, "shades": 0.0, "neutral": 0.0}.get(mode, 0.0)
     colours: list[tuple[float, float, float]] = []
     while len(colours) < n:
         i = len(colours)
@@ -162,8 +160,7 @@ def _checks(rng: Random) -> Field:
         if solid:
             return torch.remainder((x * f).floor() + (y * f).floor() + (z * f).floor(), 2)
         return 0.5 * (
-            torch.remainder((u * f).floor() + (v * f).floor(), 2)
-            + chance((u * f / 2).floor(), (v * f / 2).floor())
+            torch.remainder((u * f).floor() + (v * f).floor(), 2) + chance((u * f / 2).floor(), (v * f / 2).floor())
         )
 
     return field

@@ -17,6 +17,8 @@ from toybox.materials import MATERIALS
 from toybox.objects import CATEGORIES
 from toybox.scenes import SCENES
 
+WEIGHTS = Path(__file__).parent / "oracle.safetensors"
+
 HEADS: dict[str, tuple[str, ...]] = {  # the last class of every head, one more than its names, is "none"
     "object": tuple(CATEGORIES),
     "object_b": tuple(CATEGORIES),
@@ -44,10 +46,18 @@ class Oracle(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (32, 64, 96, 160)
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=4, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, widths[0], 4, stride=4, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(),
+        ]
         for k, width in enumerate(widths):
             if k:
-                layers += [nn.Conv2d(widths[k - 1], width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(widths[k - 1], width, 3, stride=2, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                ]
             layers.append(_Block(width))
         self.body = nn.Sequential(*layers)
         self.mix = nn.Linear(widths[-1] * 9, 256)
@@ -58,7 +68,8 @@ class Oracle(nn.Module):
         return {name: head(h) for name, head in self.heads.items()}
 
     @staticmethod
-    def load(path: Path) -> Oracle:
+    def load(path: Path = WEIGHTS) -> Oracle:
+        """The trained oracle; FileNotFoundError where its weights are not."""
         oracle = Oracle()
         oracle.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
         return oracle.eval()

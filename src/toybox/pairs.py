@@ -128,7 +128,9 @@ def family(seed: int, split: str = "train", focus: str | None = None, names: Voc
     _, studio_b = sample_setting(rng, "studio")
     _, faraway = sample_setting(rng, third)
     away = _away(camera, rng)
-    partner_material = _first_material(partner, names.materials, rng, lambda m: split == "test" or not held_out("material", partner, m))
+    partner_material = _first_material(
+        partner, names.materials, rng, lambda m: split == "test" or not held_out("material", partner, m)
+    )
     second_thing = sample_object(rng, partner, partner_material)
     base = SceneSpec((thing,), scene, setting, camera)
     alone = SceneSpec((thing,), "studio", studio, camera)
@@ -255,9 +257,7 @@ def grid(seed: int, names: Vocabulary = CORE) -> Grid:
     settings = [sample_setting(rng, s) for s in scenes]
     looks = [a for a in names.adjectives if ADJECTIVES[a].warp is None]
     adjectives = free("adjective", looks, GRID)
-    cells = tuple(
-        tuple(SceneSpec((replace(thing, material=m),), s, p, camera) for m in materials) for s, p in settings
-    )
+    cells = tuple(tuple(SceneSpec((replace(thing, material=m),), s, p, camera) for m in materials) for s, p in settings)
     return Grid(
         cells,
         tuple(sample_swatch(m, rng) for m in materials),
@@ -269,7 +269,9 @@ def grid(seed: int, names: Vocabulary = CORE) -> Grid:
     )
 
 
-def draw_grid(g: Grid, size: int = 96, samples: int = 2, device: Device = "cpu") -> tuple[list[Tensor], list[Shot | None]]:
+def draw_grid(
+    g: Grid, size: int = 96, samples: int = 2, device: Device = "cpu"
+) -> tuple[list[Tensor], list[Shot | None]]:
     """All pictures of a grid in the order of `pictures()`, and the shot behind each (None for swatches)."""
     first = g.cells[0][0]
     shot = shoot(first.objects, first.camera, size, samples, device)

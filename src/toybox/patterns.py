@@ -203,6 +203,4 @@ def _cell_table(device: torch.device) -> Tensor:
             torch.where(closer, d, least),
             torch.where(closer, torch.cat([normal, offset, c[..., 3:]], -1), wall),
         )
-    return (
-        torch.cat([near[..., :3], wall[..., :4], near[..., 3:], wall[..., 4:]], -1).reshape(-1, 9).to(device)
-    )
+    return torch.cat([near[..., :3], wall[..., :4], near[..., 3:], wall[..., 4:]], -1).reshape(-1, 9).to(device)

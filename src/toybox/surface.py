@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 Float = float | Tensor  # a parameter: a python float (one picture) or a tensor [B, 1] (a batch)
-Rgb = tuple[
-    Float, Float, Float
-]  # linear light unless a comment says sRGB; tensors shaped like the coordinates
+Rgb = tuple[Float, Float, Float]  # linear light unless a comment says sRGB; tensors shaped like the coordinates
 Sdf = Callable[[Tensor, Tensor, Tensor], Tensor]  # x, y, z -> signed distance, all of one shape
 
 

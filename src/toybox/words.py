@@ -67,7 +67,13 @@ class CaptionError(ValueError):
     """A caption that names nothing of this world, with what to write instead."""
 
 
-_ALIASES = {"desk lamp": "lamp", "top hat": "hat", "teddy bear": "bear", "teddy": "bear", "coffee maker": "coffee machine"}
+_ALIASES = {
+    "desk lamp": "lamp",
+    "top hat": "hat",
+    "teddy bear": "bear",
+    "teddy": "bear",
+    "coffee maker": "coffee machine",
+}
 _SCENE_ALIASES = {"city": "night city", "mountains": "sunset mountains", "sea": "underwater", "moon": "space"}
 
 
@@ -115,7 +121,26 @@ def _object(phrase: str, rng: random.Random) -> ObjectSpec:
     return replace(thing, adjectives=tuple(adjectives))
 
 
-_FILLERS = set("a an the of made photo picture in on at under with near from by texture".split())
+_FILLERS = set(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "made",
+        "photo",
+        "picture",
+        "in",
+        "on",
+        "at",
+        "under",
+        "with",
+        "near",
+        "from",
+        "by",
+        "texture",
+    ]
+)
 
 
 def _take(text: str, names: dict[str, str]) -> tuple[str, str | None]:

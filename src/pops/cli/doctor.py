@@ -20,9 +20,7 @@ LOW_DISK_GB, LOW_MEMORY_GB = 2.0, 1.5
 
 @command
 def doctor(
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Do not ask whether the hub can be reached.")
-    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask whether the hub can be reached.")] = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:

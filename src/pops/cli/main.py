@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pops.cli import doctor, models, operators, run, show, toybox
+from pops.cli import bench, doctor, models, operators, run, show, toybox
 
 HELP = """Compose pictures like equations: photos are the operands, trained operators the signs.
 
@@ -32,6 +32,7 @@ app.command("show")(show.show)
 app.add_typer(operators.app, name="operators")
 app.add_typer(models.app, name="models")
 app.command("toybox")(toybox.toybox)
+app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from pops.cli.shell import OnProgress
-    from pops.expression import Expression
     from pops.evaluation import Trace
+    from pops.expression import Expression
     from pops.studio import Pops
 
 TREES = (".yaml", ".yml", ".json")
@@ -52,27 +52,19 @@ def run(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", help="The picture; several become NAME-0.png, NAME-1.png, ...", show_default=False
-        ),
+        typer.Option("--out", "-o", help="The picture; several become NAME-0.png, NAME-1.png, ...", show_default=False),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", help="A model's name, its folder or a hub id. [default: tiny]"),
     ] = None,
-    seed: Annotated[
-        str | None, typer.Option("--seed", "-s", help="0, or several: 0,1,2 or 0:4. [default: 0]")
-    ] = None,
+    seed: Annotated[str | None, typer.Option("--seed", "-s", help="0, or several: 0,1,2 or 0:4. [default: 0]")] = None,
     num_images: Annotated[
         int | None,
         typer.Option("--num-images", "-n", help="Pictures of each embedding. [default: 1]", min=1, max=1000),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", help="Steps of every operator.", min=1, max=1000)
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", help="Guidance of every operator.", min=0)
-    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of every operator.", min=1, max=1000)] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance of every operator.", min=0)] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="How operators sample.")] = None,
     render_steps: Annotated[
         int | None, typer.Option("--render-steps", help="Steps of the renderer.", min=1, max=1000)
@@ -80,16 +72,12 @@ def run(
     render_guidance: Annotated[
         float | None, typer.Option("--render-guidance", help="Guidance of the renderer.", min=0)
     ] = None,
-    renderer: Annotated[
-        str | None, typer.Option("--renderer", help="A renderer other than the model's own.")
-    ] = None,
+    renderer: Annotated[str | None, typer.Option("--renderer", help="A renderer other than the model's own.")] = None,
     fit: Annotated[
         str | None,
         typer.Option("--fit", help="How photos become square: squash, crop or pad. [default: squash]"),
     ] = None,
-    size: Annotated[
-        str | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, multiples of 8.")
-    ] = None,
+    size: Annotated[str | None, typer.Option("--size", help="HEIGHTxWIDTH in pixels, multiples of 8.")] = None,
     scale: Annotated[
         int | None, typer.Option("--scale", help="Enlarge the finished picture N times.", min=1, max=16)
     ] = None,
@@ -238,8 +226,7 @@ def _read(source: str) -> Request:
             num_images=int(made.pop("num_images")),
             picture=int(recipe["picture"]),
             making={k: recipe[k] for k in ("steps", "guidance", "sampler", "fit") if k in recipe},
-            rendering={k: v for k, v in made.items() if k != "seeds"}
-            | ({"size": tuple(size)} if size else {}),
+            rendering={k: v for k, v in made.items() if k != "seeds"} | ({"size": tuple(size)} if size else {}),
             scale=int(recipe.get("scale", 1)),
             inputs=dict(recipe.get("inputs", {})),
         )
@@ -305,9 +292,7 @@ def _write_pictures(
         **request.rendering,
     )
     if request.picture is not None:
-        ensure(
-            request.picture < len(pictures), f"the recipe names picture {request.picture} of {len(pictures)}"
-        )
+        ensure(request.picture < len(pictures), f"the recipe names picture {request.picture} of {len(pictures)}")
         pictures = [pictures[request.picture]]
     paths = _names(out, len(pictures))
     for path, picture in zip(paths, pictures, strict=True):

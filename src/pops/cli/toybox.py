@@ -18,12 +18,8 @@ def toybox(
         str | None, typer.Argument(help="What to show: an object, a material, a scene.", show_default=False)
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture.", show_default=False)] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", "-s", help="Draws whatever the caption leaves open.", min=0)
-    ] = 0,
-    size: Annotated[
-        int, typer.Option("--size", help="Side in pixels, an even number.", min=16, max=2048)
-    ] = 256,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Draws whatever the caption leaves open.", min=0)] = 0,
+    size: Annotated[int, typer.Option("--size", help="Side in pixels, an even number.", min=16, max=2048)] = 256,
     contact_sheet: Annotated[
         Path | None,
         typer.Option("--contact-sheet", help="Draw the whole world: every object, material and scene."),
@@ -48,9 +44,7 @@ def toybox(
 
     for path in filter(None, (out, contact_sheet)):
         if path.suffix.lower() not in PICTURE_SUFFIXES:
-            raise PhotoError(
-                f"{path}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them"
-            )
+            raise PhotoError(f"{path}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
     from toybox import draw, words
 
     written: list[Path] = []
@@ -70,9 +64,7 @@ def toybox(
         import json
 
         scene = json.loads(spec.to_json()) if spec is not None else None
-        print_json(
-            {"ok": True, "outputs": [str(p) for p in written], "seed": seed, "size": size, "scene": scene}
-        )
+        print_json({"ok": True, "outputs": [str(p) for p in written], "seed": seed, "size": size, "scene": scene})
     elif not quiet:
         for path in written:
             typer.echo(str(path))

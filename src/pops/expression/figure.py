@@ -200,8 +200,7 @@ def _draw_sign(sheet: Sheet, part: _Part, x: float, y: float, thumb: float) -> N
     elif part.sign in ("(", ")"):
         way = 1 if part.sign == "(" else -1
         bow = [
-            (x + way * thumb * (0.05 - 0.09 * (1 - (t / 12) ** 2)), y + t / 12 * thumb * 0.5)
-            for t in range(-12, 13)
+            (x + way * thumb * (0.05 - 0.09 * (1 - (t / 12) ** 2)), y + t / 12 * thumb * 0.5) for t in range(-12, 13)
         ]
         sheet.line(bow, thumb * 0.016, QUIET)
     elif part.sign == "=":
@@ -289,10 +288,7 @@ def tree_figure(
     sheet = Sheet(
         last * (thumb + gap) + thumb + 2 * margin, max(rows.values()) * row_height + thumb * 1.16 + 2 * margin
     )
-    at = {
-        node: (margin + (last - columns[node]) * (thumb + gap), margin + rows[node] * row_height)
-        for node in columns
-    }
+    at = {node: (margin + (last - columns[node]) * (thumb + gap), margin + rows[node] * row_height) for node in columns}
     for node in made:
         _draw_join(sheet, node, at, thumb, size)
     for node, spot in at.items():
@@ -301,9 +297,7 @@ def tree_figure(
     return sheet.finish()
 
 
-def _draw_join(
-    sheet: Sheet, node: Node, at: Mapping[Node, tuple[float, float]], thumb: float, size: float
-) -> None:
+def _draw_join(sheet: Sheet, node: Node, at: Mapping[Node, tuple[float, float]], thumb: float, size: float) -> None:
     """The curves from a node's operands to its operator's name, and on to its picture."""
     name = _operator(node)
     colour = QUIET if name in (SUM, TEXT) else colour_of(name)

@@ -171,9 +171,7 @@ def _builder() -> Any:
             digits = "".join(parts)
             if not re.fullmatch(r"\d{1,300}", digits):
                 hint = "; put quotes around a path with @" if parts[-1].type == "BARE" else ""
-                raise ExpressionError(
-                    f"a seed is a whole number from 0, got {digits}{hint}", span=_span(meta)
-                )
+                raise ExpressionError(f"a seed is a whole number from 0, got {digits}{hint}", span=_span(meta))
             return int(digits)
 
     return Builder()
@@ -239,9 +237,7 @@ def _check_brackets(text: str, tokens: list[re.Match[str]]) -> None:
             opened.append(token)
         elif token["mark"] == ")":
             if not opened:
-                raise ExpressionError(
-                    "this bracket closes nothing; take it away", text, token.span()
-                ) from None
+                raise ExpressionError("this bracket closes nothing; take it away", text, token.span()) from None
             opened.pop()
     if opened:
         raise ExpressionError("this bracket is never closed; add a )", text, opened[-1].span()) from None

@@ -137,9 +137,7 @@ def _job(node: Node) -> Job | None:
         case Call(_, operands, _, seed):
             return Job(node, operands, seed=seed)
         case Sum(terms):
-            return Job(
-                node, tuple(part for _, part in terms), weights=tuple(float(weight) for weight, _ in terms)
-            )
+            return Job(node, tuple(part for _, part in terms), weights=tuple(float(weight) for weight, _ in terms))
         case Text(prompt, _, seed):
             return Job(node, prompt=prompt, seed=seed)
     return None
@@ -172,9 +170,7 @@ def _listing(plan: Plan) -> str:
         f"{_count(len(plan.jobs), 'step', none='0 steps')} in "
         f"{_count(len(plan.levels), 'batch', 'batches', none='0 batches')}",
     ]
-    rows = [
-        ("encode", ", ".join(short(leaf) for leaf in (*plan.photos, *plan.saved, *plan.given, *plan.words)))
-    ]
+    rows = [("encode", ", ".join(short(leaf) for leaf in (*plan.photos, *plan.saved, *plan.given, *plan.words)))]
     for level in plan.levels:
         for i, job in enumerate(level.jobs):
             made = to_text(job.node, number)

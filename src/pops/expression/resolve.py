@@ -144,9 +144,7 @@ class Resolver:
             if key in self.open:
                 names = [name for _, name, _ in self.open]
                 circle = " -> ".join([*names[names.index(node.name) :], node.name])
-                raise _at(
-                    node, f"let goes round in a circle: {_short(circle)}", "give one of them another name"
-                )
+                raise _at(node, f"let goes round in a circle: {_short(circle)}", "give one of them another name")
             self.open[key] = None
             self.bound[key] = yield home.bindings[node.name], replace(place, scope=home)
             del self.open[key]
@@ -199,9 +197,7 @@ def _places(node: Call, scope: _Scope, operators: Mapping[str, SpecLike] | None)
     roles, (fewest, most) = list(operators[name].roles), operators[name].arity
     if count < fewest or (most is not None and count > most):
         names = ", ".join(role.name for role in roles) + (", ..." if most != fewest else "")
-        wanted = (
-            f"{fewest}" if most == fewest else f"{fewest} or more" if most is None else f"{fewest} to {most}"
-        )
+        wanted = f"{fewest}" if most == fewest else f"{fewest} or more" if most is None else f"{fewest} to {most}"
         plural = "operand" if wanted == "1" else "operands"
         hint = "write _ for a missing one" if count < fewest else "take the others away"
         raise _at(node, f"{name} takes {wanted} {plural} ({names}), got {count}", hint)
@@ -235,9 +231,7 @@ def _checked(node: Call | Text) -> tuple[Option, ...]:
     """The node's options in alphabetical order, after a look at each."""
     for key, value in node.options:
         if key not in _OPTIONS:
-            raise _at(
-                node, f"unknown option '{key}'{suggest(key, list(_OPTIONS))}", f"known: {', '.join(_OPTIONS)}"
-            )
+            raise _at(node, f"unknown option '{key}'{suggest(key, list(_OPTIONS))}", f"known: {', '.join(_OPTIONS)}")
         wanted, fits = _OPTIONS[key]
         if not fits(value):
             shown = f"'{value}'" if isinstance(value, str) else value

@@ -181,9 +181,7 @@ class Sheet:
         half, tall, (x, y) = pill_width(text, size) / 2, size * 0.95, centre
         box = self._box((x - half, y - tall, x + half, y + tall))
         self.draw.rounded_rectangle(box, tall * self.scale, fill="white")
-        self.draw.rounded_rectangle(
-            box, tall * self.scale, fill=colour + "22", outline=colour + "55", width=self.scale
-        )
+        self.draw.rounded_rectangle(box, tall * self.scale, fill=colour + "22", outline=colour + "55", width=self.scale)
         self.text(text, centre, size, colour)
 
     def text(self, text: str, at: Point, size: float, colour: str, anchor: str = "mm") -> None:

@@ -118,9 +118,7 @@ def _call(tree: Mapping[str, Any], where: str, depth: int) -> Node:
     names = [key for key in tree if isinstance(tree[key], (list, tuple))]
     if len(names) != 1:
         got = f"got {len(names)} ({', '.join(names)})" if names else f"got the keys {_brief(list(tree))}"
-        raise _Mistake(
-            where, f"a call has one operator with its list of operands, {{union: [a.png, b.png]}}; {got}"
-        )
+        raise _Mistake(where, f"a call has one operator with its list of operands, {{union: [a.png, b.png]}}; {got}")
     name = names[0]
     parts = tuple(_node(part, f"{where}.{name}[{i}]", depth + 1) for i, part in enumerate(tree[name]))
     return Call(name, parts, *_settings(tree, name, where))
@@ -151,9 +149,7 @@ def _settings(tree: Mapping[str, Any], name: str, where: str) -> tuple[tuple[Opt
 def _only(tree: Mapping[str, Any], known: set[str], where: str) -> None:
     surplus = [key for key in tree if key not in known]
     if surplus:
-        raise _Mistake(
-            where, f"the key '{surplus[0]}' does not go with '{next(key for key in tree if key in known)}'"
-        )
+        raise _Mistake(where, f"the key '{surplus[0]}' does not go with '{next(key for key in tree if key in known)}'")
 
 
 def _brief(value: Any) -> str:

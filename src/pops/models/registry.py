@@ -115,9 +115,7 @@ def _from_folder(folder: Path, *, name: str | None = None) -> ModelFiles:
     renderer = folder / named if named else None
     if renderer is not None and not (renderer / "model_index.json").is_file():
         if "renderer" in info:
-            raise ModelError(
-                f"{folder / 'pops.json'} names a renderer that is not there ({renderer}); copy it again"
-            )
+            raise ModelError(f"{folder / 'pops.json'} names a renderer that is not there ({renderer}); copy it again")
         renderer = None
     return ModelFiles(name or str(info.get("name", folder.resolve().name)), folder, renderer, operators, info)
 
@@ -169,9 +167,7 @@ def _snapshot(repo: str, name: str, patterns: list[str]) -> Path:
 
     try:
         return Path(snapshot_download(repo, allow_patterns=patterns, ignore_patterns=_TWICE))
-    except (
-        Exception
-    ) as e:  # the hub client lets its HTTP library's own errors through, which differ by version
+    except Exception as e:  # the hub client lets its HTTP library's own errors through, which differ by version
         if (here := _cached(repo)) is not None:
             return here
         raise ModelError(_why_not(e, repo, name)) from e
@@ -182,9 +178,7 @@ def _why_not(error: Exception, repo: str, name: str) -> str:
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     if isinstance(error, GatedRepoError):
-        return (
-            f"{repo} on the hub asks for an agreement; accept it on its page and log in with `hf auth login`"
-        )
+        return f"{repo} on the hub asks for an agreement; accept it on its page and log in with `hf auth login`"
     if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
         return f"there is no {repo!r} on the hub or as a folder{suggest(name, _names())}; check the name"
     return (

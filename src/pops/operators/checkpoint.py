@@ -47,11 +47,7 @@ def save_operator(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = ADAPTER_FILE if is_adapter(weights) else PRIOR_FILE
-    kept = {
-        k: v.detach().cpu().to(torch.float16).contiguous().clone()
-        for k, v in weights.items()
-        if k not in FROZEN
-    }
+    kept = {k: v.detach().cpu().to(torch.float16).contiguous().clone() for k, v in weights.items() if k not in FROZEN}
     merge(base, kept, where=str(folder / name))
     about = {
         "format": FORMAT,
@@ -131,17 +127,13 @@ def is_adapter(weights: Mapping[str, Tensor]) -> bool:
     return any(name.rpartition(".")[2] in ("down", "up", "delta") for name in weights)
 
 
-def merge(
-    base: PriorModel, weights: Mapping[str, Tensor], *, where: str = "the weights"
-) -> dict[str, Tensor]:
+def merge(base: PriorModel, weights: Mapping[str, Tensor], *, where: str = "the weights") -> dict[str, Tensor]:
     """Full tensors, of the base's type, for the parameters that `weights` (an adapter or whole) changes.
 
     Raises CheckpointError, naming missing, surplus, misshaped and non-finite tensors.
     """
     own = {name: value for name, value in base.transformer.state_dict().items() if name not in FROZEN}
-    shapes = (
-        _expected_shapes(own, weights) if is_adapter(weights) else {n: tuple(v.shape) for n, v in own.items()}
-    )
+    shapes = _expected_shapes(own, weights) if is_adapter(weights) else {n: tuple(v.shape) for n, v in own.items()}
     faults = {
         "missing": sorted(set(shapes) - set(weights)),
         "surplus": sorted(set(weights) - set(shapes)),
@@ -178,9 +170,7 @@ def _expected_shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -
         if part == "delta" and name + ".up" not in weights and name + ".down" not in weights:
             shapes[key] = shape
         elif part in ("down", "up") and len(shape) == 2:
-            rank = (
-                int(weights[name + ".down"].shape[0]) if name + ".down" in weights else int(value.shape[-1])
-            )
+            rank = int(weights[name + ".down"].shape[0]) if name + ".down" in weights else int(value.shape[-1])
             shapes[name + ".down"] = (rank, shape[1])
             shapes[name + ".up"] = (shape[0], rank)
     return shapes

@@ -86,9 +86,7 @@ class Operator:
                 else operand.detach().float().cpu().reshape(-1, operand.shape[-1])
             )
             where = f"{name}: operand {position} ({role.name})"
-            ensure(
-                row.shape[1] == dim, f"{where} is {row.shape[1]} wide, the prior takes {dim}", EmbeddingError
-            )
+            ensure(row.shape[1] == dim, f"{where} is {row.shape[1]} wide, the prior takes {dim}", EmbeddingError)
             if operand is not None and role.kind == "image":
                 ensure(len(row) == 1, f"{where} must be one embedding, got {len(row)}", OperandError)
                 row = standardise(row, self.prior.stats)
@@ -125,9 +123,7 @@ class TextPrior:
         arguments as for `Operator.sample`.
         """
         rows, embed = empty
-        texts = Condition.cat(
-            [Condition(h[None].float(), None, e[None].float()) for h, e in zip(hidden, embeds)]
-        )
+        texts = Condition.cat([Condition(h[None].float(), None, e[None].float()) for h, e in zip(hidden, embeds)])
         nothing = Condition(rows[None].float(), None, embed.reshape(1, -1).float()).expand(len(texts))
         return sample(
             self.prior,

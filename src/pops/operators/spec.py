@@ -25,9 +25,7 @@ class Role:
 
     def __post_init__(self) -> None:
         ensure(bool(self.name), "a role needs a name", OperandError)
-        ensure(
-            self.kind in ("image", "text"), f"a role is 'image' or 'text', got {self.kind!r}", OperandError
-        )
+        ensure(self.kind in ("image", "text"), f"a role is 'image' or 'text', got {self.kind!r}", OperandError)
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,10 @@ class OperatorSpec:
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
 
     def __post_init__(self) -> None:
-        ensure(
-            self.name.isidentifier(), f"an operator's name is one plain word, got {self.name!r}", OperandError
-        )
+        ensure(self.name.isidentifier(), f"an operator's name is one plain word, got {self.name!r}", OperandError)
         ensure(len(self.roles) > 0, f"operator {self.name} needs at least one role", OperandError)
-        ensure(
-            self.steps >= 1, f"operator {self.name}: steps must be at least 1, got {self.steps}", OperandError
-        )
-        ensure(
-            self.guidance >= 0, f"operator {self.name}: guidance is negative: {self.guidance}", OperandError
-        )
+        ensure(self.steps >= 1, f"operator {self.name}: steps must be at least 1, got {self.steps}", OperandError)
+        ensure(self.guidance >= 0, f"operator {self.name}: guidance is negative: {self.guidance}", OperandError)
         if self.most is not None:
             ensure(
                 self.repeat and self.most >= len(self.roles),
@@ -93,17 +85,9 @@ class OperatorSpec:
         fewest, most = self.arity
         if count < fewest or (most is not None and count > most):
             names = ", ".join(role.name for role in self.roles) + (", ..." if self.repeat else "")
-            wanted = (
-                f"{fewest}"
-                if most == fewest
-                else f"{fewest} or more"
-                if most is None
-                else f"{fewest} to {most}"
-            )
+            wanted = f"{fewest}" if most == fewest else f"{fewest} or more" if most is None else f"{fewest} to {most}"
             plural = "operand" if wanted == "1" else "operands"
-            raise OperandError(
-                f"{self.name} takes {wanted} {plural} ({names}), got {count}; write _ for a missing one"
-            )
+            raise OperandError(f"{self.name} takes {wanted} {plural} ({names}), got {count}; write _ for a missing one")
         return self.roles + (self.roles[-1],) * (count - fewest)
 
     def validate(self, kinds: Sequence[Kind | None]) -> tuple[Role, ...]:
@@ -113,9 +97,7 @@ class OperatorSpec:
             if kind is not None and kind != role.kind:
                 wanted = "an image" if role.kind == "image" else "a word"
                 got = "words" if kind == "text" else "an image"
-                raise OperandError(
-                    f"{self.name}: operand {position} ({role.name}) must be {wanted}, got {got}"
-                )
+                raise OperandError(f"{self.name}: operand {position} ({role.name}) must be {wanted}, got {got}")
         return roles
 
     def to_json(self) -> dict[str, Any]:

@@ -72,9 +72,7 @@ def betas(n: int = TRAIN_STEPS) -> Tensor:
     def abar(u: float) -> float:
         return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
 
-    return torch.tensor(
-        [min(1 - abar((i + 1) / n) / abar(i / n), 0.999) for i in range(n)], dtype=torch.float32
-    )
+    return torch.tensor([min(1 - abar((i + 1) / n) / abar(i / n), 0.999) for i in range(n)], dtype=torch.float32)
 
 
 @cache

@@ -63,9 +63,7 @@ class RendererOptions:
     space: str  # id of the CLIP space of the model it belongs to
     device: str = "cpu"
     dtype: Any = None  # torch dtype of the weights; None: float32
-    defaults: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # "size" in pixels, "steps", "guidance" of the model
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # "size" in pixels, "steps", "guidance" of the model
     max_batch: int = 8  # pictures denoised together
 
     def __post_init__(self) -> None:
@@ -113,9 +111,7 @@ def get(name: str) -> Factory:
                     f"the renderer {name!r} of {entry.value} does not load ({type(e).__name__}: {e})"
                 ) from e
             return factory
-    raise ModelError(
-        f"there is no renderer {name!r}{suggest(name, names())}; installed: {', '.join(names())}"
-    )
+    raise ModelError(f"there is no renderer {name!r}{suggest(name, names())}; installed: {', '.join(names())}")
 
 
 def backend_of(folder: Path) -> str:

@@ -168,9 +168,7 @@ class StableDiffusionRenderer:
             if on_step:
                 on_step(i + 1, len(scheduler.timesteps))
         if not bool(torch.isfinite(x).all()):
-            raise PopsError(
-                f"the renderer's numbers overflowed in {dtype}; load the model with dtype float32"
-            )
+            raise PopsError(f"the renderer's numbers overflowed in {dtype}; load the model with dtype float32")
         return x
 
     def _decode(self, latents: torch.Tensor) -> list[Image.Image]:
@@ -192,9 +190,7 @@ class StableDiffusionRenderer:
                 truncation=True,
                 return_tensors="pt",
             )
-            mask = (
-                ids.attention_mask if getattr(self.text_encoder.config, "use_attention_mask", False) else None
-            )
+            mask = ids.attention_mask if getattr(self.text_encoder.config, "use_attention_mask", False) else None
             device = self.unet.device
             rows = self.text_encoder(
                 ids.input_ids.to(device), attention_mask=None if mask is None else mask.to(device)
@@ -245,9 +241,7 @@ def load(folder: Path | None, options: RendererOptions) -> StableDiffusionRender
                 how = {} if part == "tokenizer" else weights
                 loaded[part] = kind.from_pretrained(folder / part, local_files_only=True, **how)
             except (OSError, ValueError, KeyError, RuntimeError) as e:
-                raise ModelError(
-                    f"the renderer's {folder / part} does not load ({str(e).splitlines()[0]})"
-                ) from e
+                raise ModelError(f"the renderer's {folder / part} does not load ({str(e).splitlines()[0]})") from e
         _add_ip_adapter(loaded["unet"], folder / "ip_adapter" / "ip_adapter.safetensors")
     for part in ("unet", "vae", "text_encoder"):
         loaded[part].to(options.device).eval().requires_grad_(False)
@@ -288,9 +282,7 @@ def _scheduler(folder: Path) -> Any:
     except (OSError, ValueError, KeyError, AttributeError) as e:
         raise ModelError(f"{config} names no scheduler of diffusers ({type(e).__name__}: {e})") from e
     mended = {"steps_offset": 1, "clip_sample": False}
-    return kind.from_config(
-        {**scheduler.config, **{k: v for k, v in mended.items() if k in scheduler.config}}
-    )
+    return kind.from_config({**scheduler.config, **{k: v for k, v in mended.items() if k in scheduler.config}})
 
 
 def _add_ip_adapter(unet: Any, path: Path) -> None:
@@ -327,6 +319,4 @@ def _check_ip_adapter(unet: Any, state: Mapping[str, Mapping[str, torch.Tensor]]
         )
     proj = {"proj.weight", "proj.bias", "norm.weight", "norm.bias"}
     if set(state["image_proj"]) != proj:
-        raise CheckpointError(
-            f"{path}: image_proj.* must be {sorted(proj)}, got {sorted(state['image_proj'])[:6]}"
-        )
+        raise CheckpointError(f"{path}: image_proj.* must be {sorted(proj)}, got {sorted(state['image_proj'])[:6]}")

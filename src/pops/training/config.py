@@ -118,8 +118,4 @@ class TrainConfig:
     def differences(self, other: TrainConfig) -> list[str]:
         """Fields that keep `other` from being the same run, as "name: mine, not theirs"."""
         mine, theirs = asdict(self), asdict(other)
-        return [
-            f"{k}: {mine[k]!r}, not {theirs[k]!r}"
-            for k in mine
-            if k not in MAY_CHANGE and mine[k] != theirs[k]
-        ]
+        return [f"{k}: {mine[k]!r}, not {theirs[k]!r}" for k in mine if k not in MAY_CHANGE and mine[k] != theirs[k]]

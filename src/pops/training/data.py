@@ -70,9 +70,7 @@ class EmbeddingData:
 
         from pops.stats import ClipStats
 
-        every = (
-            self.target if self.pool is None else torch.cat([self.target, self.pool.to(self.target.dtype)])
-        )
+        every = self.target if self.pool is None else torch.cat([self.target, self.pool.to(self.target.dtype)])
         std, mean = torch.std_mean(every.double(), dim=0)
         return ClipStats(mean.float(), std.float().clamp(min=1e-4))
 
@@ -153,11 +151,7 @@ def make_batch(
     # 1) Targets and image operands, standardised; noise on the operands.
     target = standardise(data.target[rows].float(), stats)
     k = 0 if data.operands is None else data.operands.shape[1]
-    images = (
-        target.new_zeros(b, 0, d)
-        if data.operands is None
-        else standardise(data.operands[rows].float(), stats)
-    )
+    images = target.new_zeros(b, 0, d) if data.operands is None else standardise(data.operands[rows].float(), stats)
     if config.operand_noise:
         images = images + config.operand_noise * torch.randn(images.shape, generator=gen)
 
@@ -199,9 +193,7 @@ def make_batch(
     hidden = data.word_hidden[word, :longest].float().masked_fill((dropped[:, k:] | ~real)[..., None], 0.0)
     keep = torch.cat([real.new_ones(b, k), real], dim=1)
     proj = _look_up(data.text_embeds, text) if config.operator == "prior" else None
-    return Batch(
-        target, Condition(torch.cat([images, hidden], dim=1), keep, proj), _look_up(data.text_embeds, text)
-    )
+    return Batch(target, Condition(torch.cat([images, hidden], dim=1), keep, proj), _look_up(data.text_embeds, text))
 
 
 def _look_up(table: Tensor | None, index: Tensor | None) -> Tensor | None:

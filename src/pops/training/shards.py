@@ -63,9 +63,7 @@ def write_tables(
 
     tables = {"text_embeds": text_embeds, "pool": pool}
     if word_hidden is not None:
-        tables["word_hidden"] = pad_sequence(
-            [rows.to(torch.float16) for rows in word_hidden], batch_first=True
-        )
+        tables["word_hidden"] = pad_sequence([rows.to(torch.float16) for rows in word_hidden], batch_first=True)
         tables["word_length"] = torch.tensor([len(rows) for rows in word_hidden])
     if empty is not None:
         tables["empty"] = torch.tensor(empty)
@@ -77,11 +75,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor | None]) -> None:
     from safetensors.torch import save_file
 
     kept = {
-        key: value.detach()
-        .cpu()
-        .to(torch.float16 if value.is_floating_point() else torch.int64)
-        .contiguous()
-        .clone()
+        key: value.detach().cpu().to(torch.float16 if value.is_floating_point() else torch.int64).contiguous().clone()
         for key, value in tensors.items()
         if value is not None
     }
@@ -137,9 +131,7 @@ def _check_finite(value: Tensor, name: str, where: str) -> None:
     ok = value.reshape(len(value), -1).isfinite().all(dim=1)
     if not bool(ok.all()):
         row = int((~ok).nonzero()[0])
-        raise EmbeddingError(
-            f"{where}: {name!r} row {row} is not finite; make that record again or leave it out"
-        )
+        raise EmbeddingError(f"{where}: {name!r} row {row} is not finite; make that record again or leave it out")
 
 
 def _check_shape(value: Tensor, dims: tuple[int, ...], name: str, where: str) -> None:
@@ -150,9 +142,7 @@ def _check_shape(value: Tensor, dims: tuple[int, ...], name: str, where: str) ->
     )
 
 
-def check_samples(
-    shard: Mapping[str, Tensor | None], where: str, tables: Mapping[str, Tensor | None]
-) -> None:
+def check_samples(shard: Mapping[str, Tensor | None], where: str, tables: Mapping[str, Tensor | None]) -> None:
     """EmbeddingError (naming `where` and the row) unless shapes fit, values are finite, indices in range."""
     target = shard.get("target")
     if target is None:
@@ -209,6 +199,4 @@ def check_tables(tables: Mapping[str, Tensor | None], where: str) -> None:
         for row, name in zip(empty.tolist(), ("word_hidden", "text_embeds"), strict=True):
             table = tables.get(name)
             rows = 0 if table is None else len(table)
-            ensure(
-                0 <= row < rows, f"{where}: 'empty' points outside {name} ({row} of {rows})", EmbeddingError
-            )
+            ensure(0 <= row < rows, f"{where}: 'empty' points outside {name} ({row} of {rows})", EmbeddingError)

@@ -38,14 +38,10 @@ class Trainable(nn.Module):
 
     def __init__(self, base: PriorModel, config: TrainConfig) -> None:
         super().__init__()
-        copies = {
-            name: value.detach().float().clone() for name, value in base.transformer.state_dict().items()
-        }
+        copies = {name: value.detach().float().clone() for name, value in base.transformer.state_dict().items()}
         self.transformer = base.with_weights(copies).transformer
         for name, parameter in self.transformer.named_parameters():
-            fixed = name in FROZEN or (
-                config.rank and not config.adapt_time and name.startswith("time_embedding")
-            )
+            fixed = name in FROZEN or (config.rank and not config.adapt_time and name.startswith("time_embedding"))
             unused = config.operator != "prior" and name.startswith("embedding_proj.weight")
             parameter.requires_grad_(not (fixed or unused))
         gen = torch.Generator().manual_seed(seed_of(config.seed, "adapter", 0))
@@ -118,9 +114,7 @@ def save_prior(prior: PriorModel, folder: str | Path) -> None:
     from diffusers import UnCLIPScheduler
     from safetensors.torch import save_file
 
-    state = {
-        k: v.detach().cpu().to(torch.float16).contiguous() for k, v in prior.transformer.state_dict().items()
-    }
+    state = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in prior.transformer.state_dict().items()}
     steps, clip = prior.scheduler.train_steps, prior.scheduler.clip
     scheduler = UnCLIPScheduler(
         steps, prediction_type="sample", clip_sample=clip is not None, clip_sample_range=clip or 1.0

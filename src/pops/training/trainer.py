@@ -48,18 +48,14 @@ class Trained:
 # -- checkpoints -----------------------------------------------------------------------------------
 
 
-def _save(
-    path: Path, config: TrainConfig, step: int, marks: Mapping[str, str], tensors: Mapping[str, Tensor]
-) -> None:
+def _save(path: Path, config: TrainConfig, step: int, marks: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     meta = {"format": "pops.training", "version": "1", "config": config.to_json(), "step": str(step), **marks}
     with write_whole(path / CONFIG) as temporary:
         temporary.write_text(config.to_json(), encoding="utf-8")
     with write_whole(path / CHECKPOINT) as temporary:
-        save_file(
-            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=meta
-        )
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=meta)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -89,9 +85,7 @@ def _optimizer_state(optimizer: torch.optim.Optimizer, names: Iterable[str]) -> 
     return {f"adam/{name}/{k}": v for i, name in enumerate(names) for k, v in state.get(i, {}).items()}
 
 
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: Iterable[str], tensors: Mapping[str, Tensor]
-) -> None:
+def _restore_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
     state = {i: _part(tensors, f"adam/{name}/") for i, name in enumerate(names)}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": {i: s for i, s in state.items() if s}, "param_groups": groups})
@@ -143,9 +137,7 @@ def train(
     # 1) The model, its average and its optimizer, on the device accelerate gives.
     accelerator = Accelerator()
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
-    ensure(
-        config.batch_size % world == 0, f"batch_size {config.batch_size} must divide by the {world} processes"
-    )
+    ensure(config.batch_size % world == 0, f"batch_size {config.batch_size} must divide by the {world} processes")
     model = Trainable(base, config).to(device)
     trained = model.trained()
     optimizer = torch.optim.AdamW(
@@ -261,18 +253,14 @@ def _same_run(config: TrainConfig, marks: Mapping[str, str], meta: Mapping[str, 
     differing = config.differences(other)
     differing += [f"{k}: {v}, not {meta.get(k)}" for k, v in marks.items() if v != meta.get(k)]
     told = "; ".join(differing)
-    ensure(
-        not differing, f"{out} holds another run ({told}); choose another folder or resume=False", ConfigError
-    )
+    ensure(not differing, f"{out} holds another run ({told}); choose another folder or resume=False", ConfigError)
     return int(meta["step"])
 
 
 def _trim_log(path: Path, step: int) -> None:
     """Drop log rows of steps that will be done again."""
     if path.is_file():
-        rows = [
-            line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step
-        ]
+        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
         with write_whole(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in rows), encoding="utf-8")
 

@@ -17,9 +17,7 @@ from toybox.surface import Float, Rgb, Surface
 HORIZON = -0.13
 
 Sky = Callable[[Tensor, Tensor, Tensor], Rgb]  # unit direction dx, dy, dz -> colour seen there
-Backdrop = Callable[
-    [Tensor, Tensor], Rgb
-]  # azimuth (rad, 0 = -z, + right), sine of elevation above HORIZON -> colour
+Backdrop = Callable[[Tensor, Tensor], Rgb]  # azimuth (rad, 0 = -z, + right), sine of elevation above HORIZON -> colour
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,7 @@ def warmed(c: Rgb, w: Float) -> Rgb:  # w > 0 warmer, w < 0 cooler
     return (c[0] * (1 + w), c[1] * (1 + 0.2 * w), c[2] * (1 - w))
 
 
-def wheel(
-    hue: Float, light: Float = 0.45, chroma: Float = 0.4
-) -> Rgb:  # hue in turns: 0 red, 1/3 green, 2/3 blue
+def wheel(hue: Float, light: Float = 0.45, chroma: Float = 0.4) -> Rgb:  # hue in turns: 0 red, 1/3 green, 2/3 blue
     t = (hue + 0.25) * TURN
     r, g, b = (light + chroma * sin(t - TURN * i / 3) for i in range(3))
     return r, g, b
@@ -58,14 +56,10 @@ def inside(d: Tensor, soft: float = 0.004) -> Tensor:  # signed distance -> mask
     return (0.5 - d / soft).clamp(0, 1)
 
 
-def billow(
-    u: Tensor, v: Tensor
-) -> Tensor:  # smooth noise of warped sines, about -1..1, features ~3 units wide
+def billow(u: Tensor, v: Tensor) -> Tensor:  # smooth noise of warped sines, about -1..1, features ~3 units wide
     p = (u + 1.9 * (0.63 * v).sin()).sin()
     q = (1.31 * v + 1.7 * (0.71 * u).sin()).sin()
-    return (
-        0.4 * (p + q) + 0.3 * (1.9 * u - 1.3 * v + 1.5 * p).sin() + 0.2 * (2.3 * u + 3.1 * v + 1.7 * q).sin()
-    )
+    return 0.4 * (p + q) + 0.3 * (1.9 * u - 1.3 * v + 1.5 * p).sin() + 0.2 * (2.3 * u + 3.1 * v + 1.7 * q).sin()
 
 
 def hashed(n: Tensor, m: Float = 0.0) -> Tensor:  # whole numbers -> 0..1, the same on CPU and GPU
@@ -79,9 +73,7 @@ def copies(a: Tensor, n: int, phase: Float = 0.0) -> tuple[Tensor, Tensor]:
     return (u - k) * (TURN / n), k.remainder(n)
 
 
-def peaks(
-    a: Tensor, n: int, phase: Float
-) -> Tensor:  # mountain skyline 0..1, n large peaks round the full circle
+def peaks(a: Tensor, n: int, phase: Float) -> Tensor:  # mountain skyline 0..1, n large peaks round the full circle
     return (
         1.0
         - 0.55 * (a * (n / 2) + phase).sin().abs()
@@ -110,9 +102,7 @@ def disc(u: Tensor, v: Tensor, cu: Float, cv: Float, radius: Float) -> Tensor:  
     return length(u - cu, v - cv) - radius
 
 
-def puffs(
-    a: Tensor, h: Tensor, n: int, phase: Float, base: float, size: float = 0.03
-) -> tuple[Tensor, Tensor]:
+def puffs(a: Tensor, h: Tensor, n: int, phase: Float, base: float, size: float = 0.03) -> tuple[Tensor, Tensor]:
     """n flat-bottomed clouds round the circle, `base` above the horizon: mask and light (0 below .. 1)."""
     u, k = copies(a, n, phase)
     rnd = hashed(k, 3.0)
@@ -131,7 +121,5 @@ def dots(u: Tensor, v: Tensor, radius: Float, share: float = 1.0) -> tuple[Tenso
     return length(u, v) - radius + (rnd * 3.7).frac().gt(share) * 9.0, (rnd * 17.1).frac()
 
 
-def detail(
-    x: Tensor, z: Tensor
-) -> Tensor:  # 1 near the object, less afar: keeps ground patterns from sparkling
+def detail(x: Tensor, z: Tensor) -> Tensor:  # 1 near the object, less afar: keeps ground patterns from sparkling
     return 1 / (1 + 0.006 * (x * x + (z - 2) * (z - 2)))

@@ -62,9 +62,7 @@ def volcano(s: Mapping[str, Float]) -> Setting:
         d = cracks(x * 1.25 + s["shift"], z * 1.25)
         hot, halo = ramp(0.16, 0.04, d), ramp(0.5, 0.0, d)
         glow = mix(scaled(EMBER, 0.35 * halo * halo), LAVA, hot)
-        return Surface(
-            mix(rgb("4a4044"), rgb("2c2628"), ramp(-0.4, 0.6, billow(x * 4, z * 4))), rough=0.8, glow=glow
-        )
+        return Surface(mix(rgb("4a4044"), rgb("2c2628"), ramp(-0.4, 0.6, billow(x * 4, z * 4))), rough=0.8, glow=glow)
 
     return setting(
         s,
@@ -91,9 +89,7 @@ def underwater(s: Mapping[str, Float]) -> Setting:
         u, k = copies(a + s["reef"], 37, 0.2)  # kelp
         rnd = hashed(k, 5.0)
         bend = u - 0.012 * (h * 55 + 9 * rnd + s["shift"]).sin()
-        kelp = torch.maximum(
-            bend.abs() - 0.012 * (1.1 - h / (0.08 + 0.12 * rnd)).clamp(min=0), h - 0.08 - 0.12 * rnd
-        )
+        kelp = torch.maximum(bend.abs() - 0.012 * (1.1 - h / (0.08 + 0.12 * rnd)).clamp(min=0), h - 0.08 - 0.12 * rnd)
         c = mix(c, rgb("1f8a5c"), inside(kelp))
         u, k = copies(a + s["reef"], 23, 0.7)  # coral: round lobes on stalks
         rnd = hashed(k, 6.0)
@@ -178,13 +174,9 @@ def candy_land(s: Mapping[str, Float]) -> Setting:
         cloud, light = puffs(a, h, 11, s["shift"], 0.15, 0.026)
         c = mix(c, mix(rgb("ee78b4"), rgb("ffc4e4"), light), cloud)
         far = 0.09 * hills(a, 9, s["shift"])
-        c = mix(
-            c, mix(rgb("9a5cf0"), rgb("d8bcff"), ramp(-0.3, 0.3, (210 * (h - far)).sin())), inside(h - far)
-        )
+        c = mix(c, mix(rgb("9a5cf0"), rgb("d8bcff"), ramp(-0.3, 0.3, (210 * (h - far)).sin())), inside(h - far))
         near = 0.055 * hills(a, 13, s["shift"] + 2)
-        c = mix(
-            c, mix(rgb("34c494"), rgb("d4fae8"), ramp(-0.3, 0.3, (a * 120 + h * 160).sin())), inside(h - near)
-        )
+        c = mix(c, mix(rgb("34c494"), rgb("d4fae8"), ramp(-0.3, 0.3, (a * 120 + h * 160).sin())), inside(h - near))
         u, k = copies(a + s["sticks"], 19, 0.5)  # lollipops
         rnd = hashed(k, 4.0)
         v, radius = h - 0.1 - 0.035 * rnd, 0.036

@@ -28,17 +28,13 @@ from toybox.surface import Float, Rgb, Surface
 CAMERA_Z = 5.1  # where streaks on wet ground converge
 
 
-def planks(
-    x: Tensor, z: Tensor, shift: Float, light: Rgb, dark: Rgb, *, per_unit: float
-) -> Rgb:  # boards along x
+def planks(x: Tensor, z: Tensor, shift: Float, light: Rgb, dark: Rgb, *, per_unit: float) -> Rgb:  # boards along x
     row = (z * per_unit).floor()
     grain = (z * 21 + 3 * (x * 0.8 + row * 2.4 + shift).sin()).sin() * 0.15
     seam = inside(((z * per_unit).frac().abs() - 0.5).abs().mul(-1) + 0.46, 0.06)
     butt = inside(((x * 0.3 + hashed(row)).frac().abs() - 0.5).abs().mul(-1) + 0.49, 0.02)
     tone = hashed(row, (x * 0.3 + hashed(row)).floor()) * 0.5 + 0.25 + grain * detail(x, z)
-    return mix(
-        mix(light, dark, tone), scaled(dark, 0.35), torch.maximum(seam, butt) * (0.3 + 0.7 * detail(x, z))
-    )
+    return mix(mix(light, dark, tone), scaled(dark, 0.35), torch.maximum(seam, butt) * (0.3 + 0.7 * detail(x, z)))
 
 
 @scene("studio", phrase="in a photo studio", hue=(0, 1), tone=(0.15, 0.75))
@@ -198,9 +194,7 @@ def night_city(s: Mapping[str, Float]) -> Setting:
         for n, tall, phase, wall in rows:
             u, k = copies(a + 0.05 * s["shift"], n, phase)
             rnd = hashed(k, n)
-            tower = torch.maximum(
-                u.abs() - (0.4 + 0.2 * rnd) * TURN / n, h - tall * (0.55 + 0.65 * (rnd * 7.9).frac())
-            )
+            tower = torch.maximum(u.abs() - (0.4 + 0.2 * rnd) * TURN / n, h - tall * (0.55 + 0.65 * (rnd * 7.9).frac()))
             i, j = u * 62, h * 62
             lit = (hashed(i.round() + 31 * k, j.round()) - 0.42).gt(0)
             pane = inside(torch.maximum((i - i.round()).abs() - 0.3, (j - j.round()).abs() - 0.3), 0.2) * lit

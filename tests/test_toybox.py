@@ -1,0 +1,225 @@
+"""The procedural world: specs are values, pictures are deterministic, splits hold, triplets are exact."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from toybox import draw as drawing
+from toybox.adjectives import ADJECTIVES
+from toybox.materials import MATERIALS
+from toybox.objects import CATEGORIES
+from toybox.pairs import (
+    GRID,
+    GRID_PICTURES,
+    OPERATORS,
+    PICTURES,
+    draw_family,
+    draw_grid,
+    draw_triplet,
+    family,
+    grid,
+    triplet,
+)
+from toybox.scenes import SCENES
+from toybox.words import CaptionError, captions, parse_caption
+from toybox.world import (
+    CORE,
+    Camera,
+    MaterialSpec,
+    SceneSpec,
+    SwatchSpec,
+    Vocabulary,
+    held_out,
+    held_out_of,
+    sample_camera,
+    sample_object,
+    sample_scene,
+    sample_setting,
+    sample_swatch_seeded,
+)
+
+SIZE = 32
+
+
+def studio(category: str = "teapot", **changes: object) -> SceneSpec:
+    rng = random.Random(0)
+    thing = replace(sample_object(rng, category), **changes)  # type: ignore[arg-type]
+    return SceneSpec((thing,), *sample_setting(rng, "studio"), Camera())
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.float() - b.float()).abs().mean())
+
+
+def test_the_world_is_large_enough() -> None:
+    assert len(CATEGORIES) >= 24 and len(MATERIALS) >= 20 and len(SCENES) >= 8 and len(ADJECTIVES) >= 16
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_json_both_ways(seed: int) -> None:
+    spec = sample_scene(seed)
+    assert SceneSpec.from_json(spec.to_json()) == spec
+    swatch = sample_swatch_seeded("marble", seed)
+    assert SwatchSpec.from_json(swatch.to_json()) == swatch
+
+
+def test_a_spec_gives_one_picture_and_another_spec_another() -> None:
+    a = drawing.draw(sample_scene(3), SIZE)
+    assert torch.equal(a, drawing.draw(sample_scene(3), SIZE))
+    assert difference(a, drawing.draw(sample_scene(4), SIZE)) > 5
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_every_object_stands_in_the_picture(category: str) -> None:
+    shot = drawing.shoot(studio(category).objects, Camera(), SIZE)
+    mask = shot.mask
+    rows = torch.nonzero(mask.sum(1) > 0).flatten()
+    height = (rows.max() - rows.min() + 1) / SIZE
+    assert 0.06 < float(mask.mean()) < 0.6
+    assert 0.3 < float(height) < 0.95
+    assert not bool(torch.isnan(shot.depth).any())
+
+
+def test_depth_is_nearer_on_the_object_than_behind_it() -> None:
+    with_, without = drawing.shoot(studio("house").objects, Camera(), SIZE), drawing.shoot((), Camera(), SIZE)
+    inside = with_.mask == 1
+    assert bool((with_.depth[inside] < without.depth[inside]).all())
+    assert torch.equal(with_.depth[0], without.depth[0])
+
+
+@pytest.mark.parametrize("name", MATERIALS)
+def test_every_material_shows(name: str) -> None:
+    plain = drawing.draw(studio(material=MaterialSpec("plain", rgb=(0.5, 0.5, 0.5))), SIZE)
+    params = tuple((k, (low + high) / 2) for k, (low, high) in MATERIALS[name].ranges.items())
+    painted = drawing.draw(studio(material=MaterialSpec("named", name, params)), SIZE)
+    assert difference(plain, painted) > 1
+
+
+@pytest.mark.parametrize("name", ADJECTIVES)
+def test_every_adjective_edits_the_object(name: str) -> None:
+    spec = studio("pumpkin")
+    edited = replace(spec, objects=(replace(spec.objects[0], adjectives=(name,)),))
+    assert difference(drawing.draw(spec, SIZE), drawing.draw(edited, SIZE)) > 0.8
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_every_scene_is_finite_everywhere(name: str) -> None:
+    setting = drawing.setting_of(name, sample_setting(random.Random(1), name)[1])
+    d = torch.nn.functional.normalize(torch.randn(3, 500, generator=torch.Generator().manual_seed(0)), dim=0)
+    for c in setting.sky(*d):
+        assert bool(torch.isfinite(torch.as_tensor(c)).all())
+
+
+def test_a_photo_becomes_a_material(tmp_path: object) -> None:
+    from pathlib import Path
+
+    from PIL import Image
+
+    path = Path(str(tmp_path)) / "red.png"
+    Image.new("RGB", (40, 40), (220, 20, 20)).save(path)
+    pictured = drawing.draw(studio("pumpkin", material=MaterialSpec("photo", str(path))), SIZE).float()
+    middle = pictured[:, SIZE // 2, SIZE // 2]
+    assert middle[0] > 2 * middle[1]
+
+
+def test_random_materials_differ_by_seed() -> None:
+    a, b = (drawing.draw(studio(material=MaterialSpec("random", seed=s)), SIZE) for s in (1, 2))
+    assert difference(a, b) > 1
+
+
+# --- splits and triplets ---
+
+
+def test_training_shows_nothing_held_out() -> None:
+    for seed in range(40):
+        for spec in [*family(seed).pictures().values(), *grid(seed).pictures()]:
+            if isinstance(spec, SceneSpec):
+                assert held_out_of(spec) == []
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_test_triplets_show_a_held_out_combination(operator: str) -> None:
+    for seed in range(10):
+        assert held_out_of(triplet(operator, seed).result) != []
+
+
+def test_a_tenth_is_held_out() -> None:
+    every = [held_out("material", c, m) for c in CATEGORIES for m in MATERIALS]
+    assert 0.05 < sum(every) / len(every) < 0.15
+    assert held_out("object", "dog", "cat") == held_out("object", "cat", "dog")
+
+
+def test_triplets_change_what_they_say_and_nothing_else() -> None:
+    f = family(5)
+    a, b = f.base.objects[0], f.textured.objects[0]
+    assert (a.category, a.shape, a.yaw) == (b.category, b.shape, b.yaw) and a.material != b.material
+    assert f.swatch.material == b.material and f.textured.setting == f.base.setting
+    assert f.empty.objects == () and (f.empty.scene, f.empty.setting) == (f.base.scene, f.base.setting)
+    assert [o.category for o in f.both.objects] == [a.category, f.other.objects[0].category]
+    assert len(f.edited.objects[0].adjectives) == 1
+
+
+def test_families_and_grids_equal_their_pictures_drawn_alone() -> None:
+    f = family(2)
+    pictures, shots = draw_family(f, SIZE)
+    assert set(pictures) == set(PICTURES) and "swatch" not in shots
+    for name, spec in f.pictures().items():
+        assert difference(pictures[name], drawing.draw(spec, SIZE)) < 0.01
+    g = grid(1)
+    drawn, _ = draw_grid(g, SIZE)
+    assert len(drawn) == GRID_PICTURES == len(g.pictures())
+    for k in (0, GRID, GRID * GRID, GRID_PICTURES - 1):
+        assert difference(drawn[k], drawing.draw(g.pictures()[k], SIZE)) < 0.01
+
+
+def test_a_triplet_is_drawn() -> None:
+    operands, result = draw_triplet(triplet("instruct", 0), SIZE)
+    assert isinstance(operands[1], str) and operands[1] in ADJECTIVES
+    assert result.shape == (3, SIZE, SIZE) and result.dtype == torch.uint8
+
+
+def test_a_vocabulary_knows_its_world() -> None:
+    with pytest.raises(ValueError, match="not in toybox: dgo"):
+        Vocabulary(("dgo",), (), (), ())
+    assert {s.category for s in family(1).base.objects} <= set(CORE.categories)
+
+
+# --- captions ---
+
+
+def test_captions_name_what_is_seen() -> None:
+    spec = parse_caption("a tiger teapot on a beach", seed=1)
+    o = spec.objects[0]
+    assert (o.category, o.material.name, spec.scene) == ("teapot", "tiger", "beach")
+    assert captions(spec)[0] == "a tiger teapot on a beach"
+    two = parse_caption("a golden dog and a marble cat in a forest", seed=1)
+    assert [o.category for o in two.objects] == ["dog", "cat"] and two.objects[0].adjectives == ("golden",)
+    assert two.objects[0].x < 0 < two.objects[1].x
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("scene", ["beach", "night city", "studio"])
+def test_full_captions_parse_back(category: str, scene: str) -> None:
+    rng = random.Random(category)
+    thing = sample_object(rng, category, "marble")
+    spec = SceneSpec((thing,), *sample_setting(rng, scene), sample_camera(rng))
+    again = parse_caption(captions(spec)[0])
+    assert (again.objects[0].category, again.objects[0].material.name, again.scene) == (category, "marble", scene)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a tiger teepot", "did you mean 'teapot'"),
+        ("", "names no object"),
+        ("a dog and a cat and a duck", "one or two objects"),
+        ("a purplish teapot", "unknown word 'purplish'"),
+    ],
+)
+def test_bad_captions_say_what_to_do(text: str, said: str) -> None:
+    with pytest.raises(CaptionError, match=said):
+        parse_caption(text)
