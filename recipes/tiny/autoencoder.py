@@ -21,13 +21,13 @@ from recipes.tiny import data, settings
 from recipes.tiny.loop import Stage
 
 WIDTH = 64
-CONFIG = dict(
-    latent_channels=settings.LATENT,
-    encoder_block_out_channels=(WIDTH,) * 4,
-    decoder_block_out_channels=(WIDTH,) * 4,
-    num_encoder_blocks=(0, 0, 2, 3),
-    num_decoder_blocks=(3, 3, 1, 0),
-)
+CONFIG = {
+    "latent_channels": settings.LATENT,
+    "encoder_block_out_channels": (WIDTH,) * 4,
+    "decoder_block_out_channels": (WIDTH,) * 4,
+    "num_encoder_blocks": (0, 0, 2, 3),
+    "num_decoder_blocks": (3, 3, 1, 0),
+}
 COLOUR = 2.0  # latent units of the three colour channels for one unit of the picture (-1..1)
 
 

@@ -25,29 +25,37 @@ from toybox.pairs import GRID, GRID_PICTURES, PICTURES
 
 SIDE = settings.SIZE // 8
 TOKENS = 4  # image tokens: what diffusers takes a plain projection to have
-UNET = dict(
-    sample_size=SIDE,
-    in_channels=settings.LATENT,
-    out_channels=settings.LATENT,
-    block_out_channels=(96, 192),
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    layers_per_block=1,
-    attention_head_dim=4,
-    norm_num_groups=16,
-    cross_attention_dim=settings.DIM,
-)
-SCHEDULER = dict(
-    num_train_timesteps=1000,
-    beta_schedule="squaredcos_cap_v2",
-    prediction_type="v_prediction",
-    clip_sample=False,
-    timestep_spacing="trailing",
-    set_alpha_to_one=True,
-)
-SHARES = dict(
-    base=1.0, textured=1.0, swatch=0.25, studio=1.0, elsewhere=1.0, empty=0.4, edited=1.2, other=1.0, both=1.6
-)
+UNET = {
+    "sample_size": SIDE,
+    "in_channels": settings.LATENT,
+    "out_channels": settings.LATENT,
+    "block_out_channels": (96, 192),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "attention_head_dim": 4,
+    "norm_num_groups": 16,
+    "cross_attention_dim": settings.DIM,
+}
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "timestep_spacing": "trailing",
+    "set_alpha_to_one": True,
+}
+SHARES = {
+    "base": 1.0,
+    "textured": 1.0,
+    "swatch": 0.25,
+    "studio": 1.0,
+    "elsewhere": 1.0,
+    "empty": 0.4,
+    "edited": 1.2,
+    "other": 1.0,
+    "both": 1.6,
+}
 
 
 def build() -> UNet2DConditionModel:

@@ -105,7 +105,7 @@ def main() -> None:
         out / "captions.safetensors",
     )
 
-    short = dict(padding="max_length", max_length=settings.PROMPT, truncation=True, return_tensors="pt")
+    short = {"padding": "max_length", "max_length": settings.PROMPT, "truncation": True, "return_tensors": "pt"}
     save_file(
         {
             "hidden": text_states(clip, tokenizer(captions.texts, **short)["input_ids"])[1],

@@ -157,7 +157,14 @@ def main() -> None:
     write_data(args.task, settings.WORK / "triplets" / args.task)
     data = EmbeddingData.load(settings.WORK / "triplets" / args.task)
     print(args.task, len(data), "samples", flush=True)
-    shared = dict(steps=args.steps, batch_size=args.batch, lr=args.lr, schedule="cosine", warmup=200, save_every=500)
+    shared = {
+        "steps": args.steps,
+        "batch_size": args.batch,
+        "lr": args.lr,
+        "schedule": "cosine",
+        "warmup": 200,
+        "save_every": 500,
+    }
 
     def log(row: object) -> None:
         print(args.task, json.dumps(row if isinstance(row, dict) else vars(row), default=str), flush=True)

@@ -29,7 +29,7 @@ LABELS = ("category", "category_b", "material", "material_b", "scene", "adjectiv
 
 def label(spec: SceneSpec | SwatchSpec) -> list[int]:
     """The names a picture shows, as indices into the world's tables, in the order of LABELS."""
-    names = {k: list(v) for k, v in dict(c=CATEGORIES, m=MATERIALS, s=SCENES, a=ADJECTIVES).items()}
+    names = {k: list(v) for k, v in {"c": CATEGORIES, "m": MATERIALS, "s": SCENES, "a": ADJECTIVES}.items()}
     if isinstance(spec, SwatchSpec):
         m = spec.material
         return [-1, -1, names["m"].index(m.name) if m.kind == "named" else -1, -1, -1, -1]
@@ -108,7 +108,7 @@ def _write(
     tensors = {"images": torch.stack(images), "guides": torch.stack(thumbs), "labels": torch.tensor(labels)}
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, {"first_seed": str(seeds.start), "split": split, "focus": focus})
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _work(job: tuple[Path, range, str, str | None]) -> int:

@@ -15,7 +15,13 @@ THUMB = 24  # pixels of the masks and depths that guide the image tower
 FAMILIES_A_SHARD = 100
 
 DIM = 256  # the space, the text tower's width, the renderer's cross-attention
-VISION = dict(hidden_size=192, intermediate_size=768, num_hidden_layers=6, num_attention_heads=6, patch_size=16)
-TEXT = dict(hidden_size=DIM, intermediate_size=640, num_hidden_layers=2, num_attention_heads=4)
+VISION = {
+    "hidden_size": 192,
+    "intermediate_size": 768,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "patch_size": 16,
+}
+TEXT = {"hidden_size": DIM, "intermediate_size": 640, "num_hidden_layers": 2, "num_attention_heads": 4}
 PROMPT = 24  # tokens of the renderer's prompts: longer than any caption of the world
 LATENT = 8  # channels of the autoencoder's latents; SIZE / 8 of them along each side

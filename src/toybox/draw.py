@@ -221,7 +221,7 @@ def _unit3(v: Sequence[Float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Spots:
-    """One hit a pixel stands for all of its rays: world points and normals [m], and for each ray the spot it uses [n]."""
+    """One hit a pixel stands for all of its rays: world points and normals [m]; for each ray [n] the spot it uses."""
 
     p: Vec
     n: Vec

@@ -1,7 +1,7 @@
 """The exact answer of every operator: families of pictures that share geometry, and the triplets they hold.
 
 A family is drawn from one seed: one object and all that the four operators make of it. Training families show no
-held-out combination (world.held_out); test families are drawn from other seeds, and the combination in focus is held out.
+held-out combination (world.held_out); test families come from other seeds, and the combination in focus is held out.
 """
 
 from __future__ import annotations

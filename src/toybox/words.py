@@ -84,14 +84,10 @@ def parse_caption(text: str, seed: int = 0) -> SceneSpec:
     """
     rng = random.Random(seed)
     rest = re.sub(r"[^a-z ]+", " ", text.lower())
-    for scene in SCENES.values():
-        if scene.phrase in rest:
-            rest, place = rest.replace(scene.phrase, " "), scene.name
-            break
-    else:
-        rest, place = _take(rest, {**{s: s for s in SCENES}, **_SCENE_ALIASES})
+    phrases_of = {scene.phrase: name for name, scene in SCENES.items()}
+    rest, place = _take(rest, {**{s: s for s in SCENES}, **_SCENE_ALIASES, **phrases_of})
     phrases = [p for p in re.split(r"\band\b", rest) if p.strip()]
-    objects = [_object(p, rng) for p in phrases]
+    objects = [_object(phrase, rng) for phrase in phrases]
     if not objects:
         raise CaptionError(f"the caption {text!r} names no object; say one of: {', '.join(CATEGORIES)}")
     if len(objects) > 2:
@@ -121,25 +117,8 @@ def _object(phrase: str, rng: random.Random) -> ObjectSpec:
     return replace(thing, adjectives=tuple(adjectives))
 
 
-_FILLERS = set(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "made",
-        "photo",
-        "picture",
-        "in",
-        "on",
-        "at",
-        "under",
-        "with",
-        "near",
-        "from",
-        "by",
-        "texture",
-    ]
+_FILLERS = frozenset(
+    ["a", "an", "the", "of", "made", "photo", "picture", "in", "on", "at", "under", "with", "near", "from", "by"]
 )
 
 

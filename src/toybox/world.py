@@ -33,8 +33,9 @@ class Vocabulary:
     adjectives: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for names, table in zip(astuple(self), (CATEGORIES, MATERIALS, SCENES, ADJECTIVES), strict=True):
-            unknown = [n for n in names if n not in table]
+        tables = (set(CATEGORIES), set(MATERIALS), set(SCENES), set(ADJECTIVES))
+        for names, table in zip(astuple(self), tables, strict=True):
+            unknown = sorted(set(names) - table)
             if unknown:
                 raise ValueError(f"not in toybox: {', '.join(unknown)}")
 

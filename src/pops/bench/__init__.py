@@ -1,1 +1,1 @@
-"""Measurements that the product takes of itself: against truth (toybox), and later against the public way of doing it."""
+"""Measurements that the product takes of itself: against the truth, where it is known."""

@@ -69,7 +69,7 @@ def measure(
 ) -> Report:
     """The report on `count` held-out triplets of each operator, drawn from `seed`; steps and guidance as in Pops.apply.
 
-    render=False leaves out everything that needs pictures. Raises ConfigError for an operator that toybox has no truth for.
+    render=False leaves out all that needs pictures. Raises ConfigError for an operator that toybox has no truth for.
     """
     ensure(count >= 2, f"count must be at least 2, got {count}", ConfigError)
     for name in operators:
@@ -162,7 +162,7 @@ def _apply(
 
 
 def figures(result: Tensor, plain: Tensor, truth: Tensor) -> dict[str, Any]:
-    """Embeddings [n, D], operands [n, 2, D], truths [n, D] => cosine, recall@1, share that beats the average, baselines."""
+    """Embeddings [n, D], operands [n, 2, D], truths [n, D] => cosine, recall@1, beats_average, and the baselines'."""
     average = plain.mean(1)
     mine, theirs = cosines(result, truth), cosines(average, truth)
     baselines = {"average": average, "operand_a": plain[:, 0], "operand_b": plain[:, 1]}
@@ -259,9 +259,8 @@ def markdown(report: Report) -> str:
     ]
     for name, row in report.operators.items():
         judged = row.get("oracle", {})
-        lines.append(
-            f"| **{name}** | result | {pc(row['cosine'])} | {pc(row['recall_at_1'])} | {pc(row['beats_average'])} | {_said(judged)} |"
-        )
+        shares = " | ".join(pc(row[k]) for k in ("cosine", "recall_at_1", "beats_average"))
+        lines.append(f"| **{name}** | result | {shares} | {_said(judged)} |")
         for base, b in row["baselines"].items():
             said = _said(judged.get("average", {})) if base == "average" else ""
             lines.append(f"| | {base.replace('_', ' ')} | {pc(b['cosine'])} | {pc(b['recall_at_1'])} | | {said} |")
