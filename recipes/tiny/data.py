@@ -51,6 +51,14 @@ def load(guides: bool = True) -> Pictures:
     return Pictures(images, thumbs if guides else thumbs[:0], labels, families, grids)
 
 
+def load_companies() -> tuple[Tensor, int]:
+    """Pictures of all companies in a row, and how many companies there are."""
+    paths = shards("union")
+    count = sum(settings.FAMILIES_A_SHARD // 5 for _ in paths)
+    empty = torch.zeros(0, 3, settings.SIZE, settings.SIZE, dtype=torch.uint8)
+    return torch.cat([empty, *(load_file(p)["images"] for p in paths)]), count
+
+
 def to_unit(images: Tensor) -> Tensor:
     """uint8 => float32 in -1..1, the form that autoencoders take."""
     return images.float() / 127.5 - 1

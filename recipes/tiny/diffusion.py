@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recipes.tiny import settings
+from recipes.tiny.encode import embed, towers
 from recipes.tiny.loop import Stage
 from toybox.pairs import GRID, GRID_PICTURES, PICTURES
 
@@ -108,8 +109,8 @@ class Supply:
     """Latents, embeddings and prompts of all training pictures, drawn by weight."""
 
     def __init__(self, folder: Path) -> None:
-        rows = load_file(folder / "encoded.safetensors")
-        self.latents, self.embeds = rows["latents"], rows["embeds"]
+        rows = load_file(folder / "embeds.safetensors")
+        self.latents, self.embeds = load_file(folder / "latents.safetensors")["latents"], rows["embeds"]
         text = load_file(folder / "prompts.safetensors")
         self.prompts, self.said, self.empty = text["hidden"], text["of"], text["empty"]
         self.spread = self.embeds.float().std(0)
@@ -185,11 +186,12 @@ def grid(stage: Stage, supply: Supply) -> None:
     """Held-out pictures as the autoencoder keeps them, and what the renderer makes of their embeddings."""
     vae = AutoencoderTiny.from_pretrained(settings.WORK / "vae")
     held = load_file(settings.WORK / "held_out.safetensors")
-    n = min(16, len(held["embeds"]))
+    n = min(16, len(held["images"]))
+    embeds = embed(towers(), held["images"][:n])
     mirror = build()
     mirror.load_state_dict(stage.average.values)
     empty = supply.empty.float()
-    z = sample(mirror, held["embeds"][:n].float(), empty.expand(n, -1, -1), empty, 2.0)
+    z = sample(mirror, embeds, empty.expand(n, -1, -1), empty, 2.0)
     with torch.no_grad():
         shown = [vae.decode(r).sample.clamp(-1, 1) for r in (held["latents"][:n].float(), z)]
     sheet = torch.cat([torch.cat(list(s), 2) for s in shown], 1)

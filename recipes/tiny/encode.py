@@ -2,13 +2,14 @@
 
     python -m recipes.tiny.encode
 
-Writes encoded.safetensors (latents, embeddings, row for row with the shards), held_out.safetensors (the same for test
-families), captions.safetensors (every caption's embedding and the last hidden states of its own tokens), and
-prompts.safetensors (padded hidden states of a share of the captions, as Stable Diffusion pipelines hand them over).
+Row for row with the shards: latents.safetensors and embeds.safetensors; of test families held_out.safetensors;
+captions.safetensors (every caption's embedding, and the last hidden states of its own tokens) and prompts.safetensors
+(padded hidden states, as Stable Diffusion pipelines hand them over).
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from recipes.tiny import autoencoder, data, settings
 from recipes.tiny.clip import Towers
 from recipes.tiny.tokenizer import load_or_write
-from toybox.pairs import PICTURES, draw_family, family
+from toybox.pairs import draw_family, family
 
 
 def averaged(stage: str, module: torch.nn.Module) -> torch.nn.Module:
@@ -50,7 +51,9 @@ def latents(model: AutoencoderTiny, images: Tensor) -> Tensor:
     rows = []
     for b in images.split(32):
         with torch.autocast("cpu", torch.bfloat16):
-            rows.append(model.encode(data.to_unit(b).contiguous(memory_format=torch.channels_last)).latents.half())
+            rows.append(
+                model.encode(data.to_unit(b).contiguous(memory_format=torch.channels_last)).latents.half().contiguous()
+            )
     return torch.cat(rows)
 
 
@@ -76,25 +79,26 @@ def text_states(model: Towers, ids: Tensor, mask: Tensor | None = None) -> tuple
     return torch.cat(embeds), torch.cat(hidden)
 
 
-def main() -> None:
-    out: Path = settings.WORK
-    clip, tokenizer = towers(), load_or_write()
-    pictures = data.load()
+def write_latents(out: Path, pictures: data.Pictures) -> None:
+    """latents.safetensors, held_out.safetensors and the autoencoder's folder: needs stage 2b alone."""
     coder = vae()
-    save_file(
-        {
-            "latents": latents(coder, pictures.images),
-            "embeds": embed(clip, pictures.images).half(),
-            "families": torch.tensor(pictures.families),
-        },
-        out / "encoded.safetensors",
-    )
-    held = held_out_pictures()
-    save_file(
-        {"images": held, "latents": latents(coder, held), "embeds": embed(clip, held)}, out / "held_out.safetensors"
-    )
     coder.save_pretrained(out / "vae")
+    held = held_out_pictures()
+    save_file({"images": held, "latents": latents(coder, held)}, out / "held_out.safetensors")
+    save_file({"latents": latents(coder, pictures.images)}, out / "latents.safetensors")
 
+
+def write_embeddings(out: Path, pictures: data.Pictures) -> None:
+    """embeds.safetensors, captions.safetensors and prompts.safetensors: needs stage 2a alone."""
+    clip, tokenizer = towers(), load_or_write()
+    images, companies = data.load_companies()
+    rows = {
+        "embeds": embed(clip, pictures.images).half(),
+        "families": torch.tensor(pictures.families),
+        "company": embed(clip, images).half(),
+        "companies": torch.tensor(companies),
+    }
+    save_file(rows, out / "embeds.safetensors")
     captions = data.load_captions(pictures.families, pictures.grids)
     rng = random.Random(0)
     tokens = tokenizer([*captions.texts, ""], padding="longest", truncation=True, return_tensors="pt")
@@ -104,7 +108,6 @@ def main() -> None:
         {"embeds": embeds, "hidden": hidden, "length": tokens["attention_mask"].sum(1), "of": three},
         out / "captions.safetensors",
     )
-
     short = {"padding": "max_length", "max_length": settings.PROMPT, "truncation": True, "return_tensors": "pt"}
     save_file(
         {
@@ -114,7 +117,18 @@ def main() -> None:
         },
         out / "prompts.safetensors",
     )
-    print(len(pictures), "pictures,", len(captions.texts), "captions,", len(PICTURES), "a family")
+    print(len(pictures), "pictures,", len(captions.texts), "captions", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="?", choices=("latents", "embeddings", "all"), default="all")
+    args = parser.parse_args()
+    pictures = data.load(guides=False)
+    if args.part != "embeddings":
+        write_latents(settings.WORK, pictures)
+    if args.part != "latents":
+        write_embeddings(settings.WORK, pictures)
 
 
 if __name__ == "__main__":

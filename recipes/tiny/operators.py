@@ -26,7 +26,7 @@ from pops.training.trainable import save_prior
 from pops.training.trainer import export, train, train_prior
 from recipes.tiny import settings
 from toybox.adjectives import ADJECTIVES
-from toybox.pairs import GRID, GRID_PICTURES, PICTURES, family, grid
+from toybox.pairs import COMPANY, GRID, GRID_PICTURES, PICTURES, company, family, grid
 from toybox.words import article
 
 OPERATORS = ("texturing", "union", "scene", "instruct")
@@ -37,7 +37,7 @@ class Embedded:
     """Embeddings of all training pictures, looked up by family and grid."""
 
     def __init__(self) -> None:
-        rows = load_file(settings.WORK / "encoded.safetensors")
+        rows = load_file(settings.WORK / "embeds.safetensors")
         self.e: Tensor = rows["embeds"].float()
         self.families = int(rows["families"])
         n = len(PICTURES)
@@ -46,6 +46,8 @@ class Embedded:
         cells, swatches, empties, edited = g.split([GRID * GRID, GRID, GRID, GRID], 1)
         self.cells = cells.view(len(g), GRID, GRID, -1)  # grid, scene, material
         self.swatches, self.empties, self.edited = swatches, empties, edited
+        self.company: Tensor = rows["company"].float()  # companies in a row
+        self.companies = int(rows["companies"])
 
 
 def texturing(d: Embedded) -> tuple[Tensor, Tensor]:
@@ -59,8 +61,17 @@ def texturing(d: Embedded) -> tuple[Tensor, Tensor]:
 
 
 def union(d: Embedded) -> tuple[Tensor, Tensor]:
+    """Families, and every ordered pair of the companies."""
     f = d.by_name
-    return _stack([(f["studio"], f["other"], f["both"])])
+    rows = [(f["studio"], f["other"], f["both"])]
+    at = 0
+    for seed in range(d.companies):
+        c = company(seed)
+        e = d.company[at : at + COMPANY + len(c.pairs)]
+        at += len(e)
+        left, right = (torch.tensor([p[k] for p in c.pairs]) for k in (0, 1))
+        rows.append((e[left], e[right], e[COMPANY:]))
+    return _stack(rows)
 
 
 def scene(d: Embedded) -> tuple[Tensor, Tensor]:

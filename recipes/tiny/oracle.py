@@ -2,8 +2,8 @@
 
     python -m recipes.tiny.oracle --steps 3000
 
-Trained on renderings of toybox alone, never on what tiny makes; it shares nothing with tiny's towers.
-`pops bench toybox` reads rendered pictures with it. Its own score on held-out test renderings is the ceiling of what it can find right.
+Trained on renderings of toybox alone, never on what tiny makes; it shares nothing with tiny's towers. It reads the
+rendered pictures in `pops bench toybox`; its own score on held-out test renderings is the ceiling there.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from recipes.tiny import settings
 from toybox.adjectives import ADJECTIVES
-from toybox.draw import Shot
+from toybox.draw import Shot, draw
 from toybox.materials import MATERIALS
 from toybox.objects import CATEGORIES
-from toybox.pairs import PICTURES, Family, draw_family, draw_grid, family, grid
+from toybox.pairs import PICTURES, Family, company, draw_family, draw_grid, family, grid
 from toybox.scenes import SCENES
 from toybox.world import SceneSpec, SwatchSpec
 
@@ -96,6 +96,14 @@ def render_grids(path: Path, seeds: range) -> int:
     return len(images)
 
 
+def render_companies(path: Path, seeds: range) -> int:
+    """Renders the companies of some seeds into one shard, for the operator union."""
+    specs = [s for seed in seeds for s in company(seed).pictures()]
+    images = [draw(s, settings.SIZE) for s in specs]
+    _write(path, images, [guides(None) for _ in specs], [label(s) for s in specs], seeds, "union", "")
+    return len(images)
+
+
 def _write(
     path: Path,
     images: list[Tensor],
@@ -115,18 +123,22 @@ def _work(job: tuple[Path, range, str, str | None]) -> int:
     torch.set_num_threads(1)
     with torch.no_grad():
         path, seeds, split, focus = job
-        return render_grids(path, seeds) if split == "grid" else render_shard(path, seeds, split, focus)
+        if split == "grid":
+            return render_grids(path, seeds)
+        if split == "union":
+            return render_companies(path, seeds)
+        return render_shard(path, seeds, split, focus)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--families", type=int, default=4000, help="families, or grids with --split grid")
+    parser.add_argument("--families", type=int, default=4000, help="families, grids or companies")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--split", choices=("train", "test", "grid"), default="train")
+    parser.add_argument("--split", choices=("train", "test", "grid", "union"), default="train")
     parser.add_argument("--focus", default=None, help="test: the operator whose combinations are held out")
     args = parser.parse_args()
     settings.DATA.mkdir(parents=True, exist_ok=True)
-    step = settings.FAMILIES_A_SHARD
+    step = settings.FAMILIES_A_SHARD // (5 if args.split == "union" else 1)
     stem = args.split if args.focus is None else f"{args.split}-{args.focus}"
     jobs = []
     for k, start in enumerate(range(0, args.families, step)):

@@ -287,3 +287,35 @@ def draw_grid(
     edited = [painted(spec, s) for s, spec in enumerate(g.edited)]
     shots: list[Shot | None] = [*[shot] * len(cells), *[None] * len(swatches), *bare, *[shot] * len(edited)]
     return [*cells, *swatches, *empties, *edited], shots
+
+
+@dataclass(frozen=True)
+class Company:
+    """A few objects alone, each in its own studio, and every ordered pair of them side by side: unions for training."""
+
+    alone: tuple[SceneSpec, ...]
+    pairs: tuple[tuple[int, int], ...]  # indices into `alone`: left, right
+
+    def together(self, i: int, j: int) -> SceneSpec:
+        """The true union of i and j: in the studio and before the camera of i."""
+        a, b = self.alone[i], self.alone[j]
+        return replace(a, objects=side_by_side(a.objects[0], b.objects[0]))
+
+    def pictures(self) -> list[SceneSpec]:
+        return [*self.alone, *(self.together(i, j) for i, j in self.pairs)]
+
+
+COMPANY = 5  # objects of a company
+
+
+def company(seed: int, names: Vocabulary = CORE) -> Company:
+    """The company of a seed; for training only: it shows nothing held out."""
+    rng = random.Random(f"company {seed}")
+    alone: list[SceneSpec] = []
+    for category in rng.sample(names.categories, COMPANY):
+        allowed = [m for m in names.materials if not held_out("material", category, m)]
+        thing = sample_object(rng, category, _first_material(category, allowed, rng, lambda _: True))
+        alone.append(SceneSpec((thing,), *sample_setting(rng, "studio"), sample_camera(rng)))
+    kinds = [s.objects[0].category for s in alone]
+    pairs = [(i, j) for i in range(COMPANY) for j in range(COMPANY) if i != j]
+    return Company(tuple(alone), tuple((i, j) for i, j in pairs if not held_out("object", kinds[i], kinds[j])))

@@ -221,7 +221,6 @@ def load(folder: Path | None, options: RendererOptions) -> StableDiffusionRender
     Safetensors only. Raises ModelError for an absent part, CheckpointError for weights that do not fit.
     """
     import torch
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -229,7 +228,7 @@ def load(folder: Path | None, options: RendererOptions) -> StableDiffusionRender
         raise ModelError("the stable-diffusion renderer needs a folder with StableDiffusionPipeline's layout")
     parts = {
         "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
+        "vae": _autoencoder(folder),
         "text_encoder": CLIPTextModel,
         "tokenizer": CLIPTokenizer,
     }
@@ -242,10 +241,35 @@ def load(folder: Path | None, options: RendererOptions) -> StableDiffusionRender
                 loaded[part] = kind.from_pretrained(folder / part, local_files_only=True, **how)
             except (OSError, ValueError, KeyError, RuntimeError) as e:
                 raise ModelError(f"the renderer's {folder / part} does not load ({str(e).splitlines()[0]})") from e
+        for part in ("unet", "vae", "text_encoder"):
+            hollow = [name for name, p in loaded[part].named_parameters() if p.is_meta]
+            if hollow:
+                raise CheckpointError(f"the weights in {folder / part} lack {len(hollow)} tensors ({hollow[0]}, ...)")
         _add_ip_adapter(loaded["unet"], folder / "ip_adapter" / "ip_adapter.safetensors")
     for part in ("unet", "vae", "text_encoder"):
         loaded[part].to(options.device).eval().requires_grad_(False)
     return StableDiffusionRenderer(**loaded, scheduler=_scheduler(folder), options=options)
+
+
+# Autoencoders of a Stable Diffusion layout: the class in vae/config.json -> where diffusers keeps it.
+_AUTOENCODERS = {
+    "AutoencoderKL": "diffusers.models.autoencoders.autoencoder_kl",
+    "AutoencoderTiny": "diffusers.models.autoencoders.autoencoder_tiny",
+}
+
+
+def _autoencoder(folder: Path) -> Any:
+    """The class that vae/config.json names; without a name AutoencoderKL, Stable Diffusion's own."""
+    from importlib import import_module
+
+    config = folder / "vae" / "config.json"
+    try:
+        name = json.loads(config.read_text(encoding="utf-8")).get("_class_name", "AutoencoderKL")
+    except (OSError, ValueError) as e:
+        raise ModelError(f"the renderer's {config} cannot be read ({e})") from e
+    if name not in _AUTOENCODERS:
+        raise ModelError(f"{config} names a {name}; this renderer decodes with {', '.join(_AUTOENCODERS)}")
+    return getattr(import_module(_AUTOENCODERS[name]), name)
 
 
 @contextmanager

@@ -1,0 +1,46 @@
+"""Makes every picture that the README and the docs show, by the commands they show.
+
+python docs/pictures.py            # all; or the names of some
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "docs" / "pictures"
+OBJECTS, TEXTURES, SCENES = "examples/objects", "examples/textures", "examples/scenes"
+
+# name -> (expression, more arguments of `pops run`); every one is drawn as an equation
+EQUATIONS: dict[str, tuple[str, list[str]]] = {
+    "texturing": (f"texturing({OBJECTS}/teapot.png, {TEXTURES}/tiger.png)", []),
+    "union": (f"union({OBJECTS}/dog.png, {OBJECTS}/hat.png)", []),
+    "scene": (f"scene({OBJECTS}/car.png, {SCENES}/beach.png)", []),
+    "instruct": (f'instruct({OBJECTS}/rabbit.png, "golden")', []),
+    "tree": (f"scene(texturing({OBJECTS}/elephant.png, {TEXTURES}/brick.png), {SCENES}/snow.png)", []),
+    "partial": (f"texturing({OBJECTS}/mug.png, _)", ["--seed", "0,1,2,3"]),
+    "text": ('text("a marble rabbit")', []),
+    "sum": (f"0.5*{OBJECTS}/teapot.png + 0.5*{OBJECTS}/pumpkin.png", []),
+}
+
+
+def pops(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "pops.cli.main", *arguments], cwd=ROOT, check=True)
+
+
+def main(names: list[str]) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name, (expression, more) in EQUATIONS.items():
+        if not names or name in names:
+            pops("run", expression, "-o", f"out/{name}.png", "--equation", f"docs/pictures/{name}.png", *more)
+    if not names or "tree" in names:
+        expression = EQUATIONS["tree"][0]
+        pops("run", expression, "-o", "out/tree.png", "--tree", "docs/pictures/generative_tree.png")
+    if not names or "toybox" in names:
+        pops("toybox", "--contact-sheet", "docs/pictures/toybox.jpg")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
