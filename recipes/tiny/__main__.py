@@ -24,6 +24,7 @@ def stages(scale: float, workers: int) -> list[list[str]]:
         ["clip", *steps(3200)],
         ["autoencoder", *steps(6000)],
         ["encode"],
+        ["autoencoder", "--decoder", *steps(2000)],
         ["diffusion", *steps(8000), "--workers", str(workers)],
         ["operators", "prior", *steps(3000)],
         *(["operators", name, *steps(3000)] for name in OPERATORS),

@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from recipes.tiny import data, settings
 from recipes.tiny.loop import Stage
 
 WIDTH = 64
+CHANNELS = torch.channels_last
 CONFIG = {
     "latent_channels": settings.LATENT,
     "encoder_block_out_channels": (WIDTH,) * 4,
@@ -85,6 +87,44 @@ def grid(model: AutoencoderTiny, x: Tensor, path: Path) -> None:
     Image.fromarray(((both.clamp(-1, 1) + 1) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()).save(path)
 
 
+def decoder_losses(
+    model: AutoencoderTiny, x: Tensor, z: Tensor, gen: torch.Generator, noise: float
+) -> tuple[Tensor, dict[str, float]]:
+    """As `losses`, for a decoder alone: latents come from the finished encoder, with up to `noise` on them."""
+    amount = noise * torch.rand(len(z), 1, 1, 1, generator=gen)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model.decode((z + amount * torch.randn(z.shape, generator=gen)).contiguous(memory_format=CHANNELS)).sample
+    y = y.float()
+    l1, s = (y - x).abs().mean(), ssim_loss(y, x)
+    loss = l1 + 0.7 * gradient_loss(y, x) + 0.2 * s + 0.5 * (F.avg_pool2d(y, 8) - F.avg_pool2d(x, 8)).abs().mean()
+    mse = float((y - x).square().mean().detach()) / 4
+    return loss, {
+        "l1": float(l1.detach()),
+        "ssim": 1 - float(s.detach()),
+        "psnr": -10 * torch.tensor(mse).log10().item(),
+    }
+
+
+def train_decoder(args: argparse.Namespace) -> None:
+    """Goes on with the decoder alone, on the latents that `encode` wrote: what was trained on them stays valid."""
+    pictures = data.load(guides=False)
+    model = build()
+    model.load_state_dict(torch.load(settings.WORK / "autoencoder" / "checkpoint.pt", weights_only=True)["average"])
+    model.encoder.requires_grad_(False)
+    z = load_file(settings.WORK / "latents.safetensors")["latents"]
+    groups = [{"params": list(model.decoder.parameters())}]
+    stage = Stage("decoder", model, args.steps, args.lr, ema=0.99, weight_decay=0.0, groups=groups, decay=0.8)
+    sample = data.to_unit(pictures.images[torch.arange(14) * 37 % len(pictures)])
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        gen = stage.generator()
+        rows = torch.randint(len(pictures), (args.batch,), generator=gen)
+        x = data.to_unit(pictures.images[rows]).contiguous(memory_format=CHANNELS)
+        return decoder_losses(model, x, z[rows].float(), gen, args.noise)
+
+    stage.run(step_loss, lambda: grid(model, sample, stage.folder / "grid.png"), picture_every=250)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=6000)
@@ -92,9 +132,14 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--start", type=Path, default=None, help="weights to begin with, of an earlier run")
+    parser.add_argument("--decoder", action="store_true", help="after `encode`: go on with the decoder alone")
+    parser.add_argument("--noise", type=float, default=0.3, help="with --decoder: the largest noise on the latents")
     parser.add_argument("--fp32", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.decoder:
+        train_decoder(args)
+        return
     pictures = data.load()
     model = build()
     if args.start is not None:

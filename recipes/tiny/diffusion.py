@@ -139,7 +139,7 @@ class Supply:
 
 @torch.no_grad()
 def sample(
-    unet: UNet2DConditionModel, e: Tensor, prompt: Tensor, empty: Tensor, guidance: float, steps: int = 20
+    unet: UNet2DConditionModel, e: Tensor, prompt: Tensor, empty: Tensor, guidance: float, steps: int = 15
 ) -> Tensor:
     """Latents for embeddings and prompts [n, ...], with guidance."""
     scheduler = DDIMScheduler(**SCHEDULER)
@@ -179,14 +179,14 @@ def train(rank: int, args: argparse.Namespace) -> None:
         high = t > 600
         return each.mean(), {"high": float(each[high].mean().detach()) if bool(high.any()) else 0.0}
 
-    stage.run(step_loss, lambda: grid(stage, supply), picture_every=500)
+    stage.run(step_loss, lambda: grid(stage, supply), picture_every=1000)
 
 
 def grid(stage: Stage, supply: Supply) -> None:
     """Held-out pictures as the autoencoder keeps them, and what the renderer makes of their embeddings."""
     vae = AutoencoderTiny.from_pretrained(settings.WORK / "vae")
     held = load_file(settings.WORK / "held_out.safetensors")
-    n = min(16, len(held["images"]))
+    n = min(12, len(held["images"]))
     embeds = embed(towers(), held["images"][:n])
     mirror = build()
     mirror.load_state_dict(stage.average.values)

@@ -37,7 +37,9 @@ def towers() -> Towers:
 
 
 def vae() -> AutoencoderTiny:
-    return averaged("autoencoder", autoencoder.build())  # type: ignore[return-value]
+    """The autoencoder, with the decoder of its own later stage if that was run; the encoder is the same in both."""
+    later = (settings.WORK / "decoder" / "checkpoint.pt").exists()
+    return averaged("decoder" if later else "autoencoder", autoencoder.build())  # type: ignore[return-value]
 
 
 @torch.no_grad()

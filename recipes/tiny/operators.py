@@ -156,10 +156,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=8e-4)
-    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--loss", default="mse", help="mse, or instruct for the paper's loss of instruct")
     parser.add_argument("--noise", type=float, default=0.1, help="noise on the operands, standardised units")
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tag", default="", help="a suffix of the run's folder, for comparisons")
     args = parser.parse_args()
@@ -173,7 +173,8 @@ def main() -> None:
         "batch_size": args.batch,
         "lr": args.lr,
         "schedule": "cosine",
-        "warmup": 200,
+        "warmup": 100,
+        "precision": "bf16",
         "save_every": 500,
     }
 

@@ -170,9 +170,11 @@ def _expected_shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -
         if part == "delta" and name + ".up" not in weights and name + ".down" not in weights:
             shapes[key] = shape
         elif part in ("down", "up") and len(shape) == 2:
-            rank = int(weights[name + ".down"].shape[0]) if name + ".down" in weights else int(value.shape[-1])
-            shapes[name + ".down"] = (rank, shape[1])
-            shapes[name + ".up"] = (shape[0], rank)
+            held = weights.get(name + ".down")
+            rank = value.shape[-1:] if held is None else held.shape[:1]  # of one number: empty, and misshaped
+            r = int(rank[0]) if rank else 1
+            shapes[name + ".down"] = (r, shape[1])
+            shapes[name + ".up"] = (shape[0], r)
     return shapes
 
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pops.errors import ModelError, ensure
+from pops.errors import CheckpointError, ModelError, ensure
 from pops.prior.noise import SCHEDULER_FILE, SchedulerConfig
 
 if TYPE_CHECKING:
@@ -108,26 +108,38 @@ class PriorModel:
         """From a model's folder (`prior/`, `scheduler/`), a prior's own, or a diffusers `PriorTransformer`.
 
         The scheduler's config is read from `scheduler/` beside the prior's folder, if there; else it is
-        Kandinsky 2.2's. Raises ModelError when the folder holds no readable prior.
+        Kandinsky 2.2's. Raises ModelError when the folder holds no readable prior, CheckpointError when its
+        tensors are not exactly the prior's. The statistics keep the precision they are stored in.
         """
         from torch.nn import Module
 
         if not isinstance(source, (str, Path)):
-            return cls(Module.to(source, device=device, dtype=dtype))
+            model = cls(source)
+            _ = model.stats  # cached here, before the cast
+            Module.to(source, device=device, dtype=dtype)
+            return model
         from diffusers import PriorTransformer
 
         folder = Path(source)
         folder = folder / "prior" if (folder / "prior" / "config.json").is_file() else folder
         ensure((folder / "config.json").is_file(), f"no prior in {folder}: config.json is missing", ModelError)
         try:
-            transformer = PriorTransformer.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            transformer, info = PriorTransformer.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
         except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
             first = str(error).strip().splitlines()[0]
             raise ModelError(f"the prior in {folder} cannot be read ({first}); fetch or export it again") from error
+        for what in ("missing_keys", "unexpected_keys"):
+            names = sorted(set(info[what]) - {"causal_attention_mask"})
+            told = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            wrong = f"{folder}: {what.replace('_', ' ')} {told}; fetch or export the prior again"
+            ensure(not names, wrong, CheckpointError)
         beside = folder.parent / "scheduler"
         scheduler = SchedulerConfig.load(beside) if (beside / SCHEDULER_FILE).is_file() else None
         model = cls(transformer.eval(), scheduler=scheduler)
-        model._fingerprint = model.fingerprint  # of the stored weights, before any cast
+        model._fingerprint = model.fingerprint  # of the stored weights, before any cast,
+        _ = model.stats  # and so the statistics, cached here
         Module.to(transformer, device=device, dtype=dtype)
         return model
 
@@ -177,7 +189,10 @@ class PriorModel:
             other = type(self.transformer).from_config(self.transformer.config)
         other.load_state_dict(weights, strict=True, assign=True)
         other.causal_attention_mask = self.transformer.causal_attention_mask
-        return PriorModel(other.requires_grad_(False).eval(), scheduler=self.scheduler)
+        model = PriorModel(other.requires_grad_(False).eval(), scheduler=self.scheduler)
+        if not any(name in state for name in FROZEN):
+            model.stats = self.stats  # a cached property: in the precision in which this model read them
+        return model
 
     # -- prediction --------------------------------------------------------------------------------
 

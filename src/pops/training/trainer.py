@@ -204,8 +204,13 @@ def train(
         torch._foreach_lerp_(list(ema.values()), [p.detach() for p in trained.values()], 1 - decay)
         total, since = total + loss.detach(), since + 1
 
-        # Log and save.
+        # Log and save, but never what has diverged.
         done = step + 1
+        saving = done % config.save_every == 0 or done == end
+        if saving or done % config.log_every == 0:
+            finite = bool(total.isfinite()) and (norm is None or bool(norm.isfinite()))
+            told = f"{out}: the loss is no number at step {done}; start afresh (resume=False) with a lower lr"
+            ensure(finite, told, PopsError)
         if done % config.log_every == 0 or done == end:
             mean = float(total) / since
             rate = since * config.batch_size / max(1e-9, time.perf_counter() - clock)
@@ -216,10 +221,8 @@ def train(
                     file.write(json.dumps(row) + "\n")
                 if on_log is not None:
                     on_log(row)
-            finite = mean == mean and abs(mean) != float("inf")
-            ensure(finite, f"{out}: the loss is no number at step {done}; lower lr and resume", PopsError)
             total, since, clock = torch.zeros((), device=device), 0, time.perf_counter()
-        if done % config.save_every == 0 or done == end:
+        if saving:
             save(done)
     accelerator.wait_for_everyone()
     return _trained(config, max(start, end), ema, base)
