@@ -95,6 +95,7 @@ def test_own_operators_keep_their_spec(tmp_path, base, adapter):
             lambda t: t.update({f"{Q}.up": torch.zeros(WIDTH, 4)}),
             r"misshaped: .*\.up \(24, 4\) instead of \(24, 3\)",
         ),
+        (lambda t: t.update({f"{Q}.down": torch.tensor(1.0)}), r"misshaped: .*\.down \(\) instead of \(1, 24\)"),
         (lambda t: t["proj_in.bias.delta"].fill_(float("nan")), r"not finite: proj_in\.bias\.delta"),
     ],
 )

@@ -164,6 +164,18 @@ def test_dry_run_computes_nothing(call: Any) -> None:
         ),
         (["run", "1*a.png", "-m", "tinny", "-o", "x.png"], "did you mean 'tiny'"),
         (["run", "nothere.yaml", "-m", "$M", "-o", "x.png"], "nothere.yaml"),
+        (["run", "~no-such-user/a.png", "-m", "$M", "-o", "x.png"], "there is no file ~no-such-user/a.png"),
+        (["run", "+".join(["nothere.png"] * 99), "-m", "$M", "-o", "x.png"], "there is no file nothere.png"),
+        (["run", "x" * 300 + ".png", "-m", "$M", "-o", "x.png"], "File name too long"),
+        (["run", "x" * 300 + ".safetensors", "-m", "$M", "-o", "x.png"], "does not exist"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x" * 300 + ".png"], "cannot be written (File name too long)"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--tree", "a.png/t.png"], "a.png is no folder"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--guidance", "inf"], "guidance must be from 0 to 100, got inf"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--render-guidance", "inf"], "must be 0 or more, got inf"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--size", "9000"], "at most 4096, got 9000x9000"),
+        (["run", "1e39*a.png", "-m", "$M", "-o", "x.png"], "the sum 1e+39*a.png is too large for float32"),
+        (["run", f'text("{"red " * 99}")', "-m", "$M", "-o", "x.png"], "use fewer words"),
+        (["bench", "toybox", "-m", "$M", "--operators", ","], "--operators names none"),
         (["show", "a.png"], "a.png carries no recipe"),
         (["show", "nothere.png"], "there is no file nothere.png"),
         (["operators", "show", "unoin", "-m", "$M"], "did you mean 'union'"),
@@ -213,6 +225,36 @@ def test_exit_codes(call: Any, monkeypatch: pytest.MonkeyPatch, error: BaseExcep
     assert done.exit_code == code and says in done.stderr and "Traceback" not in done.stderr
     if isinstance(error, ZeroDivisionError):
         assert call("run", "1*a.png", "-m", "$M", "-o", "x.png", "--debug").exception is error
+
+
+@pytest.mark.parametrize("content", [b"", b"no photo"])
+def test_a_broken_photo_alone_is_told_once(call: Any, content: bytes) -> None:
+    Path("bad.png").write_bytes(content)
+    done = call("run", "bad.png", "-m", "$M", "-o", "x.png")
+    assert done.exit_code == 2 and done.stderr.count("bad.png") == 1
+
+
+def test_places_are_looked_at_before_anything_is_computed(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pops.studio import Pops
+
+    monkeypatch.setattr(Pops, "trace", lambda self, *_, **__: pytest.fail("it was computed"))
+    Path("x.png").mkdir()
+    for words in (["-o", "x.png"], ["-o", "y.png", "--tree", "x.png"], ["-o", "a.png/x.png"]):
+        assert call("run", "1*b.png", "-m", "$M", *words).exit_code == 2
+
+
+def test_a_tree_file_in_a_folder_with_brackets(call: Any) -> None:
+    Path("new (1)").mkdir()
+    Path("new (1)/t.yaml").write_text("sum: [[1, a.png]]\n")
+    assert call("run", "new (1)/t.yaml", "-m", "$M", "-o", "x.png").exit_code == 0
+
+
+@pytest.mark.parametrize("words", [["run", "a.png", "--steps", "x"], ["run"], ["nothing"], ["show", "a.png", "--no"]])
+def test_a_usage_mistake_is_one_json_object_too(call: Any, words: list[str]) -> None:
+    done = call(*words, "--json")
+    assert done.exit_code == 2 and "Error: " in done.stderr
+    assert json.loads(done.stdout)["error"]["code"] == "usage_error"
+    assert call("run", "--help", "--json").exit_code == 0
 
 
 def test_usage_mistakes_are_code_2(call: Any) -> None:

@@ -270,3 +270,11 @@ def test_pictures_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match=r"too long for a JPEG; write a \.png"):
         save_picture(quarters(), tmp_path / "out.jpg", {"expression": "x" * 70_000})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pad_of_a_long_thin_photo_needs_no_large_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, int]] = []
+    new = Image.new
+    monkeypatch.setattr(Image, "new", lambda mode, size, *how: made.append(size) or new(mode, size, *how))
+    square = load_photo(new("RGB", (50_000, 2), "red"), fit="pad", size=40)
+    assert square.size == (40, 40) and made and max(map(max, made)) <= 40

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from diffusers import PriorTransformer
+from safetensors.torch import load_file, save_file
 
-from pops.errors import ModelError, PopsError
+from pops.errors import CheckpointError, ModelError, PopsError
 from pops.prior.transformer import Condition, PriorModel
 from pops.stats import ClipStats
 from pops.training.trainer import new_prior, save_prior
@@ -155,6 +156,36 @@ def test_load_names_what_is_wrong(tmp_path):
     (tmp_path / "prior/diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
     with pytest.raises(ModelError, match="cannot be read"):
         PriorModel.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("proj_in.bias"), r"missing keys proj_in\.bias"),
+        (lambda t: t.pop("clip_std"), "missing keys clip_std"),
+        (lambda t: t.update({"extra": torch.zeros(1)}), "unexpected keys extra"),
+        (lambda t: t.update({"proj_in.bias": torch.zeros(3)}), r"proj_in\.bias"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, change, message):
+    save_prior(make_prior(), tmp_path)
+    path = tmp_path / "prior/diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    with pytest.raises((CheckpointError, ModelError), match=message):
+        PriorModel.load(tmp_path)
+
+
+def test_statistics_are_never_rounded(tmp_path):
+    save_prior(make_prior(), tmp_path)
+    exact = PriorModel.load(tmp_path).stats
+    half = PriorModel.load(tmp_path, dtype=torch.bfloat16)
+    for model in (half, half.with_weights({"proj_in.bias": half.transformer.proj_in.bias.detach() + 1})):
+        assert model.dtype == torch.bfloat16
+        assert torch.equal(model.stats.mean, exact.mean) and torch.equal(model.stats.std, exact.std)
+    other = half.with_weights({"clip_mean": torch.ones(1, DIM)})
+    assert torch.equal(other.stats.mean, torch.ones(DIM))
 
 
 def test_half_precision_runs():

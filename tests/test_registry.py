@@ -84,6 +84,15 @@ def test_a_description_that_cannot_be_read(folder: Path, text: str) -> None:
         resolve(folder)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"size": "big"}, {"steps": 0}, {"guidance": None}, {"photo_side": True}, {"renderer": 3}]
+)
+def test_a_description_with_a_wrong_value(folder: Path, wrong: dict[str, Any]) -> None:
+    (folder / "pops.json").write_text(json.dumps(wrong))
+    with pytest.raises(ModelError, match=next(iter(wrong))):
+        resolve(folder)
+
+
 def test_a_renderer_that_is_named_and_absent(folder: Path) -> None:
     shutil.rmtree(folder / "renderer")
     with pytest.raises(ModelError, match="names a renderer that is not there"):

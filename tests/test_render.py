@@ -207,6 +207,11 @@ def test_out_of_memory_and_overflow_say_what_to_do(renderer: StableDiffusionRend
             "surplus .*99.to_k_ip",
         ),
         (lambda w: w.update({"other": torch.zeros(1)}), CheckpointError, "other is neither"),
+        (
+            lambda w: w["ip_adapter.3.to_k_ip.weight"].fill_(float("nan")),
+            CheckpointError,
+            "3.to_k_ip.weight holds NaN",
+        ),
         (lambda w: w.pop("image_proj.norm.weight"), CheckpointError, "image_proj"),
         (
             lambda w: w.update({"ip_adapter.1.to_k_ip.weight": torch.zeros(2, 2)}),
@@ -224,6 +229,38 @@ def test_an_adapter_that_does_not_fit(folder: Path, tmp_path: Path, spoil: Any, 
     spoil(weights)
     save_file(weights, path)
     with pytest.raises(kind, match=says):
+        load(copy, RendererOptions("x"))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda w: w.pop(next(iter(w))), "missing: "),
+        (lambda w: w.update({"other.bias": torch.zeros(1)}), "surplus: other.bias"),
+        (lambda w: w.update({next(iter(w)): torch.zeros(1, 1)}), "misshaped: |does not load .*expected shape"),
+        (lambda w: next(iter(w.values())).fill_(float("nan")), "not finite: "),
+    ],
+)
+def test_weights_that_do_not_fit(folder: Path, tmp_path: Path, part: str, spoil: Any, says: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = next((copy / part).glob("*.safetensors"))
+    weights = load_file(path)
+    spoil(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises((CheckpointError, ModelError), match=says) as told:
+        load(copy, RendererOptions("x"))
+    assert part in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "ip_adapter"])
+def test_a_cut_file_of_weights(folder: Path, tmp_path: Path, part: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = next((copy / part).glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match=part):
         load(copy, RendererOptions("x"))
 
 

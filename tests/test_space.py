@@ -205,3 +205,10 @@ def test_towers_of_two_models(folder: Path) -> None:
     space = Space.load(folder)
     with pytest.raises(SpaceError, match="belong to different models"):
         space.encode_texts(["red"])
+
+
+def test_a_processor_for_other_pixels_is_told(random_model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(random_model, tmp_path / "copy")
+    (copy / "image_processor" / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="pictures of 224x224, the image encoder reads 32x32"):
+        Space.load(copy).encode_images([Image.new("RGB", (8, 8))])

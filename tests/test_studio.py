@@ -223,7 +223,7 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
         (lambda p: p.evaluate("union(a.png, nothere.png)"), PhotoError, "there is no file nothere.png"),
         (lambda p: p.evaluate("union(a.png, $x)"), OperandError, r"\$x has no value"),
         (lambda p: p.evaluate("uniom(a.png, b.png)"), ExpressionError, "did you mean 'union'"),
-        (lambda p: p.evaluate("a.png", steps=0), ConfigError, "steps must be 1 or more"),
+        (lambda p: p.evaluate("a.png", steps=0), ConfigError, "steps must be from 1 to 1000, got 0"),
         (lambda p: p.evaluate("a.png", seed=[]), ConfigError, "list of seeds is empty"),
         (lambda p: p.evaluate("a.png", seed=-1), ConfigError, "-1"),
         (
@@ -233,12 +233,14 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
         ),
         (lambda p: p.evaluate("a.png", stpes=3), TypeError, "did you mean 'steps'"),
         (lambda p: p.render(pops.Embedding(torch.zeros(1, DIM), "other")), SpaceError, "space 'other'"),
+        (lambda p: p.evaluate("wide.safetensors + a.png"), SpaceError, "wide.safetensors has 33 numbers"),
         (lambda p: p.render(p.embed("a.png"), seed=[1, 2]), ConfigError, "take one seed or 1, got 2"),
         (lambda p: p.render(p.embed("a.png"), num_images=0), ConfigError, "num_images must be 1 or more"),
         (lambda p: p.render(p.embed("a.png"), renderer="swach"), ModelError, "did you mean 'swatch'"),
     ],
 )
 def test_bad_calls_say_what_to_do(p: Pops, photos: Path, call: Any, kind: Any, says: str) -> None:
+    pops.Embedding(torch.zeros(1, DIM + 1), "random-32").save("wide.safetensors")
     with pytest.raises(kind, match=says):
         call(p)
 

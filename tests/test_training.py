@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -421,6 +422,26 @@ def test_another_run_is_not_continued(tmp_path, pairs, words, base):
 def test_divergence_is_told(tmp_path, pairs, base):
     with pytest.raises(PopsError, match="no number at step"):
         train(config(lr=1e30, grad_clip=0.0, steps=6), pairs, base, tmp_path)
+
+
+def test_what_has_diverged_is_never_saved(tmp_path, pairs, base):
+    broken = config(lr=1e30, grad_clip=0.0, steps=9, save_every=1, log_every=9)
+    with pytest.raises(PopsError, match="start afresh"):
+        train(broken, pairs, base, tmp_path)
+    state = load_file(tmp_path / CHECKPOINT)
+    assert all(bool(value.isfinite().all()) for name, value in state.items() if name.startswith("param/"))
+
+
+def test_checkpoint_tensors_that_do_not_fit_are_named(tmp_path, pairs, base):
+    train(config(), pairs, base, tmp_path, stop_at=1)
+    with safe_open(tmp_path / CHECKPOINT, framework="pt") as file:
+        meta = file.metadata()
+    state = load_file(tmp_path / CHECKPOINT)
+    state["param/new"] = state.pop("param/proj_in.bias")
+    state["ema/proj_in.weight"] = state["ema/proj_in.weight"][:1].contiguous()  # it would broadcast
+    save_file(state, tmp_path / CHECKPOINT, metadata=meta)
+    with pytest.raises(CheckpointError, match=r"missing: param/proj_in.bias; surplus: param/new; misshaped: ema/proj"):
+        train(config(), pairs, base, tmp_path)
 
 
 def test_data_must_fit(tmp_path, pairs, words, captions, base):

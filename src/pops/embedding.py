@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import EmbeddingError, SpaceError, ensure
-from pops.files import write_whole
+from pops.files import expanded, is_file, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,10 +127,11 @@ class Embedding:
     @staticmethod
     def load(path: str | Path) -> Embedding:
         """Reads what `save` wrote; EmbeddingError, naming the file, for anything else."""
-        where = Path(path).expanduser()
-        if not where.is_file():
-            what = "is a folder" if where.is_dir() else "does not exist"
-            raise EmbeddingError(f"{path} {what}; name a file that Embedding.save wrote")
+        where = expanded(path)
+        if not is_file(where):
+            with suppress(OSError):  # a name too long for the file system
+                ensure(not where.is_dir(), f"{path} is a folder; name a file that Embedding.save wrote", EmbeddingError)
+            raise EmbeddingError(f"{path} does not exist; name a file that Embedding.save wrote")
         vectors, metadata = _read(where)
         try:
             provenance = json.loads(metadata.get("provenance", "{}"))

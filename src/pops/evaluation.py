@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from pops.errors import ConfigError, EmbeddingError, OperandError, ensure, suggest
+from pops.errors import ConfigError, EmbeddingError, OperandError, SpaceError, ensure, suggest
+from pops.expression.grammar import to_text
 from pops.expression.nodes import Given, Missing, Node, Photo, Saved, Word
 from pops.expression.plan import SUM, TEXT, Job, Level, Plan
+from pops.expression.resolve import MAX_GUIDANCE, MAX_STEPS
+from pops.files import expanded
 from pops.seeds import check_seed, generator
 
 if TYPE_CHECKING:
@@ -45,9 +48,10 @@ class Settings:
     fit: str = "squash"  # how a photo becomes square: squash, crop or pad
 
     def __post_init__(self) -> None:
-        ensure(self.steps is None or self.steps >= 1, f"steps must be 1 or more, got {self.steps}", ConfigError)
-        ok = self.guidance is None or self.guidance >= 0
-        ensure(ok, f"guidance must be 0 or more, got {self.guidance}", ConfigError)
+        ok = self.steps is None or 1 <= self.steps <= MAX_STEPS
+        ensure(ok, f"steps must be from 1 to {MAX_STEPS}, got {self.steps}", ConfigError)
+        ok = self.guidance is None or 0 <= self.guidance <= MAX_GUIDANCE
+        ensure(ok, f"guidance must be from 0 to {MAX_GUIDANCE:g}, got {self.guidance}", ConfigError)
 
     @classmethod
     def of(cls, how: Mapping[str, Any]) -> Settings:
@@ -109,7 +113,7 @@ def inputs_of(layout: Plan) -> dict[str, str]:
     """The files an expression reads -> 16 hex digits of each one's sha256: has an operand changed since?"""
     digests = {}
     for path in [*(photo.path for photo in layout.photos), *(saved.path for saved in layout.saved)]:
-        with Path(path).expanduser().open("rb") as file:
+        with expanded(path).open("rb") as file:
             digests[path] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return digests
 
@@ -203,10 +207,20 @@ class Evaluation:
             texts = list(dict.fromkeys([*texts, ""]))  # what guidance leads away from
         if texts:
             encoding: TextEncoding = self.parts.space.encode_texts(texts)
+            long = [t for t, cut in zip(texts, encoding.truncated, strict=True) if cut]
+            ensure(
+                not long,
+                f"the text encoder cannot read so long a text to its end: {long[:1]}; use fewer words",
+                OperandError,
+            )
             self.words = {t: (encoding.hidden[i], encoding.embeds[i]) for i, t in enumerate(texts)}
 
     def _take(self, node: Node, embedding: Embedding) -> None:
         embedding.require_space(self.parts.space.id)
+        wide, width = self.parts.space.dim, embedding.dim
+        ensure(
+            wide == width, f"{to_text(node)} has {width} numbers a vector, the space {wide}; make it anew", SpaceError
+        )
         self.values[node] = embedding.vectors
         if embedding.n > 1 and self.rows == 1:
             self.rows = embedding.n
@@ -219,7 +233,10 @@ class Evaluation:
         import torch
 
         terms = [w * self.values[node] for w, node in zip(job.weights, job.operands, strict=True)]
-        return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+        total = torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+        fine = bool(total.isfinite().all())
+        ensure(fine, f"the sum {to_text(job.node)} is too large for float32; use smaller weights", OperandError)
+        return total
 
     def _sample(self, level: Level) -> None:
         """The jobs of a level, all rows of all of them in one batch (in slices of MAX_ROWS)."""

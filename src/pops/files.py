@@ -1,16 +1,47 @@
-"""Writing a file whole or not at all. Knows nothing of what is written."""
+"""Paths as people write them, and writing a file whole or not at all. Knows nothing of what is in a file."""
 
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pops.errors import ConfigError, PopsError
+from pops.errors import ConfigError, PopsError, ensure
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with a leading ~ or ~user replaced; as it stands where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether it is a regular file; False, too, for what no path can be (too long, a NUL in it)."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def check_place(path: Path) -> None:
+    """ConfigError unless a file can be written there; missing folders above it can be made. Changes nothing."""
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; name a file in it")
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"{path} cannot be written ({getattr(e, 'strerror', None) or e}); choose another name") from e
+    ensure(there.is_dir(), f"{path} cannot be written, since {there} is no folder; choose another place")
+    ensure(
+        os.access(there, os.W_OK | os.X_OK), f"{path} cannot be written: {there} allows it not; choose another place"
+    )
 
 
 @contextmanager
@@ -21,8 +52,7 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     made. Raises ConfigError if the place cannot be written to, PopsError if the disk is full.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; name a file in it")
+    check_place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from pops.errors import PhotoError, ensure, suggest
-from pops.files import write_whole
+from pops.files import expanded, write_whole
 
 MAX_PIXELS = 200_000_000  # of a photo; Pillow's own guard against decompression bombs may refuse fewer
 FITS = ("squash", "crop", "pad")
@@ -80,6 +80,14 @@ def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any]
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """The recipe that `save_picture` put into a picture; PhotoError if it has none or it cannot be read."""
+    recipe = find_recipe(path)
+    if recipe is None:
+        raise PhotoError(f"{path} carries no recipe of pops; only pictures that pops wrote do, unedited")
+    return recipe
+
+
+def find_recipe(path: str | Path) -> dict[str, Any] | None:
+    """As read_recipe, but None for a photo without one."""
     with _opened(path) as picture:
         if picture.format == "PNG":
             picture.load()  # a text chunk may stand behind the pixels
@@ -90,7 +98,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
             if isinstance(comment, bytes) and comment.startswith(_COMMENT_HEAD):
                 text = comment[len(_COMMENT_HEAD) :].decode("ascii")
     if text is None:
-        raise PhotoError(f"{path} carries no recipe of pops; only pictures that pops wrote do, unedited")
+        return None
     try:
         recipe = json.loads(text)
     except ValueError as e:
@@ -105,7 +113,7 @@ def _opened(source: str | Path) -> Iterator[Image.Image]:
     """The file, identified, with its size checked and not yet decoded; PhotoError for anything else."""
     if not isinstance(source, (str, Path)):
         raise PhotoError(f"a photo is a path or a PIL image, got {type(source).__name__}")
-    path = Path(source).expanduser()
+    path = expanded(source)
     with _reading(str(source)):
         if path.is_dir():
             raise PhotoError(f"{source} is a folder; name a photo in it")
@@ -195,10 +203,10 @@ def _to_square(rgb: Image.Image, fit: str, size: int) -> Image.Image:
         left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
         rgb = rgb.crop((left, top, left + side, top + side))
     elif fit == "pad":
-        side = max(rgb.size)
-        square = Image.new("RGB", (side, side), "white")
-        square.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
-        rgb = square
+        scale = size / max(rgb.size)  # reduced first: the white square around a long, thin photo may not fit in memory
+        inner = rgb.resize((max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale))))
+        rgb = Image.new("RGB", (size, size), "white")
+        rgb.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
     return rgb.resize((size, size))
 
 

@@ -15,8 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pops.errors import CheckpointError, ModelError, OperandError, PopsError, SpaceError, ensure
+from pops.errors import ModelError, OperandError, PopsError, SpaceError, ensure
 from pops.stats import ClipStats, standardise, unstandardise
+from pops.weights import check_fit
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,10 @@ class Space:
         parts = []
         for start in range(0, len(images), BATCH):
             pixels = self._processor(images=list(images[start : start + BATCH]), return_tensors="pt")["pixel_values"]
+            side = tuple(pixels.shape[-2:])
+            made = f"{self.folder / 'image_processor'} makes pictures of {side[0]}x{side[1]}"
+            reads = f"the image encoder reads {self.image_size}x{self.image_size}"
+            ensure(side == (self.image_size,) * 2, f"{made}, {reads}; fetch or make the model again", ModelError)
             parts.append(self._encode_pixels(pixels))
         return torch.cat(parts)
 
@@ -157,12 +162,7 @@ class Space:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are in info, by name
         )
-        for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            keys = [str(key[0] if isinstance(key, tuple) else key) for key in info[what]]
-            names = sorted(key for key in keys if not key.endswith("position_ids"))
-            if names:
-                shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-                raise CheckpointError(f"{self.folder / name}: {what.replace('_', ' ')} {shown}; fetch it again")
+        check_fit(model, info, self.folder / name)
         if model.config.projection_dim != self.dim:
             raise SpaceError(
                 f"{self.folder / name} gives {model.config.projection_dim} numbers, the image encoder "

@@ -186,7 +186,7 @@ class Pops:
             return self._operators[name]
 
     def renderer(self, name: str | None = None) -> Renderer:
-        """A renderer by its backend's name, None for the model's own; OperandError if the model has none."""
+        """A renderer by its backend's name, None for the model's own; ConfigError if the model has none."""
         from pops.render.base import RendererOptions, backend_of, get
 
         folder = self.files.renderer

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
+from pops.errors import ensure
 
 app = typer.Typer(help="Measure a model against the truth.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -55,10 +56,15 @@ def toybox(
     """
     import pops
     from pops.bench import toybox as bench
-    from pops.files import write_whole
+    from pops.files import check_place, write_whole
 
-    p = pops.load(model, device=device)
     wanted = [name.strip() for name in operators.split(",") if name.strip()]
+    ensure(bool(wanted), "--operators names none; write for instance texturing,union")
+    if markdown is not None:
+        check_place(markdown)
+    p = pops.load(model, device=device)
+    for name in wanted:
+        p.spec(name)
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(
             p, operators=wanted, count=count, seed=seed, render=not no_render, steps=steps, guidance=guidance,

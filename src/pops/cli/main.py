@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pops.cli import bench, doctor, models, operators, run, show, toybox
+from pops.cli.shell import Root
 
 HELP = """Compose pictures like equations: photos are the operands, trained operators the signs.
 
@@ -21,6 +22,7 @@ Examples:
 """
 
 app = typer.Typer(
+    cls=Root,
     help=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pops.cli.shell import Debug, Device, Json, Quiet, command, parse_size, print_json, progress
-from pops.errors import ConfigError, PhotoError, ensure
+from pops.errors import ConfigError, ensure
+from pops.files import check_place, expanded, is_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -203,18 +204,17 @@ def _read(source: str) -> Request:
     """Text, a tree file, or the recipe in a picture."""
     from pops.expression import load as load_expression
     from pops.expression import parse
-    from pops.images import PHOTO_SUFFIXES, read_recipe
+    from pops.images import PHOTO_SUFFIXES, find_recipe
 
-    path = Path(source).expanduser()
+    path = expanded(source)
     suffix = path.suffix.lower()
-    if suffix in TREES and not set(source) & set("()*+"):
+    if suffix in TREES and (is_file(path) or not set(source) & set("()*+")):
         return Request(load_expression(path))
-    if suffix not in PHOTO_SUFFIXES or not path.is_file():
+    if suffix not in PHOTO_SUFFIXES or not is_file(path):
         return Request(parse(source))
-    try:
-        recipe = read_recipe(path)
-    except PhotoError as e:
-        typer.echo(f"pops: {e}; {source} is taken as a photo", err=True)
+    recipe = find_recipe(path)
+    if recipe is None:
+        typer.echo(f"pops: {source} carries no recipe of pops; it is taken as a photo", err=True)
         return Request(parse(source))
     try:
         made = dict(recipe["render"])
@@ -236,7 +236,7 @@ def _read(source: str) -> Request:
 
 
 def _check_outputs(request: Request, operands: Sequence[Any], *outputs: Path | None) -> None:
-    """Before anything is computed: an output at all, all different, and none on top of an operand."""
+    """Before anything is computed: an output at all, all different, writable, and none on top of an operand."""
     from pops.images import PICTURE_SUFFIXES
 
     out, embedding, tree, equation = outputs
@@ -251,9 +251,11 @@ def _check_outputs(request: Request, operands: Sequence[Any], *outputs: Path | N
     )
     if out:
         wanted = [*_names(out, _count(request)), *wanted[1:]]
-    places = [path.expanduser().resolve() for path in wanted]
+    for path in wanted:
+        check_place(path)
+    places = [path.resolve() for path in wanted]
     ensure(len(set(places)) == len(places), "two outputs have one name; give each its own")
-    inputs = {Path(node.path).expanduser().resolve(): node.path for node in operands}
+    inputs = {expanded(node.path).resolve(): node.path for node in operands}
     for place, path in zip(places, wanted, strict=True):
         ensure(place not in inputs, f"{path} is an operand of the expression; write to another file")
 

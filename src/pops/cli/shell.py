@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import typer
+import typer.core
 
 from pops.errors import ConfigError, PopsError
 
@@ -26,6 +27,23 @@ ModelName = Annotated[str, typer.Option("--model", "-m", help="A model's name, i
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 OnProgress = Callable[[int, int, str], None]
 Command = TypeVar("Command", bound=Callable[..., None])
+
+
+class Root(typer.core.TyperGroup):
+    """The commands, as one; with --json a mistake of usage is told in a JSON object, too."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **how: Any) -> Any:
+        if "--json" not in (sys.argv[1:] if args is None else args) or not how.get("standalone_mode", True):
+            return super().main(args, prog_name, **how)
+        try:
+            code = super().main(args, prog_name, **{**how, "standalone_mode": False})
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # typer's own errors, which it shows, have it
+                raise
+            error.show()  # type: ignore[attr-defined]
+            code = 2
+            print_failure("usage_error", error.format_message(), code)
+        return sys.exit(code)
 
 
 def command(function: Command) -> Command:
@@ -64,7 +82,7 @@ def _report(error: BaseException, *, as_json: bool) -> int:
         code, kind, shown = 1, "internal_error", None
         message = f"something went wrong in pops ({type(error).__name__}: {first}); --debug shows where"
     if as_json:
-        print_json({"ok": False, "error": {"code": kind, "message": message, "exit_code": code}})
+        print_failure(kind, message, code)
     typer.echo(f"pops: {shown or message}", err=True)
     return code
 
@@ -87,6 +105,11 @@ def _hush() -> None:
         os.environ.setdefault(key, value)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def print_failure(kind: str, message: str, code: int) -> None:
+    """What --json prints where the command failed."""
+    print_json({"ok": False, "error": {"code": kind, "message": message, "exit_code": code}})
 
 
 def print_json(data: Any) -> None:

@@ -197,7 +197,8 @@ def load_expression(path: str | Path) -> Node:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ExpressionError(f"{path}: cannot be read as a tree ({error})") from None
+        why = getattr(error, "strerror", None) or error
+        raise ExpressionError(f"{path}: cannot be read as a tree ({why}); check the path") from None
     try:
         tree = _data(text, path.suffix.lower())
         if tree is None:

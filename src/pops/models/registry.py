@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pops.errors import ModelError, suggest
+from pops.files import expanded
 
 TINY = Path(__file__).parent / "tiny"
 PARTS = ("image_encoder", "image_processor", "text_encoder", "tokenizer", "prior", "scheduler")
@@ -74,7 +75,7 @@ def resolve(name_or_path: str | Path) -> ModelFiles:
         return _from_folder(TINY, name="tiny")
     if text in HUB:
         return _from_hub(text, HUB[text])
-    folder = Path(text).expanduser()
+    folder = expanded(text)
     if folder.is_dir():
         return _from_folder(folder)
     if folder.exists():
@@ -147,6 +148,13 @@ def _read_info(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} cannot be read ({e}); fetch or make it again") from e
     if not isinstance(info, dict):
         raise ModelError(f"{path} holds no JSON object; fetch or make it again")
+    for key in ("size", "photo_side", "steps", "guidance"):
+        value = info.get(key, 1)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or value < 0 or (value < 1 and key != "guidance"):
+            raise ModelError(f"{path}: {key} cannot be {value!r}; fetch or make it again")
+    if not isinstance(info.get("renderer", ""), (str, type(None))):
+        raise ModelError(f"{path}: renderer is the name of a folder, got {info['renderer']!r}; fetch or make it again")
     return info
 
 

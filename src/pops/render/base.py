@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 GROUP = "pops.renderers"
+MAX_SIDE = 4096  # pixels
 OnStep = Callable[[int, int], None]  # (steps done, steps in all); raising from it stops the rendering
 
 
@@ -146,6 +147,7 @@ def check_request(
     )
     ensure(steps >= 1, f"the renderer's steps must be 1 or more, got {steps}", ConfigError)
     height, width = size
+    ensure(max(size) <= MAX_SIDE, f"height and width are at most {MAX_SIDE}, got {height}x{width}", ConfigError)
     ensure(
         min(size) >= multiple and height % multiple == 0 and width % multiple == 0,
         f"height and width must be multiples of {multiple}, got {height}x{width}; "

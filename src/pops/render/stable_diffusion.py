@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pops.errors import CheckpointError, ConfigError, ModelError, PopsError, SpaceError, ensure
 from pops.render.base import OnStep, RendererOptions, check_request
 from pops.seeds import generator, randn_items
+from pops.weights import check_fit
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +84,8 @@ class StableDiffusionRenderer:
         guidance = self.guidance if guidance is None else guidance
         size = size or self.native
         check_request(vectors, seeds, steps, size, multiple=max(8, self.factor))
-        ensure(guidance >= 0, f"the renderer's guidance must be 0 or more, got {guidance}", ConfigError)
+        fine = math.isfinite(guidance) and guidance >= 0
+        ensure(fine, f"the renderer's guidance must be 0 or more, got {guidance}", ConfigError)
         ensure(output in ("pil", "latent"), f'output must be "pil" or "latent", got {output!r}', ConfigError)
         if vectors.shape[1] != self.dim:
             raise SpaceError(
@@ -232,23 +235,30 @@ def load(folder: Path | None, options: RendererOptions) -> StableDiffusionRender
         "text_encoder": CLIPTextModel,
         "tokenizer": CLIPTokenizer,
     }
-    weights = {"dtype": options.dtype or torch.float32, "use_safetensors": True}
+    weights = {"dtype": options.dtype or torch.float32, "use_safetensors": True, "output_loading_info": True}
+    # transformers can name misshaped tensors in that info; diffusers refuses them itself.
+    of_transformers = {**weights, "ignore_mismatched_sizes": True}
+    how: dict[str, dict[str, Any]] = {"unet": weights, "vae": weights, "text_encoder": of_transformers}
     loaded: dict[str, Any] = {}
     with _silence():
         for part, kind in parts.items():
             try:
-                how = {} if part == "tokenizer" else weights
-                loaded[part] = kind.from_pretrained(folder / part, local_files_only=True, **how)
-            except (OSError, ValueError, KeyError, RuntimeError) as e:
-                raise ModelError(f"the renderer's {folder / part} does not load ({str(e).splitlines()[0]})") from e
-        for part in ("unet", "vae", "text_encoder"):
-            hollow = [name for name, p in loaded[part].named_parameters() if p.is_meta]
-            if hollow:
-                raise CheckpointError(f"the weights in {folder / part} lack {len(hollow)} tensors ({hollow[0]}, ...)")
+                loaded[part] = kind.from_pretrained(folder / part, local_files_only=True, **how.get(part, {}))
+            except Exception as e:  # diffusers, transformers, tokenizers and safetensors each have their own
+                raise ModelError(f"the renderer's {folder / part} does not load ({_reason(e)}); make it again") from e
+        for part in how:
+            loaded[part], info = loaded[part]
+            check_fit(loaded[part], info, folder / part)
         _add_ip_adapter(loaded["unet"], folder / "ip_adapter" / "ip_adapter.safetensors")
-    for part in ("unet", "vae", "text_encoder"):
+    for part in how:
         loaded[part].to(options.device).eval().requires_grad_(False)
     return StableDiffusionRenderer(**loaded, scheduler=_scheduler(folder), options=options)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library says, without its advice to programmers."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first.partition(" If you ")[0].rstrip(". ")
 
 
 # Autoencoders of a Stable Diffusion layout: the class in vae/config.json -> where diffusers keeps it.
@@ -265,8 +275,8 @@ def _autoencoder(folder: Path) -> Any:
     config = folder / "vae" / "config.json"
     try:
         name = json.loads(config.read_text(encoding="utf-8")).get("_class_name", "AutoencoderKL")
-    except (OSError, ValueError) as e:
-        raise ModelError(f"the renderer's {config} cannot be read ({e})") from e
+    except (OSError, ValueError, AttributeError) as e:
+        raise ModelError(f"the renderer's {config} cannot be read ({_reason(e)}); make it again") from e
     if name not in _AUTOENCODERS:
         raise ModelError(f"{config} names a {name}; this renderer decodes with {', '.join(_AUTOENCODERS)}")
     return getattr(import_module(_AUTOENCODERS[name]), name)
@@ -303,7 +313,7 @@ def _scheduler(folder: Path) -> Any:
         name = json.loads(config.read_text(encoding="utf-8"))["_class_name"]
         kind = getattr(diffusers, name)
         scheduler = kind.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
-    except (OSError, ValueError, KeyError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise ModelError(f"{config} names no scheduler of diffusers ({type(e).__name__}: {e})") from e
     mended = {"steps_offset": 1, "clip_sample": False}
     return kind.from_config({**scheduler.config, **{k: v for k, v in mended.items() if k in scheduler.config}})
@@ -320,6 +330,7 @@ def _add_ip_adapter(unet: Any, path: Path) -> None:
         raise ModelError(f"the IP-Adapter {path} cannot be read ({e})") from e
     state: dict[str, dict[str, Any]] = {"image_proj": {}, "ip_adapter": {}}
     for key, tensor in flat.items():
+        ensure(bool(tensor.isfinite().all()), f"{path}: {key} holds NaN or infinity; make it again", CheckpointError)
         group, _, name = key.partition(".")
         if group not in state:
             raise CheckpointError(f"{path}: {key} is neither image_proj.* nor ip_adapter.*")
@@ -328,7 +339,7 @@ def _add_ip_adapter(unet: Any, path: Path) -> None:
     try:
         unet._load_ip_adapter_weights([state])
     except (KeyError, RuntimeError, ValueError) as e:
-        raise CheckpointError(f"{path} does not fit the UNet beside it ({str(e).splitlines()[0]})") from e
+        raise CheckpointError(f"{path} does not fit the UNet beside it ({_reason(e)}); make it again") from e
 
 
 def _check_ip_adapter(unet: Any, state: Mapping[str, Mapping[str, torch.Tensor]], path: Path) -> None:

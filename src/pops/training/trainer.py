@@ -154,6 +154,7 @@ def train(
     if resume and (out / CHECKPOINT).is_file():
         meta, tensors = _read(out / CHECKPOINT)
         start = _same_run(config, marks, meta, out)
+        _check_tensors(tensors, trained, out / CHECKPOINT)
         with torch.no_grad():
             for name, p in trained.items():
                 p.copy_(tensors[f"param/{name}"])
@@ -175,7 +176,8 @@ def train(
     stats = ClipStats(base.stats.mean.to(device), base.stats.std.to(device))
     share = slice(rank * config.batch_size // world, (rank + 1) * config.batch_size // world)
     total, since, clock = torch.zeros((), device=device), 0, time.perf_counter()
-    _trim_log(out / LOG, start)
+    if accelerator.is_main_process:
+        _trim_log(out / LOG, start)
     for step in range(start, end):
         # Standardised targets and conditions, noise at a uniform timestep: the draws of this step's own
         # generator.
@@ -258,6 +260,19 @@ def _same_run(config: TrainConfig, marks: Mapping[str, str], meta: Mapping[str, 
     told = "; ".join(differing)
     ensure(not differing, f"{out} holds another run ({told}); choose another folder or resume=False", ConfigError)
     return int(meta["step"])
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], trained: Mapping[str, Tensor], path: Path) -> None:
+    """CheckpointError, naming them, when the weights or their averages do not fit what is trained."""
+    shapes = {f"{part}/{name}": p.shape for name, p in trained.items() for part in ("param", "ema")}
+    held = {key: value.shape for key, value in tensors.items() if key.startswith(("param/", "ema/"))}
+    faults = {
+        "missing": sorted(set(shapes) - set(held)),
+        "surplus": sorted(set(held) - set(shapes)),
+        "misshaped": sorted(key for key in held if key in shapes and held[key] != shapes[key]),
+    }
+    told = "; ".join(f"{kind}: {', '.join(names[:4])}" for kind, names in faults.items() if names)
+    ensure(not told, f"{path} does not fit this run ({told}); remove it to start afresh", CheckpointError)
 
 
 def _trim_log(path: Path, step: int) -> None:

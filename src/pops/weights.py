@@ -1,0 +1,34 @@
+"""Whether the weights that were read are exactly those of the network they were read into. Knows no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pops.errors import CheckpointError, ensure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHOWN = 4  # names of tensors in a message
+_KINDS = {"missing_keys": "missing", "unexpected_keys": "surplus", "mismatched_keys": "misshaped"}
+
+
+def check_fit(network: Any, info: Mapping[str, Any], where: Path) -> None:
+    """CheckpointError naming tensors that are missing, surplus, misshaped or not finite.
+
+    info: what from_pretrained(output_loading_info=True) of transformers or diffusers tells beside the network.
+    """
+    faults: dict[str, list[str]] = {}
+    for key, kind in _KINDS.items():
+        names = (str(name[0] if isinstance(name, tuple) else name) for name in info.get(key) or ())
+        # Old files hold position_ids, which are no weights.
+        faults[kind] = sorted(name for name in names if not name.endswith("position_ids"))
+    if not any(faults.values()):  # a missing tensor may have no values to look at
+        faults["not finite"] = [name for name, p in network.named_parameters() if not bool(p.isfinite().all())]
+    told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+    ensure(not told, f"the weights in {where} do not fit ({told}); fetch or make them again", CheckpointError)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
