@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pops.operators.spec import BUILTIN
 from pops.prior.transformer import PriorModel
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, write_shard
@@ -31,6 +33,8 @@ from toybox.words import article
 
 OPERATORS = ("texturing", "union", "scene", "instruct")
 SPACE = "toybox-clip-256"
+# What each asks for by default, measured by `pops bench toybox --no-render --guidance ...` (docs/log.md).
+GUIDANCE = {"texturing": 1.5, "union": 1.5, "scene": 1.5, "instruct": 1.5}
 
 
 class Embedded:
@@ -194,6 +198,7 @@ def main() -> None:
         settings.WORK / "model" / "operators" / f"{args.task}{args.tag}",
         base=base,
         space=SPACE,
+        spec=replace(BUILTIN[args.task], guidance=GUIDANCE[args.task]),
         provenance={"world": "toybox", "samples": len(data)},
     )
 

@@ -32,11 +32,12 @@ Command = TypeVar("Command", bound=Callable[..., None])
 class Root(typer.core.TyperGroup):
     """The commands, as one; with --json a mistake of usage is told in a JSON object, too."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **how: Any) -> Any:
-        if "--json" not in (sys.argv[1:] if args is None else args) or not how.get("standalone_mode", True):
-            return super().main(args, prog_name, **how)
+    def main(self, *args: Any, **how: Any) -> Any:
+        words = how.get("args", args[0] if args else None)
+        if "--json" not in (sys.argv[1:] if words is None else words) or not how.get("standalone_mode", True):
+            return super().main(*args, **how)
         try:
-            code = super().main(args, prog_name, **{**how, "standalone_mode": False})
+            code = super().main(*args, **{**how, "standalone_mode": False})
         except Exception as error:
             if not hasattr(error, "format_message"):  # typer's own errors, which it shows, have it
                 raise
