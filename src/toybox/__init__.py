@@ -34,7 +34,7 @@ _HOMES = {
     "parse_caption": "toybox.words",
     "render": "toybox.draw",
     "sample_scene": "toybox.world",
-    "shoot": "toybox.draw",
+    "shoot": "toybox.shot",
     "triplet": "toybox.pairs",
 }
 __all__ = sorted(_HOMES)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from toybox.adjectives import ADJECTIVES
-from toybox.draw import Device, Shot, draw_swatch, light, object_paints, paint, setting_of, shoot
+from toybox.draw import draw_swatch, light, object_paints, paint, setting_of
+from toybox.shot import Device, Shot, shoot
 from toybox.world import (
     CORE,
     Camera,
