@@ -201,6 +201,11 @@ def test_captions_name_what_is_seen() -> None:
     assert two.objects[0].x < 0 < two.objects[1].x
 
 
+def test_no_name_means_two_things() -> None:
+    tables = [set(CATEGORIES), set(MATERIALS), set(SCENES), set(ADJECTIVES)]
+    assert sum(map(len, tables)) == len(set().union(*tables))
+
+
 @pytest.mark.parametrize("category", CATEGORIES)
 @pytest.mark.parametrize("scene", ["beach", "night city", "studio"])
 def test_full_captions_parse_back(category: str, scene: str) -> None:

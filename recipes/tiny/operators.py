@@ -111,8 +111,11 @@ def instruct(d: Embedded) -> tuple[Tensor, Tensor, list[str], list[str]]:
     return torch.cat(operands)[:, None], torch.cat(targets), words, texts
 
 
-def write_data(name: str, folder: Path) -> None:
-    """The training data of one task in pops.training's format. Written anew each time."""
+def write_data(name: str, folder: Path, published: bool = False) -> None:
+    """The training data of one task in pops.training's format. Written anew each time.
+
+    published: instruct's target is the input, as the paper has it (and its loss draws towards a text); else the truth.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     d = Embedded()
@@ -126,6 +129,7 @@ def write_data(name: str, folder: Path) -> None:
         from recipes.tiny.tokenizer import load_or_write
 
         operands, target, words, texts = instruct(d)
+        target = operands[:, 0] if published else target
         clip, tokenizer = towers(), load_or_write()
         known, phrases = sorted(ADJECTIVES), sorted(set(texts))
         hidden = []
@@ -169,7 +173,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     out = settings.WORK / f"{args.task}{args.tag}"
-    write_data(args.task, settings.WORK / "triplets" / args.task)
+    write_data(args.task, settings.WORK / "triplets" / args.task, args.loss == "instruct")
     data = EmbeddingData.load(settings.WORK / "triplets" / args.task)
     print(args.task, len(data), "samples", flush=True)
     shared = {

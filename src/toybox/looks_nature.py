@@ -242,7 +242,7 @@ def strawberry(m: Params) -> Paint:
     return paint
 
 
-@material("cactus", hue=HUE, moves=False)
+@material("cactus skin", hue=HUE, moves=False)
 def cactus(m: Params) -> Paint:
     dark, green, spine = tone("#14683f", m["hue"]), tone("#62bd5c", m["hue"]), tone("#fff6d0")
 

@@ -98,8 +98,8 @@ def parse_caption(text: str, seed: int = 0) -> SceneSpec:
 
 
 def _object(phrase: str, rng: random.Random) -> ObjectSpec:
-    rest, category = _take(phrase, {**{c: c for c in CATEGORIES}, **_ALIASES})
-    rest, material = _take(rest, {m: m for m in MATERIALS})
+    rest, material = _take(phrase, {m: m for m in MATERIALS})
+    rest, category = _take(rest, {**{c: c for c in CATEGORIES}, **_ALIASES})
     adjectives = []
     while True:
         rest, adjective = _take(rest, {a: a for a in ADJECTIVES})
