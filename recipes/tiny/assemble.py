@@ -31,8 +31,8 @@ ABOUT = {
     "renderer": "renderer",
     "size": settings.SIZE,
     "photo_side": settings.SIZE,
-    "steps": 25,
-    "guidance": 2.0,
+    "steps": 20,
+    "guidance": 3.0,
     "licence": "Apache-2.0",
 }
 
@@ -85,6 +85,13 @@ def renderer(out: Path) -> None:
     save_file(flat, folder / "ip_adapter" / "ip_adapter.safetensors")
 
 
+def widen(out: Path) -> None:
+    """Has transformers load the float16 towers as float32, as diffusers loads its own parts unless told otherwise."""
+    for config in (out / "text_encoder", out / "image_encoder", out / "renderer" / "text_encoder"):
+        data = json.loads((config / "config.json").read_text())
+        (config / "config.json").write_text(json.dumps({**data, "dtype": "float32"}, indent=2) + "\n")
+
+
 def index(out: Path) -> None:
     """model_index.json, as KandinskyV22PriorPipeline reads it, and pops.json."""
     library = {
@@ -122,6 +129,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     towers_and_processor(out)
     renderer(out)
+    widen(out)
     index(out)
     print(f"{out}: {size_of(out):.1f} MB")
     if args.publish:

@@ -32,11 +32,11 @@ class Average:
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         keep = min(self.decay, (1 + step) / (10 + step))
-        for k, v in module.state_dict().items():
-            if v.is_floating_point():
-                self.values[k].lerp_(v, 1 - keep)
-            else:
-                self.values[k].copy_(v)
+        state = module.state_dict()
+        floats = [k for k, v in state.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.values[k] for k in floats], [state[k] for k in floats], 1 - keep)
+        for k in state.keys() - set(floats):
+            self.values[k].copy_(state[k])
 
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:

@@ -27,10 +27,10 @@ def augment(images: Tensor, gen: torch.Generator) -> Tensor:
     dy, dx = (int(v) for v in torch.randint(-4, 5, (2,), generator=gen))
     x = torch.roll(x, (dy, dx), (2, 3))
     if float(torch.rand((), generator=gen)) < 0.5:
-        scale = 0.4 + 0.5 * float(torch.rand((), generator=gen))
+        scale = 0.5 + 0.5 * float(torch.rand((), generator=gen))
         x = F.interpolate(F.interpolate(x, scale_factor=scale, mode="area"), size=images.shape[-1], mode="bilinear")
     gain = 0.85 + 0.3 * torch.rand(n, 1, 1, 1, generator=gen)
-    x = (x - 0.5) * gain + 0.5 + 0.06 * torch.randn(n, 3, 1, 1, generator=gen)
+    x = (x - 0.5) * gain + 0.5 + 0.03 * torch.randn(n, 3, 1, 1, generator=gen)
     return (x + 0.04 * torch.randn(x.shape, generator=gen)).clamp(0, 1)
 
 
@@ -46,13 +46,11 @@ def main() -> None:
     torch.manual_seed(0)
     oracle = Oracle().to(memory_format=torch.channels_last)
     print(sum(p.numel() for p in oracle.parameters()) / 1e6, "M parameters", flush=True)
-    stage = Stage("oracle", oracle, args.steps, args.lr, ema=0.99, weight_decay=0.02)
-    swatch = (pictures.labels[:, 0] < 0) & (pictures.labels[:, 4] < 0)
-    usable = torch.nonzero(~swatch).flatten()
+    stage = Stage("oracle", oracle, args.steps, args.lr, ema=0.99, weight_decay=0.05)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         gen = stage.generator()
-        rows = usable[torch.randint(len(usable), (args.batch,), generator=gen)]
+        rows = torch.randint(len(pictures), (args.batch,), generator=gen)
         x = augment(pictures.images[rows], gen).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             said = oracle(x)
@@ -61,7 +59,7 @@ def main() -> None:
             label = pictures.labels[rows, k]
             target = torch.where(label < 0, torch.full_like(label, len(names)), label)
             logits = said[name].float()
-            loss = loss + F.cross_entropy(logits, target)
+            loss = loss + F.cross_entropy(logits, target, label_smoothing=0.05)
             known = label >= 0
             figures[name] = float((logits.argmax(1) == target)[known].float().mean()) if bool(known.any()) else 1.0
         return loss, figures

@@ -29,6 +29,9 @@ HEADS: dict[str, tuple[str, ...]] = {  # the last class of every head, one more 
 }
 
 
+_PLACED = ("object", "object_b")  # heads that look at where things are
+
+
 class _Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -40,32 +43,35 @@ class _Block(nn.Module):
         return torch.relu(x + self.nb(self.b(torch.relu(self.na(self.a(x))))))
 
 
+def _step(inputs: int, width: int, kernel: int, stride: int, padding: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, width, kernel, stride, padding, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+
+
 class Oracle(nn.Module):
-    """Pictures [B, 3, 96, 96] in 0..1 => logits by head. Keeps a 3 x 3 map to the end: left and right matter."""
+    """Pictures [B, 3, 96, 96] in 0..1 => logits by head.
+
+    What stands where is read from a coarse map, for left and right matter; what it is made of from averages and maxima
+    over the picture, so that a material is known on an object that never wore it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (32, 64, 96, 160)
-        layers: list[nn.Module] = [
-            nn.Conv2d(3, widths[0], 4, stride=4, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(),
-        ]
-        for k, width in enumerate(widths):
-            if k:
-                layers += [
-                    nn.Conv2d(widths[k - 1], width, 3, stride=2, padding=1, bias=False),
-                    nn.BatchNorm2d(width),
-                    nn.ReLU(),
-                ]
-            layers.append(_Block(width))
-        self.body = nn.Sequential(*layers)
-        self.mix = nn.Linear(widths[-1] * 9, 256)
-        self.heads = nn.ModuleDict({name: nn.Linear(256, len(names) + 1) for name, names in HEADS.items()})
+        self.fine = nn.Sequential(*_step(3, 48, 6, 4, 1), _Block(48), *_step(48, 96, 3, 2, 1), _Block(96), _Block(96))
+        self.coarse = nn.Sequential(*_step(96, 160, 3, 2, 1), _Block(160))
+        self.place = nn.Linear(160 * 9, 256)
+        self.drop = nn.Dropout(0.2)
+        looks = 2 * 96 + 2 * 160
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(256 + (0 if name in _PLACED else looks), len(names) + 1) for name, names in HEADS.items()}
+        )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        h = torch.relu(self.mix(self.body(x * 2 - 1).flatten(1)))
-        return {name: head(h) for name, head in self.heads.items()}
+        fine = self.fine(x * 2 - 1)
+        coarse = self.coarse(fine)
+        place = torch.relu(self.place(nn.functional.adaptive_avg_pool2d(coarse, 3).flatten(1)))
+        looks = torch.cat([fine.mean((2, 3)), fine.amax((2, 3)), coarse.mean((2, 3)), coarse.amax((2, 3)), place], 1)
+        place, looks = self.drop(place), self.drop(looks)
+        return {name: head(place if name in _PLACED else looks) for name, head in self.heads.items()}
 
     @staticmethod
     def load(path: Path = WEIGHTS) -> Oracle:
