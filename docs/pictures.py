@@ -38,7 +38,7 @@ def main(names: list[str]) -> None:
     if not names or "tree" in names:
         expression = EQUATIONS["tree"][0]
         pops("run", expression, "-o", "out/tree.png", "--tree", "docs/pictures/generative_tree.png")
-    if not names or "toybox" in names:
+    if "toybox" in names or not (names or (OUT / "toybox.jpg").exists()):
         pops("toybox", "--contact-sheet", "docs/pictures/toybox.jpg")
 
 
