@@ -153,7 +153,7 @@ def run(
         if save_embedding:
             trace.result.save(save_embedding)
         if tree or equation:
-            _write_figures(pops, request, trace, tree, equation, on_progress)
+            _write_figures(pops, request, trace, tree, equation, written, on_progress)
     if json_output:
         done = {"embedding": save_embedding, "tree": tree, "equation": equation}
         print_json(
@@ -277,6 +277,9 @@ def _tell_changed(request: Request, trace: Trace) -> None:
         typer.echo(f"pops: {told}", err=True)
 
 
+MOST_RESULTS = 8  # pictures right of an equation's =
+
+
 # --- pictures and figures ------------------------------------------------------------------------------
 
 
@@ -311,9 +314,12 @@ def _write_figures(
     trace: Trace,
     tree: Path | None,
     equation: Path | None,
+    written: Sequence[Path],
     on_progress: OnProgress | None,
 ) -> None:
-    """The tree with every node's picture; the equation with its operands' pictures and the result's."""
+    """The tree with every node's picture; the equation with its operands' pictures and every picture written."""
+    from PIL import Image
+
     from pops.expression.figure import equation_figure, tree_figure
     from pops.images import save_picture
 
@@ -325,7 +331,8 @@ def _write_figures(
     if tree:
         save_picture(tree_figure(trace.plan, pictures), tree)
     if equation:
-        save_picture(equation_figure(trace.plan, pictures), equation)
+        results = [Image.open(path).convert("RGB") for path in written[:MOST_RESULTS]]
+        save_picture(equation_figure(trace.plan, pictures, results=results), equation)
 
 
 def _enlarged(picture: Image.Image, scale: int) -> Image.Image:

@@ -166,6 +166,7 @@ def equation_figure(
     """
     root, captions = _resolved(expression), captions or {}
     shown = list(results) or ([pictures[root]] if root in pictures else [])
+    operands = {node: picture for node, picture in pictures.items() if not isinstance(node, Text)}
     parts = list(_parts(root))
     parts += [part for picture in shown[:1] for part in (_Part("="), _Part(picture=picture))]
     parts += [part for picture in shown[1:] for part in (_Part(" "), _Part(picture=picture))]
@@ -182,7 +183,7 @@ def equation_figure(
             elif part.sign:
                 _draw_sign(sheet, part, x + wide / 2, y + thumb / 2, thumb)
             elif part.node is not None:
-                _draw_node(sheet, part.node, (x, y), thumb, pictures)
+                _draw_node(sheet, part.node, (x, y), thumb, operands)
                 _draw_caption(sheet, _caption(part.node, captions), (x, y), thumb)
             x += wide
     return sheet.finish()
