@@ -12,6 +12,7 @@ from toybox import draw as drawing
 from toybox.adjectives import ADJECTIVES
 from toybox.materials import MATERIALS
 from toybox.objects import CATEGORIES
+from toybox.oracle import Oracle
 from toybox.pairs import (
     GRID,
     GRID_PICTURES,
@@ -186,6 +187,15 @@ def test_a_vocabulary_knows_its_world() -> None:
     with pytest.raises(ValueError, match="not in toybox: dgo"):
         Vocabulary(("dgo",), (), (), ())
     assert {s.category for s in family(1).base.objects} <= set(CORE.categories)
+
+
+def test_the_oracle_reads_true_pictures() -> None:
+    results = [triplet("scene", seed).result for seed in range(16)]
+    said = Oracle.load().read(torch.stack([drawing.draw(r) for r in results]))
+    right = [
+        (s["object"] == r.objects[0].category) + (s["scene"] == r.scene) for s, r in zip(said, results, strict=True)
+    ]
+    assert sum(right) / 32 > 0.8
 
 
 # --- captions ---

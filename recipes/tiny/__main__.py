@@ -35,7 +35,7 @@ def stages(scale: float, workers: int) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="times the steps that two cores do in an evening")
+    parser.add_argument("--scale", type=float, default=1.0, help="times the training steps of this tiny")
     parser.add_argument("--workers", type=int, default=torch.get_num_threads(), help="processes of the diffusion stage")
     parser.add_argument("--dry-run", action="store_true", help="only print the commands")
     args = parser.parse_args()
