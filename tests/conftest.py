@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+import subprocess
+from contextlib import redirect_stdout
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -19,3 +22,18 @@ torch.set_num_threads(1)
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole model folder with random weights, space "random-32"; read it, do not write to it."""
     return write_model(tmp_path_factory.mktemp("models") / "random")
+
+
+@pytest.fixture
+def pickles_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pickles are read by the same code in this process: a child takes seconds, and tests of files are many."""
+    from pops import pickles
+
+    def spawn(arguments: list[str], seconds: int) -> subprocess.CompletedProcess[bytes]:
+        out = io.StringIO()
+        with redirect_stdout(out):
+            pickles.child(arguments)
+        return subprocess.CompletedProcess([], 0, out.getvalue().encode(), b"")
+
+    monkeypatch.setattr(pickles, "_spawn", spawn)
+    monkeypatch.setattr(pickles, "_confine", lambda size, target: None)

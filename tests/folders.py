@@ -1,7 +1,8 @@
 """Model folders with random weights, made on the spot: the layouts of the real ones, made small.
 
 `write_model(folder)` makes a whole model (prior's repo layout, renderer/ and pops.json),
-`write_renderer(folder)` a renderer alone, `write_tokenizer(folder)` a byte-level CLIP tokenizer.
+`write_renderer(folder)` a renderer alone, `write_decoder(folder)` a Kandinsky 2.2 decoder,
+`write_tokenizer(folder)` a byte-level CLIP tokenizer.
 The same seed gives the same weights.
 """
 
@@ -102,6 +103,44 @@ def write_renderer(folder: Path, *, seed: int = 1) -> Path:
     pipe.save_pretrained(folder)
     (folder / "ip_adapter").mkdir(exist_ok=True)
     save_file(adapter_weights(unet), folder / "ip_adapter" / "ip_adapter.safetensors")
+    return folder
+
+
+def write_decoder(folder: Path, *, seed: int = 2) -> Path:
+    """The Kandinsky 2.2 decoder's layout: unet, movq, scheduler, model_index.json."""
+    from diffusers import DDPMScheduler, KandinskyV22Pipeline, UNet2DConditionModel, VQModel
+
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=8,
+        addition_embed_type="image",
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        encoder_hid_dim=DIM,
+        encoder_hid_dim_type="image_proj",
+        cross_attention_dim=16,
+        attention_head_dim=8,
+        norm_num_groups=8,
+        resnet_time_scale_shift="scale_shift",
+    )
+    movq = VQModel(
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        latent_channels=4,
+        layers_per_block=1,
+        num_vq_embeddings=12,
+        vq_embed_dim=4,
+        norm_type="spatial",
+    )
+    KandinskyV22Pipeline(
+        unet=unet, movq=movq, scheduler=DDPMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012)
+    ).save_pretrained(folder)
     return folder
 
 

@@ -125,6 +125,26 @@ def test_only_an_embedding_needs_no_renderer(call: Any, monkeypatch: pytest.Monk
     assert Path("e.safetensors").is_file()
 
 
+@pytest.mark.parametrize("name", ["e.npy", "e.ipadpt"])
+def test_embeddings_of_other_programs(call: Any, name: str) -> None:
+    how = ["-m", "$M", "--save-embedding"]
+    assert call("run", "0.5*a.png + 0.5*b.png", *how, name).stdout == f"{name}\n"
+    call("run", "0.5*a.png + 0.5*b.png", *how, "e.safetensors")
+    for operand in (name, "e.safetensors"):
+        done = call("run", f"union({operand}, c.png)", "-m", "$M", "--steps", "2", "-o", f"{operand}.png")
+        assert done.exit_code == 0, done.stderr
+    a, b = (Image.open(f"{operand}.png").tobytes() for operand in (name, "e.safetensors"))
+    assert a == b
+
+
+def test_an_embedding_of_another_width(call: Any) -> None:
+    import numpy as np
+
+    np.save("e.npy", np.ones((1, 7), dtype=np.float32))
+    done = call("run", "union(e.npy, a.png)", "-m", "$M", "-o", "x.png")
+    assert done.exit_code == 2 and "e.npy has 7 numbers a vector, the space 32" in done.stderr
+
+
 def test_a_tree_file_equals_its_expression(call: Any) -> None:
     Path("t.yaml").write_text("union: [{texturing: [a.png, b.png]}, _]\nseed: 3\n")
     call("run", "t.yaml", "-m", "$M", "--steps", "2", "-o", "x.png")
@@ -278,6 +298,25 @@ def test_operators_and_models(call: Any) -> None:
     assert "kandinsky-2-2" in call("models", "list").stdout
     shown = json.loads(call("models", "show", "$M", "--json").stdout)
     assert shown["space"] == "random-32" and "union" in shown["operators"] and shown["weights_mb"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["models", "pull", "kandinsky-2-2"], "kandinsky-2-2 is not on this machine and"),
+        (["models", "pull", "someone/model"], "someone/model is not on this machine and"),
+        (["models", "pull", "tinny"], "did you mean 'tiny'"),
+        (["operators", "pull"], "texturing, union, scene, instruct is not on this machine and"),
+        (["operators", "pull", "scene"], "connect to the network, or get learned_prior.pth in another way"),
+    ],
+)
+def test_pull_without_a_network_is_one_line_and_code_2(
+    call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], says: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    done = call(*words)
+    assert done.exit_code == 2 and done.stdout == "" and says in done.stderr
+    assert done.stderr.startswith("pops: ") and done.stderr.count("\n") == 1
 
 
 def test_doctor(call: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

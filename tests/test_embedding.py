@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from pops.embedding import Embedding
+from pops.embedding import UNKNOWN_SPACE, Embedding
 from pops.errors import EmbeddingError, SpaceError
 
 
@@ -156,3 +157,116 @@ def test_files_that_are_no_safetensors(tmp_path: Path) -> None:
         Embedding.load(tmp_path)
     with pytest.raises(EmbeddingError, match="does not exist"):
         Embedding.load(tmp_path / "f.safetensors")
+
+
+# --- other programs' files ---------------------------------------------------------------------------
+
+E = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".ipadpt", ".NPY"])
+def test_what_is_saved_for_others_is_read_again(tmp_path: Path, suffix: str) -> None:
+    e = Embedding(E, "s", {"seed": 1})
+    e.save(tmp_path / f"e{suffix}")
+    back = Embedding.load(tmp_path / f"e{suffix}")
+    assert torch.equal(back.vectors, E) and back.space == UNKNOWN_SPACE
+    assert back.provenance == {"file": str(tmp_path / f"e{suffix}")}
+    if suffix == ".ipadpt":  # as ComfyUI's loader reads it
+        assert torch.equal(torch.load(tmp_path / "e.ipadpt", weights_only=True), E)
+    else:
+        assert np.array_equal(np.load(tmp_path / f"e{suffix}"), E.numpy())
+
+
+@pytest.mark.usefixtures("pickles_here")
+@pytest.mark.parametrize(
+    ("held", "vectors"),
+    [
+        (E[0], E[:1]),
+        (E, E),
+        (E[None], E),
+        (E[:, None], E),
+        (E.half(), E.half().float()),
+        (E.bfloat16().requires_grad_(), E.bfloat16().float()),
+        ({"image_embeds": E, "other": 3}, E),
+        ([torch.stack([torch.zeros(2, 4), E])], E),  # diffusers: [negative; positive] of two images
+        ([torch.cat([torch.ones(1, 1, 4), E[:1, None]])], E[:1]),
+        ([torch.cat([torch.ones(2, 1, 4), E[:, None]])], E),  # of two prompts
+        ([E[:1, None]], E[:1]),  # without guidance
+    ],
+)
+def test_pickled_embeddings(tmp_path: Path, held: Any, vectors: torch.Tensor) -> None:
+    torch.save(held, tmp_path / "e.ipadpt")
+    e = Embedding.load(tmp_path / "e.ipadpt")
+    assert torch.equal(e.vectors, vectors) and e.space == UNKNOWN_SPACE
+
+
+@pytest.mark.usefixtures("pickles_here")
+def test_outputs_that_the_papers_code_saved(tmp_path: Path) -> None:
+    from diffusers.pipelines.kandinsky import KandinskyPriorPipelineOutput
+    from transformers.models.clip.modeling_clip import CLIPVisionModelOutput
+
+    for output in (
+        KandinskyPriorPipelineOutput(image_embeds=E, negative_image_embeds=torch.zeros_like(E)),
+        KandinskyPriorPipelineOutput(image_embeds=E.half(), negative_image_embeds=None),
+        CLIPVisionModelOutput(image_embeds=E, last_hidden_state=torch.ones(1, 3, 4)),
+    ):
+        torch.save(output, tmp_path / "e.pth")
+        torch.testing.assert_close(Embedding.load(tmp_path / "e.pth").vectors, E, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.usefixtures("pickles_here")
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        (torch.ones(2, 257, 4), r"holds \[2, 257, 4\]; an embedding is"),
+        (torch.tensor(1.0), r"holds \[\]; an embedding is"),
+        (torch.ones(2, 4).long(), "no floating-point tensor"),
+        (torch.full((2, 4), torch.nan), "NaN or infinity"),
+        ([torch.ones(2, 1, 4)] * 2, "a list of 2 tensors"),
+        ([torch.ones(2, 1, 257, 4)], r"the first \[2, 1, 257, 4\]"),
+        ([], "holds a list and no embedding"),
+        ({"weight": E}, "no embedding; save the tensor alone"),
+        (Path("x"), "asks for pathlib"),
+    ],
+)
+def test_pickles_of_other_things(tmp_path: Path, held: Any, says: str) -> None:
+    path = tmp_path / "e.pth"
+    torch.save(held, path)
+    with pytest.raises(EmbeddingError, match=says) as caught:
+        Embedding.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.ones((2, 4), dtype=np.int64), "no floating-point array"),
+        (np.array([{}], dtype=object), "no .npy file of numbers"),
+        (np.ones((2, 3, 4)), "an embedding is"),
+        (None, "no .npy file of numbers"),
+    ],
+)
+def test_arrays_of_other_things(tmp_path: Path, array: Any, says: str) -> None:
+    path = tmp_path / "e.npy"
+    path.write_bytes(b"junk") if array is None else np.save(path, array, allow_pickle=True)
+    with pytest.raises(EmbeddingError, match=says) as caught:
+        Embedding.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_arrays_of_other_precisions(tmp_path: Path) -> None:
+    for dtype in ("<f2", "<f8", ">f4"):
+        np.save(tmp_path / "e.npy", E.numpy().astype(dtype))
+        torch.testing.assert_close(Embedding.load(tmp_path / "e.npy").vectors, E, rtol=1e-3, atol=1e-3)
+
+
+def test_an_unknown_space_is_any_of_its_width() -> None:
+    unknown, known = Embedding(E, UNKNOWN_SPACE), Embedding(E, "s")
+    unknown.require_space("s")
+    known.require_space(UNKNOWN_SPACE)
+    assert Embedding.cat([unknown, known]).space == "s"
+    assert Embedding.weighted([(1.0, unknown), (1.0, unknown)]).space == UNKNOWN_SPACE
+    with pytest.raises(SpaceError, match="'t' came where 's'"):
+        Embedding.cat([unknown, known, Embedding(E, "t")])
+    with pytest.raises(EmbeddingError, match="4 and 5 numbers"):
+        Embedding.cat([known, Embedding(torch.ones(1, 5), UNKNOWN_SPACE)])

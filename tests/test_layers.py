@@ -13,7 +13,7 @@ SRC = Path(__file__).parent.parent / "src"
 # A part may import parts of a smaller number, and itself. A new module or package gets its floor here.
 FLOORS = {
     "errors": 0,
-    "files": 1, "weights": 1,
+    "files": 1, "pickles": 1, "weights": 1,
     "embedding": 2, "images": 2, "seeds": 2, "stats": 2,
     "models": 3, "prior": 3, "space": 3,
     "expression": 4, "magicmix": 4, "operators": 4, "render": 4,

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from pops.errors import CheckpointError, ConfigError, EmbeddingError, OperandError
 from pops.operators.operator import Operator, TextPrior
 from pops.operators.spec import BUILTIN, OperatorSpec, Role, TrainingRecipe
-from pops.prior.transformer import Condition, PriorModel
+from pops.prior.condition import Condition
+from pops.prior.transformer import PriorModel
 from pops.seeds import generator, generators
 from pops.stats import ClipStats
 from pops.training.trainer import new_prior

@@ -8,7 +8,8 @@ from diffusers import PriorTransformer
 from safetensors.torch import load_file, save_file
 
 from pops.errors import CheckpointError, ModelError, PopsError
-from pops.prior.transformer import Condition, PriorModel
+from pops.prior.condition import Condition
+from pops.prior.transformer import PriorModel
 from pops.stats import ClipStats
 from pops.training.trainer import new_prior, save_prior
 
@@ -161,9 +162,9 @@ def test_load_names_what_is_wrong(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("proj_in.bias"), r"missing keys proj_in\.bias"),
-        (lambda t: t.pop("clip_std"), "missing keys clip_std"),
-        (lambda t: t.update({"extra": torch.zeros(1)}), "unexpected keys extra"),
+        (lambda t: t.pop("proj_in.bias"), r"missing: proj_in\.bias"),
+        (lambda t: t.pop("clip_std"), "missing: clip_std"),
+        (lambda t: t.update({"extra": torch.zeros(1)}), "surplus: extra"),
         (lambda t: t.update({"proj_in.bias": torch.zeros(3)}), r"proj_in\.bias"),
     ],
 )

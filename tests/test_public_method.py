@@ -13,6 +13,7 @@ import torch
 from diffusers import KandinskyV22PriorPipeline, PriorTransformer, UnCLIPScheduler
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import (
     CLIPImageProcessorPil,
     CLIPTextModelWithProjection,
@@ -72,12 +73,17 @@ def word_rows(folder: Path, word: str) -> torch.Tensor:
 
 @torch.no_grad()
 def published(
-    folder: Path, name: str, operands: list[Path | str | None], *, seed: int, steps: int, guidance: float
-) -> torch.Tensor:
-    """One item as the papers' code samples it."""
+    folder: Path,
+    own: dict[str, Tensor],
+    operands: list[Path | str | None],
+    *,
+    seed: int,
+    steps: int,
+    guidance: float,
+) -> Tensor:
+    """One item as the papers' code samples it; own: the operator's weights, without the statistics."""
     prior = PriorTransformer.from_pretrained(folder / "prior").eval()
-    own = load_file(folder / "operators" / name / "prior.safetensors")
-    own |= {k: v for k, v in prior.state_dict().items() if k in ("clip_mean", "clip_std")}
+    own = own | {k: v for k, v in prior.state_dict().items() if k in ("clip_mean", "clip_std")}
     prior.load_state_dict({k: v.float() for k, v in own.items()})
     rows = []
     for operand in operands:
@@ -121,7 +127,7 @@ def published(
 )
 def test_apply_is_the_published_method(folder: Path, photos: list[Path], name: str, operands: list, how: dict) -> None:
     given = [photos[o] if isinstance(o, int) else o for o in operands]
-    want = published(folder, name, given, **how)
+    want = published(folder, load_file(folder / "operators" / name / "prior.safetensors"), given, **how)
     p = pops.load(folder, device="cpu")
     got = p.apply(name, *given, **how).vectors
     assert float((got - want).norm() / want.norm()) < 1e-5
@@ -129,6 +135,59 @@ def test_apply_is_the_published_method(folder: Path, photos: list[Path], name: s
     batch = p.apply(name, *given, **{**how, "seed": others}).vectors
     assert float((batch[1] - want[0]).norm() / want.norm()) < 1e-5
     assert float((batch[0] - want[0]).norm() / want.norm()) > 3e-4
+
+
+DTYPES = ["float32", "float16", "bfloat16"]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """What official checkpoints hold: a random prior's weights without the statistics; and <dtype>.pth of them."""
+    weights = load_file(folder / "operators" / "union" / "prior.safetensors")
+    gen = torch.Generator().manual_seed(9)
+    exact = {k: v.float() + 1e-4 * torch.randn(v.shape, generator=gen) for k, v in weights.items()}
+    made = {dtype: {k: v.to(getattr(torch, dtype)) for k, v in exact.items()} for dtype in DTYPES}
+    for dtype, stored in made.items():
+        torch.save(stored, folder / f"{dtype}.pth")
+    return made
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("name", "operands", "how"),
+    [
+        ("texturing", [0, 1], {"seed": 18, "steps": 25, "guidance": 8.0}),
+        ("texturing", [1, None], {"seed": 3, "steps": 25, "guidance": 1.0}),
+        ("union", [None, 0], {"seed": 4, "steps": 5, "guidance": 8.0}),
+        ("instruct", [2, "melancholic red tiger"], {"seed": 5, "steps": 25, "guidance": 1.0}),
+        ("clothes", [0, None, 2], {"seed": 2, "steps": 7, "guidance": 4.0}),
+    ],
+)
+def test_an_official_checkpoint_is_the_published_method(
+    folder: Path,
+    photos: list[Path],
+    checkpoints: dict[str, dict[str, Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    name: str,
+    operands: list,
+    how: dict,
+) -> None:
+    monkeypatch.setenv("POPS_CACHE", str(folder / "cache"))
+    given = [photos[o] if isinstance(o, int) else o for o in operands]
+    want = published(folder, checkpoints[dtype], given, **how)
+    p = pops.load(folder, operators={name: folder / f"{dtype}.pth"}, device="cpu")
+    got = p.apply(name, *given, **how).vectors
+    assert float((got - want).norm() / want.norm()) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "1"])
+def test_modes_of_photos_become_rgb_as_published(folder: Path, photos: list[Path], tmp_path: Path, mode: str) -> None:
+    Image.open(photos[0]).convert(mode).save(tmp_path / "photo.png")
+    want = image_embedding(folder, tmp_path / "photo.png")
+    got = pops.load(folder, device="cpu").embed(tmp_path / "photo.png").vectors
+    assert float((got - want).norm() / want.norm()) < 1e-5
 
 
 @pytest.mark.parametrize("prompt", ["a red tiger", "", "red " * 30 + "tiger"])

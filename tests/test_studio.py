@@ -26,8 +26,8 @@ from pops.errors import (
     SpaceError,
 )
 from pops.evaluation import seed_list
+from pops.operators import operator
 from pops.operators.checkpoint import save_operator
-from pops.operators.operator import Operator
 from pops.operators.spec import BUILTIN
 from pops.prior.transformer import PriorModel
 from pops.studio import Pops
@@ -170,17 +170,17 @@ def test_what_repeats_is_computed_once_and_levels_are_batches(
 ) -> None:
     batches: list[int] = []
     encoded: list[int] = []
-    sample, encode = Operator.sample, type(p.space).encode_images
+    sample, encode = operator.sample, type(p.space).encode_images
 
-    def counted(self: Operator, condition: Any, gens: Any, **how: Any) -> Any:
+    def counted(tasks: Any, gens: Any, **how: Any) -> Any:
         batches.append(len(gens))
-        return sample(self, condition, gens, **how)
+        return sample(tasks, gens, **how)
 
     def seen(self: Any, images: Any) -> Any:
         encoded.append(len(images))
         return encode(self, images)
 
-    monkeypatch.setattr(Operator, "sample", counted)
+    monkeypatch.setattr(operator, "sample", counted)
     monkeypatch.setattr(type(p.space), "encode_images", seen)
     p.evaluate("union(scene(a.png, b.png), union(scene(a.png, b.png), scene(b.png, a.png)))", seed=[0, 1], steps=2)
     assert encoded == [2], "two photos, one batch"

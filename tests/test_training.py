@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from pops.errors import CheckpointError, ConfigError, EmbeddingError, PopsError
 from pops.operators.checkpoint import load_operator, merge
 from pops.operators.spec import BUILTIN
-from pops.prior.transformer import Condition, PriorModel
+from pops.prior.condition import Condition
+from pops.prior.transformer import PriorModel
 from pops.stats import ClipStats
 from pops.training import losses
 from pops.training.config import TrainConfig

@@ -38,6 +38,16 @@ def build() -> AutoencoderTiny:
     return AutoencoderTiny(**CONFIG).to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
 
 
+def widened(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a narrower run in the shapes of this one: channels that it did not have keep their random start."""
+    out = {}
+    for key, value in new.items():
+        out[key] = value.clone()
+        corner = tuple(slice(0, min(n, m)) for n, m in zip(old[key].shape, value.shape, strict=True))
+        out[key][corner] = old[key][corner]
+    return out
+
+
 def gradient_loss(a: Tensor, b: Tensor) -> Tensor:
     """L1 of the finite differences along both axes."""
     dx = (a[..., 1:] - a[..., :-1]) - (b[..., 1:] - b[..., :-1])
@@ -135,6 +145,8 @@ def main() -> None:
     parser.add_argument("--decoder", action="store_true", help="after `encode`: go on with the decoder alone")
     parser.add_argument("--noise", type=float, default=0.3, help="with --decoder: the largest noise on the latents")
     parser.add_argument("--fp32", action="store_true")
+    parser.add_argument("--muon", action="store_true")
+    parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.decoder:
@@ -143,9 +155,11 @@ def main() -> None:
     pictures = data.load()
     model = build()
     if args.start is not None:
-        model.load_state_dict(torch.load(args.start, weights_only=True))
+        model.load_state_dict(widened(torch.load(args.start, weights_only=True), model.state_dict()))
     print(sum(p.numel() for p in model.parameters()) / 1e6, "M parameters", flush=True)
-    stage = Stage("autoencoder", model, args.steps, args.lr, ema=0.995, weight_decay=0.0)
+    stage = Stage(
+        "autoencoder", model, args.steps, args.lr, ema=0.995, weight_decay=0.0, muon=args.muon, decay=args.decay
+    )
     sample = data.to_unit(pictures.images[torch.arange(14) * 37 % len(pictures)])
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:

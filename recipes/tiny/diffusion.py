@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recipes.tiny import settings
+from recipes.tiny.autoencoder import widened
 from recipes.tiny.encode import embed, towers
 from recipes.tiny.loop import Stage
 from toybox.pairs import GRID, GRID_PICTURES, PICTURES
@@ -162,6 +163,8 @@ def train(rank: int, args: argparse.Namespace) -> None:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.workers)
     supply = Supply(settings.WORK)
     unet = build()
+    if args.start is not None:
+        unet.load_state_dict(widened(torch.load(args.start, weights_only=True)["average"], unet.state_dict()))
     stage = Stage("diffusion", unet, args.steps, args.lr, ema=0.998, weight_decay=0.01, save_seconds=240)
     abar = DDIMScheduler(**SCHEDULER).alphas_cumprod
 
@@ -204,6 +207,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="over all workers")
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--noise", type=float, default=0.25, help="largest noise on the embedding, in its own spread")
+    parser.add_argument("--start", type=Path, default=None, help="a checkpoint to begin with, of an earlier run")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--workers", type=int, default=1, help="processes that share a batch; on few cores faster than threads"

@@ -24,4 +24,4 @@ VISION = {
 }
 TEXT = {"hidden_size": DIM, "intermediate_size": 640, "num_hidden_layers": 2, "num_attention_heads": 4}
 PROMPT = 24  # tokens of the renderer's prompts: longer than any caption of the world
-LATENT = 12  # channels of the autoencoder's latents; SIZE / 8 of them along each side
+LATENT = 16  # channels of the autoencoder's latents; SIZE / 8 of them along each side

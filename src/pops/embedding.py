@@ -1,16 +1,18 @@
-"""Embedding: vectors of a CLIP space with their provenance, and their .safetensors file.
+"""Embedding: vectors of a CLIP space with their provenance, and their files: our own, and other programs'.
 
 Knows nothing of how a vector is made or drawn.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import EmbeddingError, SpaceError, ensure
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION, KEY = "pops.embedding", "1", "embeds"
 SUFFIX = ".safetensors"
+PICKLED = (".ipadpt", ".pth", ".pt")  # what torch.save wrote: ComfyUI's, diffusers', the papers' code
+READ_SUFFIXES = (SUFFIX, ".npy", *PICKLED)
+WRITTEN_SUFFIXES = (SUFFIX, ".npy", ".ipadpt")
+UNKNOWN_SPACE = "unknown"  # of files that do not name theirs: they go wherever their width fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +34,8 @@ class Embedding:
     """One or more vectors [n, dim] of the space `space`: un-normalised, float32, on the CPU.
 
     Tensors of another float type or device are converted; EmbeddingError for another shape, and for NaN or
-    infinity. provenance: how they were made (JSON), free of meaning here.
+    infinity. space: UNKNOWN_SPACE where nobody said, which any space of the same width takes. provenance:
+    how they were made (JSON), free of meaning here.
     """
 
     vectors: Tensor
@@ -77,8 +84,8 @@ class Embedding:
         return f"Embedding({self.n} x {self.dim}, space={self.space!r})"
 
     def require_space(self, space: str) -> None:
-        """SpaceError unless the embedding is of this space."""
-        if self.space != space:
+        """SpaceError unless the embedding is of this space, or either is unknown (whose width then decides)."""
+        if self.space != space and UNKNOWN_SPACE not in (self.space, space):
             raise SpaceError(f"an embedding of space {self.space!r} came where {space!r} is used; make it anew there")
 
     @staticmethod
@@ -86,16 +93,16 @@ class Embedding:
         """All vectors in order; SpaceError or EmbeddingError where they do not belong together."""
         import torch
 
-        _same_space(embeddings)
+        space = _same_space(embeddings)
         made = [e.provenance for e in embeddings]
         provenance = made[0] if all(p == made[0] for p in made) else {"parts": made}
-        return Embedding(torch.cat([e.vectors for e in embeddings]), embeddings[0].space, provenance)
+        return Embedding(torch.cat([e.vectors for e in embeddings]), space, provenance)
 
     @staticmethod
     def weighted(terms: Sequence[tuple[float, Embedding]]) -> Embedding:
         """The sum of weight * embedding; one vector meets many, other numbers of vectors must agree."""
         embeddings = [e for _, e in terms]
-        _same_space(embeddings)
+        space = _same_space(embeddings)
         weights = [float(w) for w, _ in terms]
         ensure(all(map(math.isfinite, weights)), f"weights are finite numbers, got {weights}", EmbeddingError)
         counts = sorted({e.n for e in embeddings} - {1})
@@ -106,32 +113,65 @@ class Embedding:
         )
         total = sum(w * e.vectors for w, e in zip(weights, embeddings, strict=True))
         made = [{"weight": w, **e.provenance} for w, e in zip(weights, embeddings, strict=True)]
-        return Embedding(total, embeddings[0].space, {"sum": made})  # type: ignore[arg-type]  # not the int 0
+        return Embedding(total, space, {"sum": made})  # type: ignore[arg-type]  # not the int 0
 
     def save(self, path: str | Path) -> None:
-        """Writes a .safetensors file, whole: tensor "embeds", and what it is in the metadata."""
-        from safetensors.torch import save
+        """Writes a file, whole, in the form that its suffix names.
 
+        .safetensors: tensor "embeds", and space and provenance in the metadata; the others hold nothing but
+        the numbers, float32 [n, dim]: .npy NumPy's, .ipadpt ComfyUI's (IPAdapter Load Embeds).
+        """
         path = Path(path)
-        ensure(path.suffix.lower() == SUFFIX, f"{path}: an embedding's file ends in {SUFFIX}", EmbeddingError)
-        metadata = {
-            "format": FORMAT,
-            "version": VERSION,
-            "space": self.space,
-            "provenance": json.dumps(self.provenance, default=str),
-        }
-        content = save({KEY: self.vectors}, metadata)
+        suffix = path.suffix.lower()
+        endings = ", ".join(WRITTEN_SUFFIXES[:-1]) + f" or {WRITTEN_SUFFIXES[-1]}"
+        ensure(suffix in WRITTEN_SUFFIXES, f"{path}: an embedding's file ends in {endings}", EmbeddingError)
+        content = self._bytes(suffix)
         with write_whole(path) as temporary:
             temporary.write_bytes(content)
 
+    def _bytes(self, suffix: str) -> bytes:
+        if suffix == SUFFIX:
+            from safetensors.torch import save
+
+            metadata = {
+                "format": FORMAT,
+                "version": VERSION,
+                "space": self.space,
+                "provenance": json.dumps(self.provenance, default=str),
+            }
+            content: bytes = save({KEY: self.vectors}, metadata)
+            return content
+        buffer = io.BytesIO()
+        if suffix == ".npy":
+            import numpy as np
+
+            np.save(buffer, self.vectors.numpy(), allow_pickle=False)
+        else:
+            import torch
+
+            torch.save(self.vectors, buffer)
+        return buffer.getvalue()
+
     @staticmethod
     def load(path: str | Path) -> Embedding:
-        """Reads what `save` wrote; EmbeddingError, naming the file, for anything else."""
+        """Reads what `save` wrote, and the embeddings of other programs; EmbeddingError names the file.
+
+        .npy, and of torch.save (.ipadpt, .pth, .pt): a tensor [dim], [n, dim] or [1, n, dim]; an output with
+        `image_embeds`, as the papers' code saves it; diffusers' list of one [2 B, n, dim], negatives first,
+        which are left out. They are taken as un-normalised and of UNKNOWN_SPACE. Pickles are read in a child
+        process (see pops.pickles).
+        """
         where = expanded(path)
         if not is_file(where):
             with suppress(OSError):  # a name too long for the file system
                 ensure(not where.is_dir(), f"{path} is a folder; name a file that Embedding.save wrote", EmbeddingError)
             raise EmbeddingError(f"{path} does not exist; name a file that Embedding.save wrote")
+        if where.suffix.lower() in READ_SUFFIXES[1:]:
+            held = _read_npy(where) if where.suffix.lower() == ".npy" else _read_pickle(where)
+            try:
+                return Embedding(held, UNKNOWN_SPACE, {"file": str(path)})
+            except EmbeddingError as e:
+                raise EmbeddingError(f"{path} holds no embedding ({e}); save it again") from e
         vectors, metadata = _read(where)
         try:
             provenance = json.loads(metadata.get("provenance", "{}"))
@@ -158,9 +198,55 @@ def _read(path: Path) -> tuple[Tensor, dict[str, str]]:
         raise EmbeddingError(f"{path} is no .safetensors file that can be read ({e}); save it again") from e
 
 
-def _same_space(embeddings: Sequence[Embedding]) -> None:
+def _read_npy(path: Path) -> Tensor:
+    import numpy as np
+    import torch
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        numbers = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+        ensure(numbers, f"{path} holds no floating-point array; save one with numpy.save", EmbeddingError)
+        return _rows(torch.from_numpy(array.astype(np.float32)), path)
+    except (OSError, ValueError, EOFError) as e:
+        raise EmbeddingError(f"{path} is no .npy file of numbers that can be read ({e}); save it again") from e
+
+
+def _read_pickle(path: Path) -> Tensor:
+    from safetensors.torch import load_file
+
+    from pops.pickles import convert
+
+    with TemporaryDirectory(prefix="pops-") as folder:
+        target = Path(folder) / f"read{SUFFIX}"
+        convert(path, target, kind="embeddings", error=EmbeddingError)
+        held: dict[str, Tensor] = {name: tensor.clone() for name, tensor in load_file(target).items()}
+    if "0" not in held:
+        return _rows(next(iter(held.values())), path)
+    both = held["0"]
+    ensure(
+        len(held) == 1 and both.ndim in (2, 3),
+        f"{path} holds a list of {len(held)} tensors, the first {list(both.shape)}; diffusers keeps an embedding as "
+        "a list of one [2, n, dim]",
+        EmbeddingError,
+    )
+    n = len(both)
+    return (both[n // 2 :] if n % 2 == 0 else both).reshape(-1, both.shape[-1])
+
+
+def _rows(held: Tensor, path: Path) -> Tensor:
+    """[dim], [n, dim], [1, n, dim] or [n, 1, dim] => [n, dim]"""
+    shape = held.shape
+    fits = held.ndim in (1, 2) or (held.ndim == 3 and 1 in shape[:2])
+    ensure(fits, f"{path} holds {list(shape)}; an embedding is [dim], [n, dim] or [1, n, dim]", EmbeddingError)
+    return held.reshape(-1, shape[-1])
+
+
+def _same_space(embeddings: Sequence[Embedding]) -> str:
+    """The one space of all of them, or an error."""
     ensure(len(embeddings) > 0, "there is no embedding to put together; give at least one", EmbeddingError)
-    for e in embeddings[1:]:
-        e.require_space(embeddings[0].space)
+    space = next((e.space for e in embeddings if e.space != UNKNOWN_SPACE), UNKNOWN_SPACE)
+    for e in embeddings:
+        e.require_space(space)
         same = e.dim == embeddings[0].dim
         ensure(same, f"vectors of {embeddings[0].dim} and {e.dim} numbers do not go together", EmbeddingError)
+    return space

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from pops.errors import ConfigError, EmbeddingError, OperandError, SpaceError, ensure, suggest
 from pops.expression.grammar import to_text
-from pops.expression.nodes import Given, Missing, Node, Photo, Saved, Word
+from pops.expression.nodes import Given, Missing, Node, Word, path_node
 from pops.expression.plan import SUM, TEXT, Job, Level, Plan
 from pops.expression.resolve import MAX_GUIDANCE, MAX_STEPS
 from pops.files import expanded
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from pops.embedding import Embedding
     from pops.expression import Expression
-    from pops.operators.operator import Operator, TextPrior
+    from pops.operators.operator import Operator, Task, TextPrior
     from pops.operators.spec import OperatorSpec
     from pops.space import Space, TextEncoding
 
@@ -92,8 +93,7 @@ def node_of(operand: Operand, kind: str, given: dict[str, Any], where: str) -> N
         case str() if kind == "text":
             return Word(operand)
         case str() | Path():
-            path = str(operand)
-            return Saved(path) if path.lower().endswith(".safetensors") else Photo(path)
+            return path_node(str(operand))
     root = getattr(operand, "root", None)
     if isinstance(root, Node):
         return root
@@ -160,13 +160,15 @@ class Evaluation:
             self._leaves()
             self._report(1, READING)
 
-            # 2) Levels: the jobs of one are independent, so jobs and rows together are its batch.
-            for level in self.plan.levels:
-                if level.operator == SUM:
-                    for job in level.jobs:
-                        self.values[job.node] = self._sum(job)
-                else:
-                    self._sample(level)
+            # 2) Levels: those of a depth are independent, so their jobs and rows together make the batches.
+            for _, same in groupby(self.plan.levels, key=lambda level: level.depth):
+                levels = list(same)
+                for level in levels:
+                    if level.operator == SUM:
+                        for job in level.jobs:
+                            self.values[job.node] = self._sum(job)
+                for batch in self._batches([level for level in levels if level.operator != SUM]):
+                    self._sample(batch)
         return self.values
 
     # --- leaves
@@ -238,40 +240,62 @@ class Evaluation:
         ensure(fine, f"the sum {to_text(job.node)} is too large for float32; use smaller weights", OperandError)
         return total
 
-    def _sample(self, level: Level) -> None:
-        """The jobs of a level, all rows of all of them in one batch (in slices of MAX_ROWS)."""
+    def _batches(self, levels: Sequence[Level]) -> list[list[Level]]:
+        """Levels that can share a batch: the same weights but for adapters, the same sampler and steps."""
+        batches: dict[tuple[int, str, int], list[Level]] = {}
+        for level in levels:
+            prior = self.parts.text_prior.prior if level.operator == TEXT else self.parts.operator(level.operator).prior
+            key = (id(prior.engine), self._sampler(level), self._steps(level))
+            batches.setdefault(key, []).append(level)
+        return list(batches.values())
+
+    def _sample(self, levels: Sequence[Level]) -> None:
+        """The jobs of levels that share a batch, all rows of all of them (in slices of MAX_ROWS)."""
         import torch
 
-        # 1) The batch: a job and a row's number for each of its items, and the item's seed.
-        counts = [self._rows_of(job) for job in level.jobs]
-        items = [(job, row) for job, n in zip(level.jobs, counts, strict=True) for row in range(n)]
-        seeds = [s for job, n in zip(level.jobs, counts, strict=True) for s in self._seeds_of(job, n)]
+        from pops.operators.operator import sample
+
+        # 1) The batch: level, job and a row's number for each of its items, and the item's seed.
+        jobs = [(level, job, self._rows_of(job)) for level in levels for job in level.jobs]
+        items = [(level, job, row) for level, job, n in jobs for row in range(n)]
+        seeds = [s for _, job, n in jobs for s in self._seeds_of(job, n)]
 
         # 2) Sample, and hand each job its rows.
         parts: list[Tensor] = []
         for start in range(0, len(items), MAX_ROWS):
-            part = slice(start, start + MAX_ROWS)
-            how = {"sampler": level.option("sampler", self.settings.sampler), "steps": self._steps(level)}
-            guidance = level.option("guidance", self.settings.guidance)
-            how |= {} if guidance is None else {"guidance": guidance}
-            how["on_step"] = self._within(level, start, len(items))
-            gens = [generator(s) for s in seeds[part]]
-            sample = self._sample_texts if level.operator == TEXT else self._sample_calls
-            parts.append(sample(level, items[part], gens, how))
-        for job, rows in zip(level.jobs, torch.cat(parts).float().cpu().split(counts), strict=True):
+            some = items[start : start + MAX_ROWS]
+            tasks = [
+                self._task(level, [(job, row) for _, job, row in run])
+                for level, run in groupby(some, lambda item: item[0])
+            ]
+            parts.append(
+                sample(
+                    tasks,
+                    [generator(s) for s in seeds[start : start + MAX_ROWS]],
+                    steps=self._steps(levels[0]),
+                    sampler=self._sampler(levels[0]),
+                    on_step=self._within(levels, start, len(items)),
+                )
+            )
+        counts = [n for _, _, n in jobs]
+        for (_, job, _), rows in zip(jobs, torch.cat(parts).float().cpu().split(counts), strict=True):
             self.values[job.node] = rows
-        self.done += self._steps(level)
+        self.done += sum(self._steps(level) for level in levels)
 
-    def _sample_calls(self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]) -> Tensor:
-        operator = self.parts.operator(level.operator)
-        condition = operator.encode([[self._operand(node, row) for node in job.operands] for job, row in items])
-        return operator.sample(condition, gens, **how)
-
-    def _sample_texts(self, level: Level, items: list[tuple[Job, int]], gens: list[Any], how: dict[str, Any]) -> Tensor:
+    def _task(self, level: Level, items: list[tuple[Job, int]]) -> Task:
+        """Rows of one level."""
         import torch
 
-        hidden, embeds = zip(*(self.words[job.prompt] for job, _ in items), strict=True)
-        return self.parts.text_prior.sample(hidden, torch.stack(embeds), self.words[""], gens, **how)
+        from pops.operators.operator import TEXT_GUIDANCE
+
+        guidance = level.option("guidance", self.settings.guidance)
+        if level.operator == TEXT:
+            hidden, embeds = zip(*(self.words[job.prompt] for job, _ in items), strict=True)
+            scale = TEXT_GUIDANCE if guidance is None else guidance
+            return self.parts.text_prior.task(hidden, torch.stack(embeds), self.words[""], scale)
+        operator = self.parts.operator(level.operator)
+        condition = operator.encode([[self._operand(node, row) for node in job.operands] for job, row in items])
+        return operator.task(condition, guidance)
 
     def _operand(self, node: Node, row: int) -> Tensor | None:
         """The node in one row: its vector [D], a word's hidden rows [len, width], None if missing."""
@@ -301,17 +325,23 @@ class Evaluation:
         steps: int = level.option("steps", self.settings.steps or default)
         return steps
 
+    def _sampler(self, level: Level) -> str:
+        sampler: str = level.option("sampler", self.settings.sampler)
+        return sampler
+
     # --- progress
     # --------------------------------------------------------------------------------------------
 
-    def _within(self, level: Level, start: int, count: int) -> Callable[[int, int], None]:
-        """Steps of one slice of a level as steps of the whole evaluation."""
+    def _within(self, levels: Sequence[Level], start: int, count: int) -> Callable[[int, int], None]:
+        """Steps of one slice of a batch as steps of the whole evaluation."""
         share = min(MAX_ROWS, count - start) / count
+        steps = sum(self._steps(level) for level in levels)
+        what = ", ".join(dict.fromkeys(level.operator for level in levels))
 
         def on_step(done: int, total: int) -> None:
-            part = (start / count + share * done / total) * self._steps(level)
+            part = (start / count + share * done / total) * steps
             if self.on_progress:
-                self.on_progress(self.done + int(part), self.total, level.operator)
+                self.on_progress(self.done + int(part), self.total, what)
 
         return on_step
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,27 +45,46 @@ class TextEncoding:
 class Space:
     """One CLIP space: id, width (`dim`), pixels of the encoder's picture a side (`image_size`), towers."""
 
-    def __init__(self, folder: Path, *, space_id: str, dim: int, image_size: int, device: str, dtype: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        space_id: str,
+        dim: int,
+        image_size: int,
+        device: str,
+        dtype: Any,
+        parts: Mapping[str, Path | None] | None = None,
+    ) -> None:
         self.folder, self.id, self.dim, self.image_size = folder, space_id, dim, image_size
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype, self._parts = device, dtype, dict(parts or {})
         self._lock = threading.RLock()
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> Space:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        parts: Mapping[str, Path | None] | None = None,
+    ) -> Space:
         """The space of a model folder (Kandinsky 2.2 prior's layout); reads no weights yet.
 
         device, dtype: where and in what the towers compute (None: float32); results are float32 on the CPU.
+        parts: folders of those that are not at folder/<part>.
         Raises ModelError for a folder without an image encoder.
         """
         folder = Path(folder)
-        config = _read_json(folder / "image_encoder" / "config.json")
+        encoder = (parts or {}).get("image_encoder") or folder / "image_encoder"
+        config = _read_json(encoder / "config.json")
         try:
             dim, width, side = (int(config[k]) for k in ("projection_dim", "hidden_size", "image_size"))
         except (KeyError, TypeError, ValueError) as e:
-            raise ModelError(f"{folder / 'image_encoder'} is no CLIP image encoder ({e!r}); fetch it again") from e
+            raise ModelError(f"{encoder} is no CLIP image encoder ({e!r}); fetch it again") from e
         about = _read_json(folder / "pops.json") if (folder / "pops.json").exists() else {}
-        space_id = about.get("space") or KNOWN.get((dim, width)) or _fingerprint(folder, config, dim)
-        return cls(folder, space_id=str(space_id), dim=dim, image_size=side, device=device, dtype=dtype)
+        space_id = about.get("space") or KNOWN.get((dim, width)) or _fingerprint(encoder, config, dim)
+        return cls(folder, space_id=str(space_id), dim=dim, image_size=side, device=device, dtype=dtype, parts=parts)
 
     def __repr__(self) -> str:
         return f"Space({self.id!r}, dim={self.dim})"
@@ -172,7 +191,7 @@ class Space:
 
     def _part(self, load: Callable[..., Any], name: str, **options: Any) -> Any:
         """One part from its folder, quietly; ModelError if it cannot be read."""
-        path = self.folder / name
+        path = self._parts.get(name) or self.folder / name
         ensure(
             path.is_dir(),
             f"{self.folder} has no {name}/; a model folder has Kandinsky 2.2's layout",
@@ -211,11 +230,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(data)
 
 
-def _fingerprint(folder: Path, config: dict[str, Any], dim: int) -> str:
+def _fingerprint(encoder: Path, config: dict[str, Any], dim: int) -> str:
     """An id for a space without a name, from the image encoder's config and samples of its weights."""
     lasting = {k: v for k, v in config.items() if k not in _PASSING}
     digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
-    for path in sorted((folder / "image_encoder").glob("*.safetensors")):
+    for path in sorted(encoder.glob("*.safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import CheckpointError, ensure
@@ -26,6 +26,26 @@ def check_fit(network: Any, info: Mapping[str, Any], where: Path) -> None:
         faults[kind] = sorted(name for name in names if not name.endswith("position_ids"))
     if not any(faults.values()):  # a missing tensor may have no values to look at
         faults["not finite"] = [name for name, p in network.named_parameters() if not bool(p.isfinite().all())]
+    told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+    ensure(not told, f"the weights in {where} do not fit ({told}); fetch or make them again", CheckpointError)
+
+
+def check_shapes(
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    where: Path,
+    ignored: Sequence[str] = (),
+) -> None:
+    """CheckpointError naming tensors that are missing, surplus or misshaped; no values are read."""
+    faults = {
+        "missing": sorted(set(wanted) - set(found)),
+        "surplus": sorted(set(found) - set(wanted) - set(ignored)),
+        "misshaped": [
+            f"{name} {found[name]} instead of {shape}"
+            for name, shape in sorted(wanted.items())
+            if name in found and found[name] != shape
+        ],
+    }
     told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
     ensure(not told, f"the weights in {where} do not fit ({told}); fetch or make them again", CheckpointError)
 

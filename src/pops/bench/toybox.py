@@ -77,7 +77,7 @@ def measure(
     report = Report(p.name, count, seed)
     for name in operators:
         cases = draw_cases(p, name, count, seed, on_progress)
-        result = _apply(p, cases, seed, steps, guidance, sampler, on_progress)
+        result = apply(p, cases, seed, steps=steps, guidance=guidance, sampler=sampler, on_progress=on_progress)
         report.operators[name] = figures(result, cases.plain, cases.truth)
         if render:
             report.operators[name]["oracle"] = _judged(p, cases, result, seed, render_steps, on_progress)
@@ -129,14 +129,15 @@ def _answer(spec: Any) -> dict[str, str]:
     return said
 
 
-def _apply(
+def apply(
     p: Pops,
     cases: Cases,
     seed: int,
-    steps: int | None,
-    guidance: float | None,
-    sampler: str,
-    on_progress: OnProgress | None,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    sampler: str = "ancestral",
+    on_progress: OnProgress | None = None,
 ) -> Tensor:
     """The operator's results [n, D], triplet k with seed + k; jobs of equal length share a batch."""
     import torch
@@ -186,11 +187,16 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
 
 def recall(e: Tensor, truth: Tensor) -> float:
     """Share of rows whose nearest truth by cosine, among all, is their own."""
+    return float(hits(e, truth).float().mean())
+
+
+def hits(e: Tensor, truth: Tensor) -> Tensor:
+    """[n, D], [n, D] => bool [n]: is the row's nearest truth by cosine, among all, its own?"""
     import torch
     from torch.nn.functional import normalize
 
     near = (normalize(e, dim=-1) @ normalize(truth, dim=-1).T).argmax(1)
-    return float((near == torch.arange(len(e))).float().mean())
+    return near == torch.arange(len(e))
 
 
 # --- pictures before the judge ---------------------------------------------------------------------------------------
@@ -208,7 +214,7 @@ def _judged(
     part = max(2, n // 4)
 
     def read(vectors: Tensor, what: str) -> list[dict[str, str]]:
-        return oracle.read(_render(p, vectors, seed, steps, f"{cases.operator}: {what}", on_progress))
+        return oracle.read(rendered(p, vectors, seed, steps, f"{cases.operator}: {what}", on_progress))
 
     average = cases.plain.mean(1)
     return {
@@ -221,13 +227,19 @@ def _judged(
 
 def score(read: Sequence[Mapping[str, str]], answers: Sequence[Mapping[str, str]], operator: str) -> dict[str, float]:
     """Shares read right: each attribute that counts for the operator, and all of them at once."""
-    asked = ASKED[operator]
-    right = [[r[k] == a[k] for k in asked] for r, a in zip(read, answers, strict=True)]
-    shares = {k: sum(row[i] for row in right) / len(right) for i, k in enumerate(asked)}
-    return {**shares, "all": sum(all(row) for row in right) / len(right)}
+    rows = right(read, answers, operator)
+    return {k: sum(row[k] for row in rows) / len(rows) for k in rows[0]}
 
 
-def _render(
+def right(
+    read: Sequence[Mapping[str, str]], answers: Sequence[Mapping[str, str]], operator: str
+) -> list[dict[str, bool]]:
+    """Of every case: was each attribute that counts for the operator read right, and were all of them?"""
+    rows = [{k: r[k] == a[k] for k in ASKED[operator]} for r, a in zip(read, answers, strict=True)]
+    return [{**row, "all": all(row.values())} for row in rows]
+
+
+def rendered(
     p: Pops, vectors: Tensor, seed: int, steps: int | None, what: str, on_progress: OnProgress | None
 ) -> Tensor:
     """Pictures uint8 [n, 3, SIDE, SIDE], row k with seed + k."""

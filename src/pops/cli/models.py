@@ -1,4 +1,4 @@
-"""pops models: the models by name, and what one holds."""
+"""pops models: the models by name, what one holds, and fetching one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from pops.cli.shell import Debug, Json, command, print_json, print_table
 
-app = typer.Typer(help="List the known models, or show one.", no_args_is_help=True)
+app = typer.Typer(help="List the known models, show one, or fetch one.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -28,7 +28,8 @@ def list_models(json_output: Json = False, debug: Debug = False) -> None:
         print_json({"models": rows})
         return
     titles = list(rows[0])
-    print_table(titles, [[row.get(t, "") for t in titles] for row in rows])
+    shown = [{**row, "here": "yes" if row["here"] else "no"} for row in rows]
+    print_table(titles, [[row.get(t, "") for t in titles] for row in shown])
 
 
 @app.command("show")
@@ -63,3 +64,27 @@ def show_model(
     for key, value in data.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         typer.echo(f"{key:<12}{shown if shown is not None else 'none'}")
+
+
+@app.command("pull")
+@command
+def pull_model(
+    name: Annotated[str, typer.Argument(help="A model's name, or a hub id.", show_default=False)],
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch a model's prior and decoder from the hub, only the files that are needed. Goes on where it was stopped.
+
+    Examples:
+
+    \b
+        pops models pull kandinsky-2-2
+    """
+    from pops.models.registry import pull
+
+    folders = pull(name)
+    if json_output:
+        print_json({"ok": True, "model": name, "folders": [str(folder) for folder in folders]})
+        return
+    for folder in folders:
+        typer.echo(str(folder))

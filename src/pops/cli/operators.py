@@ -1,7 +1,8 @@
-"""pops operators: the operators of a model, and what each one takes."""
+"""pops operators: the operators of a model, what each one takes, and official checkpoints of them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ from pops.cli.shell import Debug, Json, ModelName, command, print_json, print_ta
 if TYPE_CHECKING:
     from pops.operators.spec import OperatorSpec
 
-app = typer.Typer(help="List the operators of a model, or show one.", no_args_is_help=True)
+app = typer.Typer(help="List the operators of a model, show one, fetch or import official ones.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -61,6 +62,65 @@ def show_operator(
         more = " (repeatable)" if spec.repeat and i == len(spec.roles) else ""
         typer.echo(f"  operand {i}: {role.name}, {'a photo' if role.kind == 'image' else 'words'}{more}")
     typer.echo(f"  guidance {spec.guidance:g}, steps {spec.steps} by default; _ stands for a missing operand")
+
+
+@app.command("import")
+@command
+def import_operator(
+    file: Annotated[Path, typer.Argument(help="The checkpoint, such as learned_prior.pth.", show_default=False)],
+    name: Annotated[str, typer.Option("--as", help="Which operator it is, such as texturing.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The operator folder to write.", show_default=False)],
+    model: ModelName = "tiny",
+    force: Annotated[bool, typer.Option("--force", help="Replace an operator that is there.")] = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Turn an official checkpoint into an operator folder for a model.
+
+    The weights keep their precision. The file is read in a process of its own and runs no code.
+
+    Examples:
+
+    \b
+        pops operators import learned_prior.pth --as texturing --model kandinsky-2-2 -o texturing
+        pops operators import learned_prior.pth --as scene --model FOLDER -o FOLDER/operators/scene
+    """
+    from pops.operators.official import check_import, import_official
+    from pops.studio import load
+
+    check_import(file, name, out, force=force)
+    pops = load(model, device="cpu")
+    folder = import_official(file, name, out, base=pops.prior, space=pops.space.id, force=force)
+    if json_output:
+        print_json({"ok": True, "operator": name, "folder": str(folder), "model": model})
+        return
+    typer.echo(str(folder))
+
+
+@app.command("pull")
+@command
+def pull_operators(
+    names: Annotated[list[str] | None, typer.Argument(help="Which of them; all when left out.")] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="The model that they are for.")] = "kandinsky-2-2",
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch official operators from the hub; about 4 GB each. Goes on where it was stopped.
+
+    Examples:
+
+    \b
+        pops operators pull texturing
+        pops operators pull texturing scene union instruct
+    """
+    from pops.models.registry import PUBLISHED, pull_operators
+
+    files = pull_operators(names or PUBLISHED, model)
+    if json_output:
+        print_json({"ok": True, "operators": {name: str(path) for name, path in files.items()}})
+        return
+    for path in files.values():
+        typer.echo(str(path))
 
 
 def _form(spec: OperatorSpec) -> str:

@@ -32,6 +32,8 @@ class Request:
 
     expression: Expression
     model: str = "tiny"
+    decoder: str | None = None
+    operators: Mapping[str, str] = field(default_factory=dict)  # beside the model's own: name -> folder or file
     seeds: list[int] = field(default_factory=lambda: [0])
     num_images: int = 1
     picture: int | None = None  # only this one of all (a repeated recipe)
@@ -59,6 +61,13 @@ def run(
         str | None,
         typer.Option("--model", "-m", help="A model's name, its folder or a hub id. [default: tiny]"),
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option("--decoder", help="A decoder's folder or hub id, instead of the model's own.")
+    ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option("--operator", help="NAME=PATH: an operator folder or a learned_prior.pth. Repeatable."),
+    ] = None,
     seed: Annotated[str | None, typer.Option("--seed", "-s", help="0, or several: 0,1,2 or 0:4. [default: 0]")] = None,
     num_images: Annotated[
         int | None,
@@ -85,7 +94,7 @@ def run(
     prompt: Annotated[str | None, typer.Option("--prompt", help="A text beside the embedding.")] = None,
     negative: Annotated[str | None, typer.Option("--negative", help="A text to keep away from.")] = None,
     save_embedding: Annotated[
-        Path | None, typer.Option("--save-embedding", help="Keep the embedding (.safetensors).")
+        Path | None, typer.Option("--save-embedding", help="Keep the embedding: .safetensors, .npy or .ipadpt.")
     ] = None,
     tree: Annotated[Path | None, typer.Option("--tree", help="Draw the tree, every node rendered.")] = None,
     equation: Annotated[Path | None, typer.Option("--equation", help="Draw the equation as a strip.")] = None,
@@ -120,6 +129,8 @@ def run(
     request = _settle(
         expression,
         model=model,
+        decoder=decoder,
+        operators=operator or [],
         seed=seed,
         num_images=num_images,
         scale=scale,
@@ -135,7 +146,7 @@ def run(
     )
     from pops.studio import load
 
-    pops = load(request.model, device=device)
+    pops = load(request.model, decoder=request.decoder, operators=request.operators, device=device)
     plan = pops.plan(request.expression)
     if dry_run:
         if json_output:
@@ -179,6 +190,8 @@ def _settle(
     source: str,
     *,
     model: str | None,
+    decoder: str | None,
+    operators: Sequence[str],
     seed: str | None,
     num_images: int | None,
     scale: int | None,
@@ -192,12 +205,23 @@ def _settle(
         request.picture = None
     if seed is not None:
         request.seeds = parse_seeds(seed)
-    request.model = model or request.model
+    if model and model != request.model:  # what was said of another model goes with it
+        request.model, request.decoder = model, None
+    request.decoder = decoder or request.decoder
+    request.operators = {**request.operators, **_named_paths(operators)}
     request.num_images = num_images or request.num_images
     request.scale = scale or request.scale
     request.making.update({k: v for k, v in making.items() if v is not None})
     request.rendering.update({k: v for k, v in rendering.items() if v is not None})
     return request
+
+
+def _named_paths(words: Sequence[str]) -> dict[str, str]:
+    """["texturing=PATH", ...] -> {"texturing": PATH}"""
+    pairs = [word.partition("=") for word in words]
+    for word, (name, _, path) in zip(words, pairs, strict=True):
+        ensure(bool(name and path), f"--operator is NAME=PATH, such as texturing=learned_prior.pth; got {word!r}")
+    return {name: path for name, _, path in pairs}
 
 
 def _read(source: str) -> Request:
@@ -222,6 +246,8 @@ def _read(source: str) -> Request:
         request = Request(
             parse(recipe["expression"]),
             model=recipe["model"],
+            decoder=recipe.get("decoder"),
+            operators=dict(recipe.get("operators", {})),
             seeds=[int(s) for s in recipe["seeds"]],
             num_images=int(made.pop("num_images")),
             picture=int(recipe["picture"]),
@@ -237,6 +263,7 @@ def _read(source: str) -> Request:
 
 def _check_outputs(request: Request, operands: Sequence[Any], *outputs: Path | None) -> None:
     """Before anything is computed: an output at all, all different, writable, and none on top of an operand."""
+    from pops.embedding import WRITTEN_SUFFIXES
     from pops.images import PICTURE_SUFFIXES
 
     out, embedding, tree, equation = outputs
@@ -246,8 +273,8 @@ def _check_outputs(request: Request, operands: Sequence[Any], *outputs: Path | N
         fits = picture.suffix.lower() in PICTURE_SUFFIXES
         ensure(fits, f"{picture}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
     ensure(
-        embedding is None or embedding.suffix == ".safetensors",
-        f"--save-embedding writes .safetensors, got {embedding}; change the suffix",
+        embedding is None or embedding.suffix.lower() in WRITTEN_SUFFIXES,
+        f"--save-embedding writes {', '.join(WRITTEN_SUFFIXES)}, got {embedding}; change the suffix",
     )
     if out:
         wanted = [*_names(out, _count(request)), *wanted[1:]]

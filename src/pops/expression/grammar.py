@@ -33,6 +33,7 @@ from pops.expression.nodes import (
     has_path_suffix,
     is_bare,
     is_bare_path,
+    path_node,
 )
 
 if TYPE_CHECKING:
@@ -194,17 +195,13 @@ def _quote(text: str, mark: str) -> str:
 
 def from_bare(text: str, span: Span | None = None) -> Node:
     """A bare token: a path by its look (a slash, a photo's suffix), else a name, or a word in a text role."""
-    return _path(text, span) if is_bare_path(text) else Name(text, span=span)
+    return path_node(text, span) if is_bare_path(text) else Name(text, span=span)
 
 
 def from_quoted(text: str, span: Span | None = None) -> Node:
     """A quoted token: a path by its look (a photo's suffix, a leading ./ or ~/ or /), else a word."""
     rooted = re.match(r"\.{0,2}[/\\]|~[/\\]|[A-Za-z]:[/\\]", text) is not None
-    return _path(text, span) if rooted or has_path_suffix(text) else Word(text, span=span)
-
-
-def _path(text: str, span: Span | None) -> Node:
-    return (Saved if text.lower().endswith(".safetensors") else Photo)(text, span=span)
+    return path_node(text, span) if rooted or has_path_suffix(text) else Word(text, span=span)
 
 
 # --- what is wrong with a text ---------------------------------------------------------------------

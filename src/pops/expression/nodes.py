@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
+from pops.embedding import READ_SUFFIXES
 from pops.errors import ExpressionError
 from pops.images import PHOTO_SUFFIXES
 
@@ -40,7 +41,12 @@ def is_binding_name(text: str) -> bool:
 
 def has_path_suffix(text: str) -> bool:
     """Whether it ends like a photo or a saved embedding."""
-    return text.lower().endswith((".safetensors", *PHOTO_SUFFIXES))
+    return text.lower().endswith((*READ_SUFFIXES, *PHOTO_SUFFIXES))
+
+
+def path_node(text: str, span: Span | None = None) -> Photo | Saved:
+    """The operand that a path stands for, by its suffix."""
+    return (Saved if text.lower().endswith(READ_SUFFIXES) else Photo)(text, span=span)
 
 
 def is_bare_path(text: str) -> bool:
@@ -123,7 +129,7 @@ class Photo(Node):
 
 @dataclass(frozen=True, eq=False)
 class Saved(Node):
-    """An embedding file (.safetensors)."""
+    """A file of embeddings (.safetensors, .npy, .ipadpt, ...)."""
 
     path: str
 

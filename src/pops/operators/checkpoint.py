@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pops.errors import CheckpointError, SpaceError, ensure
 from pops.files import write_whole
 from pops.operators.spec import OperatorSpec
+from pops.prior.tensors import TensorFiles, shapes_of
 from pops.prior.transformer import FROZEN, PriorModel
 
 if TYPE_CHECKING:
@@ -49,22 +50,35 @@ def save_operator(
     name = ADAPTER_FILE if is_adapter(weights) else PRIOR_FILE
     kept = {k: v.detach().cpu().to(torch.float16).contiguous().clone() for k, v in weights.items() if k not in FROZEN}
     merge(base, kept, where=str(folder / name))
+    with write_whole(folder / name) as temporary:
+        save_file(kept, temporary, metadata={"format": "pt", "operator": spec.name})
+    write_description(folder, spec, name, base=base, space=space, provenance=provenance)
+    return folder
+
+
+def write_description(
+    folder: Path,
+    spec: OperatorSpec,
+    weights: str,
+    *,
+    base: PriorModel,
+    space: str,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """operator.json, when the file named `weights` already lies beside it; another one's weights go."""
     about = {
         "format": FORMAT,
         "version": VERSION,
         "spec": spec.to_json(),
         "space": space,
         "base": base.fingerprint,
-        "weights": name,
+        "weights": weights,
         "provenance": dict(provenance or {}),
     }
-    with write_whole(folder / name) as temporary:
-        save_file(kept, temporary, metadata={"format": "pt", "operator": spec.name})
     with write_whole(folder / SPEC_FILE) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    for other in {ADAPTER_FILE, PRIOR_FILE} - {name}:
+    for other in {ADAPTER_FILE, PRIOR_FILE} - {weights}:
         (folder / other).unlink(missing_ok=True)
-    return folder
 
 
 def load_operator(folder: str | Path, base: PriorModel, *, space: str | None = None) -> Operator:
@@ -88,7 +102,8 @@ def load_operator(folder: str | Path, base: PriorModel, *, space: str | None = N
         )
     spec = OperatorSpec.from_json(about["spec"], where=str(where))
     path = folder / about["weights"]
-    return Operator(spec, base.with_weights(merge(base, _read_tensors(path), where=str(path))))
+    weights = _read_tensors(path) if about["weights"] == ADAPTER_FILE else TensorFiles(path)
+    return Operator(spec, put_on(base, weights, where=str(path)))
 
 
 def load_spec(folder: str | Path) -> OperatorSpec:
@@ -99,6 +114,8 @@ def load_spec(folder: str | Path) -> OperatorSpec:
 def read_description(folder: Path) -> dict[str, Any]:
     """operator.json checked: format, version, spec, space, base, weights, provenance; or CheckpointError."""
     path = folder / SPEC_FILE
+    there = folder.exists()
+    ensure(there, f"{folder} does not exist; give an operator folder or a learned_prior.pth", CheckpointError)
     ensure(path.is_file(), f"{folder} is not an operator folder: {SPEC_FILE} is missing", CheckpointError)
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -127,52 +144,61 @@ def is_adapter(weights: Mapping[str, Tensor]) -> bool:
     return any(name.rpartition(".")[2] in ("down", "up", "delta") for name in weights)
 
 
-def merge(base: PriorModel, weights: Mapping[str, Tensor], *, where: str = "the weights") -> dict[str, Tensor]:
-    """Full tensors, of the base's type, for the parameters that `weights` (an adapter or whole) changes.
+def put_on(base: PriorModel, weights: Mapping[str, Tensor], *, where: str = "the weights") -> PriorModel:
+    """The base prior with an operator's weights: an adapter shares the base's engine, a whole prior has its own.
 
     Raises CheckpointError, naming missing, surplus, misshaped and non-finite tensors.
     """
-    own = {name: value for name, value in base.transformer.state_dict().items() if name not in FROZEN}
-    shapes = _expected_shapes(own, weights) if is_adapter(weights) else {n: tuple(v.shape) for n, v in own.items()}
-    faults = {
-        "missing": sorted(set(shapes) - set(weights)),
-        "surplus": sorted(set(weights) - set(shapes)),
+    own = {name: shape for name, shape in base.config.shapes.items() if name not in FROZEN}
+    adapter = is_adapter(weights)
+    got = shapes_of(weights)
+    faults = shape_faults(_expected_shapes(own, got) if adapter else own, got)
+    faults["not finite"] = sorted(name for name in weights if not bool(weights[name].isfinite().all()))
+    refuse(faults, where, "export the operator again")
+    return base.with_adapter(weights) if adapter else base.with_weights(weights)
+
+
+def merge(base: PriorModel, weights: Mapping[str, Tensor], *, where: str = "the weights") -> dict[str, Tensor]:
+    """Full tensors, of the base's type, for the parameters that `weights` changes; as `put_on`."""
+    model = put_on(base, weights, where=where)
+    named = {name.rpartition(".")[0] for name in weights} if is_adapter(weights) else set(weights)
+    return {name: model.tensors[name].to(base.tensors[name].dtype) for name in named}
+
+
+def shape_faults(wanted: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    """What is wrong with tensors of the shapes `got` where those of `wanted` belong: kind -> names."""
+    return {
+        "missing": sorted(set(wanted) - set(got)),
+        "surplus": sorted(set(got) - set(wanted)),
         "misshaped": [
-            f"{n} {tuple(weights[n].shape)} instead of {shape}"
-            for n, shape in sorted(shapes.items())
-            if n in weights and tuple(weights[n].shape) != shape
+            f"{name} {got[name]} instead of {shape}"
+            for name, shape in sorted(wanted.items())
+            if name in got and got[name] != shape
         ],
-        "not finite": sorted(n for n, v in weights.items() if not bool(v.isfinite().all())),
     }
-    if any(faults.values()):
-        told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
-        raise CheckpointError(f"{where} does not fit the base prior ({told}); export the operator again")
-    if not is_adapter(weights):
-        return {name: value.to(own[name]) for name, value in weights.items()}
-    full: dict[str, Tensor] = {}
-    for name, value in own.items():
-        if name + ".delta" in weights:
-            full[name] = (value.float() + weights[name + ".delta"].to(value.device).float()).to(value.dtype)
-        elif name + ".up" in weights:
-            down, up = (weights[name + part].to(value.device).float() for part in (".down", ".up"))
-            full[name] = (value.float() + up @ down).to(value.dtype)
-    return full
 
 
-def _expected_shapes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def refuse(faults: Mapping[str, list[str]], where: str, advice: str) -> None:
+    """CheckpointError with the first names of each kind of fault, if there is any."""
+    told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+    ensure(not told, f"{where} does not fit the base prior ({told}); {advice}", CheckpointError)
+
+
+def _expected_shapes(
+    own: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
     """The tensors an adapter must hold for the parameters it names, each changed in one way only."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for key, value in weights.items():
+    for key, value in got.items():
         name, _, part = key.rpartition(".")
         if name not in own:
             continue
-        shape = tuple(own[name].shape)
-        if part == "delta" and name + ".up" not in weights and name + ".down" not in weights:
+        shape = own[name]
+        if part == "delta" and name + ".up" not in got and name + ".down" not in got:
             shapes[key] = shape
         elif part in ("down", "up") and len(shape) == 2:
-            held = weights.get(name + ".down")
-            rank = value.shape[-1:] if held is None else held.shape[:1]  # of one number: empty, and misshaped
-            r = int(rank[0]) if rank else 1
+            rank = value[-1:] if name + ".down" not in got else got[name + ".down"][:1]  # empty: it is misshaped
+            r = rank[0] if rank else 1
             shapes[name + ".down"] = (r, shape[1])
             shapes[name + ".up"] = (shape[0], r)
     return shapes

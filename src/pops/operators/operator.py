@@ -6,19 +6,22 @@ Knows no photos and no text encoder: images arrive as embeddings, words as rows 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pops.errors import ConfigError, EmbeddingError, OperandError, ensure, suggest
 from pops.operators.spec import OperatorSpec
-from pops.prior.samplers import SAMPLERS, denoiser
-from pops.prior.transformer import Condition, PriorModel
+from pops.prior.condition import Condition
+from pops.prior.samplers import SAMPLERS
+from pops.prior.transformer import PriorModel, plain_denoiser
 from pops.seeds import randn_items
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pops.prior.samplers import OnStep
+    from pops.prior.engine import Engine, Request
+    from pops.prior.samplers import Denoise, OnStep
 
 TEXT_GUIDANCE, TEXT_STEPS = 4.0, 25  # Kandinsky 2.2's defaults for its prior
 
@@ -58,18 +61,15 @@ class Operator:
         guidance are the spec's when left out; the guidance branch is zero tokens in as many slots. `full`:
         the slow forward.
         """
-        c = condition if isinstance(condition, Condition) else Condition(condition)
+        task = self.task(condition, guidance)
         return sample(
-            self.prior,
-            c,
-            gens,
-            unconditional=c.zeros(),
-            steps=self.spec.steps if steps is None else steps,
-            guidance=self.spec.guidance if guidance is None else guidance,
-            sampler=sampler,
-            full=full,
-            on_step=on_step,
+            [task], gens, steps=self.spec.steps if steps is None else steps, sampler=sampler, full=full, on_step=on_step
         )
+
+    def task(self, condition: Condition | Tensor, guidance: float | None = None) -> Task:
+        """Rows of this operator for a batch; guidance as in `sample`, leading away from zero tokens."""
+        c = condition if isinstance(condition, Condition) else Condition(condition)
+        return Task(self.prior, c, self.spec.guidance if guidance is None else guidance)
 
     def _rows(self, operands: Sequence[Tensor | None]) -> list[Tensor]:
         """The slots [n, D] of each operand of one job."""
@@ -122,37 +122,49 @@ class TextPrior:
         `empty`: hidden rows [length, D] and embedding [D] of "", which guidance leads away from. Other
         arguments as for `Operator.sample`.
         """
+        task = self.task(hidden, embeds, empty, guidance)
+        return sample([task], gens, steps=steps, sampler=sampler, full=full, on_step=on_step)
+
+    def task(
+        self,
+        hidden: Sequence[Tensor],
+        embeds: Tensor,
+        empty: tuple[Tensor, Tensor],
+        guidance: float = TEXT_GUIDANCE,
+    ) -> Task:
+        """Rows of the base prior for a batch; arguments as for `sample`."""
         rows, embed = empty
         texts = Condition.cat([Condition(h[None].float(), None, e[None].float()) for h, e in zip(hidden, embeds)])
-        nothing = Condition(rows[None].float(), None, embed.reshape(1, -1).float()).expand(len(texts))
-        return sample(
-            self.prior,
-            texts,
-            gens,
-            unconditional=nothing,
-            steps=steps,
-            guidance=guidance,
-            sampler=sampler,
-            full=full,
-            on_step=on_step,
-        )
+        nothing = Condition(rows[None].float(), None, embed.reshape(1, -1).float())
+        return Task(self.prior, texts, guidance, nothing)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one batch computes for some of its rows. unconditional: one row, None for zero tokens (every operator)."""
+
+    prior: PriorModel
+    condition: Condition
+    guidance: float
+    unconditional: Condition | None = None
+
+    def __len__(self) -> int:
+        return len(self.condition)
 
 
 def sample(
-    prior: PriorModel,
-    condition: Condition,
+    tasks: Sequence[Task],
     gens: Sequence[torch.Generator],
     *,
-    unconditional: Condition,
     steps: int,
-    guidance: float,
     sampler: str = "ancestral",
     full: bool = False,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """A sample of the prior for each row of the condition: un-normalised [B, D], float32 on the CPU.
+    """A sample for each row of the tasks, all in one batch: un-normalised [B, D], float32 on the CPU.
 
-    Random numbers come from `gens`, one CPU generator a row: the initial noise, then what the sampler draws.
+    The tasks' priors share one engine (a base prior and adapters on it). Random numbers come from `gens`, one CPU
+    generator a row: the initial noise, then what the sampler draws. `full`: all 81 slots each step, the slow twin.
     """
     import torch
 
@@ -162,20 +174,43 @@ def sample(
         sampler in SAMPLERS,
         f"no sampler {sampler!r}{suggest(sampler, SAMPLERS)}; there is {', '.join(SAMPLERS)}",
     )
-    ensure(guidance >= 0, f"guidance must not be negative, got {guidance}", ConfigError)
-    ensure(
-        len(gens) == len(condition),
-        f"{len(condition)} items need as many generators, got {len(gens)}",
-        ConfigError,
-    )
+    for task in tasks:
+        ensure(task.guidance >= 0, f"guidance must not be negative, got {task.guidance}", ConfigError)
+    rows = sum(len(task) for task in tasks)
+    ensure(len(gens) == rows, f"{rows} items need as many generators, got {len(gens)}", ConfigError)
+    prior = tasks[0].prior
     with torch.no_grad():
         z = randn_items((prior.dim,), gens).to(prior.device)
-        denoise = denoiser(
-            prior,
-            condition.to(prior.device),
-            unconditional=unconditional.to(prior.device),
-            guidance=guidance,
-            full=full,
-        )
+        denoise = _slowly(tasks) if full else _engine(tasks).denoiser([_request(task) for task in tasks])
         z = SAMPLERS[sampler](denoise, z, gens, steps=steps, scheduler=prior.scheduler, on_step=on_step)
         return unstandardise(z.float().cpu(), prior.stats)
+
+
+def _engine(tasks: Sequence[Task]) -> Engine:
+    engine = tasks[0].prior.engine
+    same = all(task.prior.engine is engine for task in tasks)
+    ensure(same, "operators of different weights cannot share a batch; sample them one after another", ConfigError)
+    return engine
+
+
+def _request(task: Task) -> Request:
+    from pops.prior.engine import Request
+
+    return Request(task.condition, task.guidance, task.unconditional, task.prior.change)
+
+
+def _slowly(tasks: Sequence[Task]) -> Denoise:
+    """Every task's rows on their own, by the public method."""
+    import torch
+
+    parts = []
+    for task in tasks:
+        c = task.condition.to(task.prior.device)
+        away = c.zeros() if task.unconditional is None else task.unconditional.to(task.prior.device).expand(len(c))
+        parts.append(plain_denoiser(task.prior, c, unconditional=away, guidance=task.guidance))
+    sizes = [len(task) for task in tasks]
+
+    def denoise(z: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([part(*zt) for part, zt in zip(parts, zip(z.split(sizes), t.split(sizes)))])
+
+    return denoise

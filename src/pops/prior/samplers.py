@@ -1,17 +1,20 @@
-"""Samplers of the prior: free functions from noise to an embedding, over one contract for denoisers.
+"""Samplers of the prior: from noise to an embedding, over one contract for denoisers.
 
 A denoiser predicts the clean embedding; guidance is inside it, clamping is the sampler's. A sampler draws
-from one generator an item, so that a batch equals its items sampled alone.
+from one generator an item, so that a batch equals its items sampled alone, and keeps nothing between calls, so that
+threads may share it. What the samplers are and which to take: docs/samplers.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from pops.errors import ConfigError, ensure
-from pops.prior.noise import SchedulerConfig, alphas_cumprod, betas, timesteps
-from pops.prior.transformer import Condition, PriorModel
+from pops.errors import ensure
+from pops.prior import solvers
+from pops.prior.noise import SchedulerConfig, timesteps
+from pops.prior.solvers import Solver, Step
 from pops.seeds import randn_items
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
     Denoise = Callable[[Tensor, Tensor], Tensor]  # (z [B, D] standardised, t [B]) -> x0 [B, D] standardised
     OnStep = Callable[[int, int], None]  # (steps done, steps in all); what it raises ends the sampling
+    Path = Callable[[int, int], list[int]]  # (steps, training steps) -> the timesteps visited, descending
+
+AHEAD = 64  # steps whose noise is moved to an accelerator at once: all of them, in ordinary requests
 
 
 class Sampler(Protocol):
@@ -37,80 +43,81 @@ class Sampler(Protocol):
     ) -> Tensor: ...
 
 
-# unCLIP's ancestral DDPM, arXiv 2006.11239 Eq. 7 over the timesteps that are visited, with their own betas.
-def ancestral_coefficients(t: int, t_next: int | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one step t -> t_next (None: the end): the factors of x0 and z, and the noise's standard deviation.
+def sampler(path: Path, solver: Solver) -> Sampler:
+    """The sampler that visits the timesteps of `path` with the steps of `solver`."""
 
-    float32 scalars, as UnCLIPScheduler computes them: to the end, abar_next is 1, and beta is betas[t]
-    where t_next is t - 1. From t = 0 the factor of x0 is therefore betas[0] / (1 - abar[0]) in float32,
-    0.9994723 and not 1.
-    """
-    import torch
+    @lru_cache(maxsize=64)
+    def plan(steps: int, n: int) -> tuple[Step, ...]:
+        return tuple(solver(path(steps, n), n))
 
-    abar, table, one = alphas_cumprod(n), betas(n), torch.tensor(1.0)
-    a, a_next = abar[t], one if t_next is None else abar[t_next]
-    beta = table[t] if t == (0 if t_next is None else t_next + 1) else 1 - a / a_next
-    x0_factor = a_next.sqrt() * beta / (1 - a)
-    z_factor = (1 - beta).sqrt() * (1 - a_next) / (1 - a)
-    sigma = ((1 - a_next) / (1 - a) * beta).clamp(min=1e-20).log().mul(0.5).exp()
-    return x0_factor, z_factor, sigma if t_next is not None else torch.tensor(0.0)
+    def sample(
+        denoise: Denoise,
+        z: Tensor,
+        gens: Sequence[torch.Generator],
+        *,
+        steps: int,
+        scheduler: SchedulerConfig,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        return follow(plan(steps, scheduler.train_steps), denoise, z, gens, clip=scheduler.clip, on_step=on_step)
+
+    return sample
 
 
-def sample_ancestral(
+def follow(
+    plan: Sequence[Step],
     denoise: Denoise,
     z: Tensor,
     gens: Sequence[torch.Generator],
     *,
-    steps: int,
-    scheduler: SchedulerConfig,
+    clip: float | None,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """UnCLIPScheduler's loop: clamp the prediction, step, add noise (a draw an item and step, but the last).
+    """The one loop: predict, clamp, and add up what the step says; a draw an item where it wants noise.
 
-    z [B, D] is the initial noise, drawn first from the same generators => [B, D] standardised.
+    z [B, D] is the initial noise, drawn first from the same generators => [B, D] standardised. Nothing in it waits for
+    an accelerator: the factors are the host's, and noise is drawn ahead.
     """
+    import torch
+
     ensure(len(gens) == len(z), f"{len(z)} items need as many generators, got {len(gens)}")
-    path = timesteps(steps, scheduler.train_steps)
-    for done, (t, t_next) in enumerate(zip(path, [*path[1:], None], strict=True), start=1):
-        x0 = denoise(z, z.new_full((len(z),), t).long()).to(z.dtype)
-        if scheduler.clip is not None:
-            x0 = x0.clamp(-scheduler.clip, scheduler.clip)
-        x0_factor, z_factor, sigma = ancestral_coefficients(t, t_next, scheduler.train_steps)
-        z = x0_factor * x0 + z_factor * z
-        if t_next is not None:
-            z = z + sigma * randn_items(z.shape[1:], gens).to(z)
+    kept = max(len(step.x0_factors) for step in plan)
+    noises = draws(gens, z, sum(step.noise > 0 for step in plan), ahead=1 if z.device.type == "cpu" else AHEAD)
+    x0s: list[Tensor] = []  # the predictions, newest first
+    for done, step in enumerate(plan, start=1):
+        x0 = denoise(z, torch.full((len(z),), step.t, device=z.device)).to(z.dtype)
+        x0s = [x0 if clip is None else x0.clamp(-clip, clip), *x0s][:kept]
+        z = step.z_factor * z
+        for factor, x0 in zip(step.x0_factors, x0s):
+            z = z + factor * x0
+        if step.noise > 0:
+            z = z + step.noise * next(noises)
         if on_step is not None:
-            on_step(done, steps)
+            on_step(done, len(plan))
     return z
 
 
-SAMPLERS: dict[str, Sampler] = {"ancestral": sample_ancestral}
+def draws(gens: Sequence[torch.Generator], z: Tensor, count: int, *, ahead: int) -> Iterator[Tensor]:
+    """`count` times unit noise like z [B, D], row i from the generator of item i; the same whatever `ahead`.
 
-
-# Classifier-free guidance on the x0 prediction, arXiv 2207.12598 Eq. 6 with s = 1 + w: x = x_u + s (x_c -
-# x_u).
-def denoiser(
-    prior: PriorModel,
-    condition: Condition,
-    *,
-    unconditional: Condition | None = None,
-    guidance: float = 1.0,
-    full: bool = False,
-) -> Denoise:
-    """The prior's prediction under a condition, guided away from `unconditional` when guidance > 1.
-
-    guidance <= 1 runs the conditional branch only. `full` takes the 81-slot forward, which gives the same
-    numbers.
+    So many are drawn and moved together, from pinned memory, without waiting for the device.
     """
-    predict = prior.predict_x0 if full else prior.predict_slots
-    if guidance <= 1:
-        return lambda z, t: predict(z, t, condition).float()
-    if unconditional is None:
-        raise ConfigError("guidance above 1 needs the condition to guide away from; pass unconditional")
-    both = Condition.cat([unconditional, condition])
+    import torch
 
-    def guided(z: Tensor, t: Tensor) -> Tensor:
-        uncond, cond = predict(z.repeat(2, 1), t.repeat(2), both).float().chunk(2)
-        return uncond + guidance * (cond - uncond)
+    for start in range(0, count, ahead):
+        some = torch.stack([randn_items(z.shape[1:], gens) for _ in range(min(ahead, count - start))])
+        some = some.pin_memory() if z.device.type == "cuda" else some
+        yield from some.to(z.device, non_blocking=True).to(z.dtype)
 
-    return guided
+
+sample_ancestral = sampler(timesteps, solvers.ancestral)
+sample_ddim = sampler(solvers.trailing, solvers.ddim)
+sample_dpmpp_2m = sampler(solvers.trailing, solvers.dpmpp_2m)
+sample_dpmpp_2m_sde = sampler(solvers.trailing, solvers.dpmpp_2m_sde)
+
+SAMPLERS: dict[str, Sampler] = {
+    "ancestral": sample_ancestral,
+    "ddim": sample_ddim,
+    "dpm++2m": sample_dpmpp_2m,
+    "dpm++2m-sde": sample_dpmpp_2m_sde,
+}

@@ -9,189 +9,222 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from pops.errors import CheckpointError, ModelError, ensure
+from pops.errors import ModelError, ensure
+from pops.prior.condition import Condition
+from pops.prior.config import ADDED, PriorConfig
+from pops.prior.linear import Precision, compute_dtype
 from pops.prior.noise import SCHEDULER_FILE, SchedulerConfig
+from pops.prior.tensors import TensorFiles
+from pops.weights import check_shapes
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from pops.prior.engine import Change, Engine
+    from pops.prior.samplers import Denoise
     from pops.stats import ClipStats
 
 FROZEN = ("clip_mean", "clip_std")  # statistics of the space: parameters by name, but never trained
 MASKED = -10000.0  # added to a logit; exp of it is exactly 0 in float32
 
 
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """What a prior is conditioned on, one row an item.
+class PriorModel:
+    """A prior of the unCLIP form (causal, 77 + 4 slots, learned query), in diffusers' `PriorTransformer` layout.
 
-    tokens [B, k, D]: operand i's standardised embedding in slot i, or rows of the text's last hidden state;
-    keep   [B, k] bool, False where a row is padding (masked out); None keeps all;
-    proj   [B, D]: the text's embedding (the base prior); None feeds zeros (every operator).
+    Reads nothing before it is used: `engine` packs the tensors for fast sampling, `transformer` is diffusers' own
+    module for training and for the slow twin; who uses both holds two copies. One instance may serve many threads.
     """
 
-    tokens: Tensor
-    keep: Tensor | None = None
-    proj: Tensor | None = None
+    def __init__(
+        self,
+        transformer: Any = None,
+        *,
+        scheduler: SchedulerConfig | None = None,
+        tensors: Mapping[str, Tensor] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        precision: Precision | None = None,
+        device: str | torch.device = "cpu",
+        adapter: tuple[PriorModel, Mapping[str, Tensor]] | None = None,
+    ) -> None:
+        """From a live PriorTransformer, or from tensors and diffusers' config (`settings`).
 
-    def __len__(self) -> int:
-        return int(self.tokens.shape[0])
-
-    def to(self, device: torch.device | str) -> Condition:
-        """The same on another device."""
-        keep, proj = (None if x is None else x.to(device, non_blocking=True) for x in (self.keep, self.proj))
-        return Condition(self.tokens.to(device, non_blocking=True), keep, proj)
-
-    def __getitem__(self, rows: slice) -> Condition:
-        keep, proj = (None if x is None else x[rows] for x in (self.keep, self.proj))
-        return Condition(self.tokens[rows], keep, proj)
-
-    def zeros(self) -> Condition:
-        """The guidance branch of an operator: zero tokens in as many slots, unmasked, and no text."""
-        return Condition(self.tokens.new_zeros(self.tokens.shape), self.keep, None)
-
-    def expand(self, n: int) -> Condition:
-        """The one row of this condition, `n` times."""
-        ensure(len(self) == 1, f"only a single condition can be repeated, this one has {len(self)} rows")
-        keep = None if self.keep is None else self.keep.expand(n, -1)
-        proj = None if self.proj is None else self.proj.expand(n, -1)
-        return Condition(self.tokens.expand(n, -1, -1), keep, proj)
-
-    @staticmethod
-    def cat(parts: Sequence[Condition]) -> Condition:
-        """The rows of all parts; shorter ones are padded with masked zero slots, absent `proj` is zeros."""
+        precision: of the engine, None for float32 (or that of a live transformer); adapter: the base prior whose engine
+        this model shares, and the changes of it that make `tensors`.
+        """
         import torch
-        from torch.nn import functional as F
 
-        slots = max(c.tokens.shape[1] for c in parts)
-        ragged = any(c.keep is not None or c.tokens.shape[1] != slots for c in parts)
-        has_proj = any(c.proj is not None for c in parts)
-        tokens, keeps, projs = [], [], []
-        for c in parts:
-            pad = slots - c.tokens.shape[1]
-            keep = c.tokens.new_ones(c.tokens.shape[:2], dtype=torch.bool) if c.keep is None else c.keep
-            tokens.append(F.pad(c.tokens, (0, 0, 0, pad)))
-            keeps.append(F.pad(keep, (0, pad), value=False))
-            width = next((q.proj.shape[1] for q in parts if q.proj is not None), 0)
-            projs.append(c.tokens.new_zeros(len(c), width) if c.proj is None else c.proj)
-        return Condition(
-            torch.cat(tokens), torch.cat(keeps) if ragged else None, torch.cat(projs) if has_proj else None
-        )
-
-
-class PriorModel:
-    """A diffusers `PriorTransformer` of the unCLIP form (causal, 77 + 4 slots, learned query)."""
-
-    def __init__(self, transformer: Any, *, scheduler: SchedulerConfig | None = None) -> None:
-        c = transformer.config
-        ensure(
-            c.added_emb_type == "prd" and c.encoder_hid_proj_type == "linear" and c.additional_embeddings == 4,
-            "this prior is not of the unCLIP form (learned query, linear condition tokens, 4 added slots); "
-            "use a prior of Kandinsky 2.2's layout",
-            ModelError,
-        )
-        self.transformer = transformer
+        self.settings: Mapping[str, Any] = dict(transformer.config if settings is None else settings)
+        self.config = PriorConfig.of(self.settings)
         self.scheduler = scheduler or SchedulerConfig()
-        for name in FROZEN:
-            getattr(transformer, name).requires_grad_(False)
+        self._transformer, self._tensors, self._adapter = transformer, tensors, adapter
+        self._precision, self._device = precision, torch.device(device)
         self._fingerprint: str | None = None
+        self._lock = threading.RLock()
+        if transformer is not None:
+            for name in FROZEN:
+                getattr(transformer, name).requires_grad_(False)
 
     @classmethod
-    def load(cls, source: Any, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> PriorModel:
+    def load(
+        cls,
+        source: Any,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        precision: Precision | None = None,
+    ) -> PriorModel:
         """From a model's folder (`prior/`, `scheduler/`), a prior's own, or a diffusers `PriorTransformer`.
 
+        precision: "float32", "bfloat16", "float16", or on a CPU "int8"; None: that of dtype, else float32.
         The scheduler's config is read from `scheduler/` beside the prior's folder, if there; else it is
         Kandinsky 2.2's. Raises ModelError when the folder holds no readable prior, CheckpointError when its
         tensors are not exactly the prior's. The statistics keep the precision they are stored in.
         """
         from torch.nn import Module
 
+        if precision is None and dtype is not None:
+            precision = cast("Precision", str(dtype).removeprefix("torch."))
         if not isinstance(source, (str, Path)):
-            model = cls(source)
+            model = cls(source, precision=precision, device=device)
             _ = model.stats  # cached here, before the cast
             Module.to(source, device=device, dtype=dtype)
             return model
-        from diffusers import PriorTransformer
-
         folder = Path(source)
         folder = folder / "prior" if (folder / "prior" / "config.json").is_file() else folder
-        ensure((folder / "config.json").is_file(), f"no prior in {folder}: config.json is missing", ModelError)
+        config = folder / "config.json"
+        ensure(config.is_file(), f"no prior in {folder}: config.json is missing", ModelError)
         try:
-            transformer, info = PriorTransformer.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-        except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ModelError(f"the prior in {folder} cannot be read ({first}); fetch or export it again") from error
-        for what in ("missing_keys", "unexpected_keys"):
-            names = sorted(set(info[what]) - {"causal_attention_mask"})
-            told = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-            wrong = f"{folder}: {what.replace('_', ' ')} {told}; fetch or export the prior again"
-            ensure(not names, wrong, CheckpointError)
+            settings = json.loads(config.read_text(encoding="utf-8"))
+            shapes = PriorConfig.of(settings, str(folder)).shapes
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ModelError(f"the prior in {folder} cannot be read ({error}); fetch or export it again") from error
+        tensors = TensorFiles.of_folder(folder)
+        check_shapes(shapes, tensors.shapes, folder, ignored=("causal_attention_mask",))
         beside = folder.parent / "scheduler"
         scheduler = SchedulerConfig.load(beside) if (beside / SCHEDULER_FILE).is_file() else None
-        model = cls(transformer.eval(), scheduler=scheduler)
-        model._fingerprint = model.fingerprint  # of the stored weights, before any cast,
-        _ = model.stats  # and so the statistics, cached here
-        Module.to(transformer, device=device, dtype=dtype)
-        return model
+        return cls(scheduler=scheduler, tensors=tensors, settings=settings, precision=precision, device=device)
 
     # -- what it is --------------------------------------------------------------------------------
 
     @property
     def dim(self) -> int:
         """Width D of the CLIP space."""
-        return int(self.transformer.config.embedding_dim)
+        return self.config.dim
 
     @property
     def slots(self) -> int:
         """Condition slots (77); four more follow: text embedding, time, noisy embedding, query."""
-        return int(self.transformer.config.num_embeddings)
+        return self.config.slots
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.transformer.positional_embedding.device
-        return device
+        live = self._transformer
+        return self._device if live is None else live.positional_embedding.device
+
+    @property
+    def precision(self) -> Precision:
+        """Of the engine."""
+        if self._precision is None and self._transformer is not None:
+            return cast("Precision", str(self._transformer.positional_embedding.dtype).removeprefix("torch."))
+        return self._precision or "float32"
 
     @property
     def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.transformer.positional_embedding.dtype
-        return dtype
+        """Of the transformer's weights."""
+        return compute_dtype(self.precision)
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Every parameter by name, as stored; read when asked for."""
+        return self._transformer.state_dict() if self._tensors is None else self._tensors
+
+    @property
+    def transformer(self) -> Any:
+        """The diffusers module, built on first use, without gradients."""
+        with self._lock:
+            if self._transformer is None:
+                import torch
+                from diffusers import PriorTransformer
+
+                with torch.device("meta"):
+                    module = PriorTransformer.from_config(dict(self.settings))
+                state = {name: self.tensors[name].to(self._device, self.dtype) for name in self.config.shapes}
+                module.load_state_dict(state, strict=True, assign=True)
+                n = self.slots + ADDED
+                mask = torch.full((1, n, n), MASKED).triu_(1)
+                module.causal_attention_mask = mask.to(self._device, self.dtype)
+                self._transformer = module.requires_grad_(False).eval()
+            return self._transformer
+
+    @property
+    def engine(self) -> Engine:
+        """The weights packed for sampling, on first use; an adapter's is its base's. Later changes are not seen."""
+        if self._adapter is not None:
+            return self._adapter[0].engine
+        return self._own_engine
+
+    @cached_property
+    def _own_engine(self) -> Engine:
+        from pops.prior.engine import Engine
+
+        with self._lock:
+            if "_own_engine" not in self.__dict__:
+                self.__dict__["_own_engine"] = Engine(
+                    self.config, self.tensors, precision=self.precision, device=self.device
+                )
+            return self.__dict__["_own_engine"]  # type: ignore[no-any-return]
+
+    @cached_property
+    def change(self) -> Change | None:
+        """What this model adds to the weights of its engine."""
+        return None if self._adapter is None else self.engine.change(self._adapter[1])
 
     @cached_property
     def stats(self) -> ClipStats:
         """Mean and std [D] that standardise the space, float32 on the CPU."""
         from pops.stats import ClipStats
 
-        mean, std = (getattr(self.transformer, n).detach().float().cpu().reshape(-1).clone() for n in FROZEN)
+        mean, std = (self.tensors[n].detach().float().cpu().reshape(-1).clone() for n in FROZEN)
         return ClipStats(mean, std)
 
     @property
     def fingerprint(self) -> str:
         """Name of these weights: sha256 over names, shapes and an even sample of the values, as float16."""
         if self._fingerprint is None:
-            self._fingerprint = _fingerprint(self.transformer.state_dict())
+            self._fingerprint = _fingerprint(self.tensors)
         return self._fingerprint
 
     def with_weights(self, state: Mapping[str, Tensor]) -> PriorModel:
-        """A second model with the weights of `state`; names it lacks share this model's own tensors."""
-        import torch
-
-        weights = {**self.transformer.state_dict(), **state}
-        with torch.device("meta"):
-            other = type(self.transformer).from_config(self.transformer.config)
-        other.load_state_dict(weights, strict=True, assign=True)
-        other.causal_attention_mask = self.transformer.causal_attention_mask
-        model = PriorModel(other.requires_grad_(False).eval(), scheduler=self.scheduler)
+        """A second model with the weights of `state`, read on use; names it lacks are this model's own tensors."""
+        model = PriorModel(
+            scheduler=self.scheduler,
+            tensors=_Laid(state, self.tensors),
+            settings=self.settings,
+            precision=self.precision,
+            device=self.device,
+        )
         if not any(name in state for name in FROZEN):
             model.stats = self.stats  # a cached property: in the precision in which this model read them
+        return model
+
+    def with_adapter(self, weights: Mapping[str, Tensor]) -> PriorModel:
+        """A second model: this one plus "P.up" @ "P.down" or "P.delta" for parameters P. They share one engine."""
+        model = PriorModel(
+            scheduler=self.scheduler,
+            tensors=_Laid(_Merged(self.tensors, weights), self.tensors),
+            settings=self.settings,
+            precision=self.precision,
+            device=self.device,
+            adapter=(self, weights) if self._adapter is None else None,  # one change at most beside an engine
+        )
+        model.stats = self.stats
         return model
 
     # -- prediction --------------------------------------------------------------------------------
@@ -229,6 +262,44 @@ class PriorModel:
         return c
 
 
+class _Laid(Mapping[str, "Tensor"]):
+    """Tensors over others of the same names, as a view."""
+
+    def __init__(self, over: Mapping[str, Tensor], under: Mapping[str, Tensor]) -> None:
+        self.over, self.under = over, under
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.over[name] if name in self.over else self.under[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.under)
+
+    def __len__(self) -> int:
+        return len(self.under)
+
+
+class _Merged(Mapping[str, "Tensor"]):
+    """The parameters that an adapter changes, each computed when it is asked for."""
+
+    def __init__(self, base: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+        self.base, self.weights = base, weights
+        self.names = {key.rpartition(".")[0] for key in weights}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        value, w = self.base[name], self.weights
+        if f"{name}.delta" in w:
+            return value.float() + w[f"{name}.delta"].to(value.device).float()
+        return value.float() + (w[f"{name}.up"].float() @ w[f"{name}.down"].float()).to(value.device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 def forward_slots(model: Any, z: Tensor, t: Tensor, c: Condition) -> Tensor:
     """x0 [B, D] from the slots in use only; `model`: a PriorTransformer, in training with Linears replaced.
 
@@ -263,6 +334,22 @@ def forward_slots(model: Any, z: Tensor, t: Tensor, c: Condition) -> Tensor:
         h = _block(block, h, mask.to(h.dtype), query_only=i == len(blocks) - 1)
     x0: Tensor = model.proj_to_clip_embeddings(model.norm_out(h[:, -1]))
     return x0
+
+
+# Classifier-free guidance on the x0 prediction, arXiv 2207.12598 Eq. 6 with s = 1 + w: x = x_u + s (x_c - x_u).
+def plain_denoiser(
+    prior: PriorModel, condition: Condition, *, unconditional: Condition, guidance: float = 1.0
+) -> Denoise:
+    """The engine's slow twin: all 81 slots of every row, every step; guidance <= 1 runs the conditional branch only."""
+    if guidance <= 1:
+        return lambda z, t: prior.predict_x0(z, t, condition).float()
+    both = Condition.cat([unconditional, condition])
+
+    def guided(z: Tensor, t: Tensor) -> Tensor:
+        uncond, cond = prior.predict_x0(z.repeat(2, 1), t.repeat(2), both).float().chunk(2)
+        return uncond + guidance * (cond - uncond)
+
+    return guided
 
 
 def _block(block: Any, h: Tensor, mask: Tensor, *, query_only: bool) -> Tensor:

@@ -122,6 +122,11 @@ def backend_of(folder: Path) -> str:
         pipeline = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     except (OSError, ValueError, AttributeError) as e:
         raise ModelError(f"{index} cannot be read; a renderer's folder has diffusers' layout ({e})") from e
+    if pipeline not in _PIPELINES and (folder / "movq").is_dir():
+        raise ModelError(
+            f"{folder} holds a Kandinsky 2.2 decoder, and pops has no renderer for it yet; keep the embedding "
+            "(--save-embedding e.safetensors), or give another renderer's folder (--decoder FOLDER)"
+        )
     if pipeline not in _PIPELINES:
         raise ModelError(f"{folder} holds a {pipeline}; pops renders with {', '.join(sorted(_PIPELINES))}")
     return _PIPELINES[pipeline]

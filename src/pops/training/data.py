@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pops.prior.transformer import Condition
+    from pops.prior.condition import Condition
     from pops.stats import ClipStats
     from pops.training.config import TrainConfig
 
@@ -140,7 +140,7 @@ def make_batch(
     """The samples `rows` [B], standardised, with the run's dropout; `gen` draws all, always in this order."""
     import torch
 
-    from pops.prior.transformer import Condition
+    from pops.prior.condition import Condition
     from pops.stats import standardise
 
     b, d = len(rows), data.dim

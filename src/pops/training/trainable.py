@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pops.files import write_whole
+from pops.prior.condition import Condition
 from pops.prior.noise import SchedulerConfig
-from pops.prior.transformer import FROZEN, Condition, PriorModel, forward_slots
+from pops.prior.transformer import FROZEN, PriorModel, forward_slots
 from pops.stats import ClipStats
 from pops.training.config import TrainConfig
 from pops.training.data import seed_of

@@ -1,0 +1,163 @@
+"""Linear layers for inference, one form a precision: [n, in] => [n, out]. They know nothing of priors.
+
+On a CPU the weights are blocked once for the machine's matrix units (oneDNN), which torch's own linear does not do:
+with the few rows of a denoising step a layer then costs what reading its weights costs. Elsewhere: torch's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from pops.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+Linear: TypeAlias = "Callable[[Tensor, bool], Tensor]"  # (x, whether gelu of the result is wanted)
+
+FEW = 6  # rows: fewer are filled up with zeros, for oneDNN's kernels are slower for less (benchmarks/linear_rows.py)
+
+
+def check_precision(precision: str, device: str) -> None:
+    """ConfigError for a precision that there is not, or not on this kind of device."""
+    if precision not in PRECISIONS:
+        hint = suggest(precision, PRECISIONS)
+        raise ConfigError(f"there is no precision {precision!r}{hint}; there is {', '.join(PRECISIONS)}")
+    if precision == "int8" and device != "cpu":
+        raise ConfigError(f"int8 weights run on a CPU only, not on {device}; use bfloat16 there")
+
+
+def compute_dtype(precision: Precision) -> torch.dtype:
+    """Of the activations between the layers; the int8 layers quantise theirs themselves."""
+    import torch
+
+    return torch.float32 if precision == "int8" else getattr(torch, precision)
+
+
+def linear(weight: Tensor, bias: Tensor, precision: Precision, device: torch.device, *, fine: bool = False) -> Linear:
+    """The layer x W^T + b; weight [out, in] and bias [out] in any float type, free to go afterwards.
+
+    fine: where int8 activations would lose too much, 16 bits of them; other precisions know no difference.
+    """
+    dtype = compute_dtype(precision)
+    if precision == "int8":
+        return _int8(weight.float(), bias.float(), fine)
+    weight, bias = weight.to(device=device, dtype=dtype), bias.to(device=device, dtype=dtype)
+    if device.type == "cpu" and _packs(precision):
+        return _packed(weight.contiguous(), bias)
+    return _plain(weight, bias)
+
+
+def _plain(weight: Tensor, bias: Tensor) -> Linear:
+    from torch.nn import functional as F
+
+    def layer(x: Tensor, gelu: bool) -> Tensor:
+        y = F.linear(x, weight, bias)
+        return F.gelu(y) if gelu else y
+
+    return layer
+
+
+@cache
+def _packs(precision: str) -> bool:
+    """Whether oneDNN's blocked layers are in this torch, and made for this machine."""
+    import torch
+
+    dtype = getattr(torch, precision)
+    try:
+        if precision == "float32":
+            good = torch.backends.mkldnn.is_available()
+        else:
+            here = {"bfloat16": "_is_mkldnn_bf16_supported", "float16": "_is_mkldnn_fp16_supported"}[precision]
+            good = bool(getattr(torch.ops.mkldnn, here)())
+        if good:
+            layer = _packed(torch.ones(16, 16, dtype=dtype), torch.ones(16, dtype=dtype))
+            good = bool((layer(torch.ones(2, 16, dtype=dtype), False) == 17).all())
+        return bool(good)
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+
+
+def _packed(weight: Tensor, bias: Tensor) -> Linear:
+    import torch
+
+    run = torch.ops.mkldnn._linear_pointwise
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, FEW)
+
+    def layer(x: Tensor, gelu: bool) -> Tensor:
+        n = len(x)
+        how: tuple[object, ...] = ("gelu", [], "none") if gelu else ("none", [], "")
+        if n >= FEW:
+            y: Tensor = run(x, packed, bias, *how)
+            return y
+        y = run(_filled(x), packed, bias, *how)
+        return y[:n]
+
+    return layer
+
+
+def _int8(weight: Tensor, bias: Tensor, fine: bool) -> Linear:
+    """Weights as int8, a scale for each row of W; activations as uint8, a range for each row of x, as they come.
+
+    x = low + step q, so x W^T = step (q W^T) + low sum(W): the product of whole numbers is exact in int32. fine: q has
+    a second digit, a 256th of the first, in rows of its own: 16 bits of activations for one reading of the weights.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    scale = (weight.abs().amax(1) / 127).clamp_min(1e-12)
+    q = (weight / scale[:, None]).round_().to(torch.int8)
+    sums = q.sum(1, dtype=torch.int32).float() * scale
+    if not torch.backends.mkldnn.is_available():  # no kernels for whole numbers: small weights, sums in float32
+        return _unpacked(q, scale, bias)
+    packed = torch.ops.onednn.qlinear_prepack(q, None)
+    zeros = torch.zeros(len(q), dtype=torch.int32)
+    del q, weight
+
+    def times(levels: Tensor) -> Tensor:
+        y: Tensor = torch.ops.onednn.qlinear_pointwise(
+            levels, 1.0, 0, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return y
+
+    def layer(x: Tensor, gelu: bool) -> Tensor:
+        n = len(x)
+        if n < (FEW // 2 if fine else FEW):
+            x = _filled(x)
+        low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+        step = ((high - low) / 255).clamp_min_(1e-12)
+        levels = (x - low) / step
+        if fine:
+            first = levels.floor()
+            both = torch.cat([first, (levels - first) * 255.99]).to(torch.uint8)
+            y, second = times(both).chunk(2)
+            y = torch.add(y, second, alpha=1 / 256)
+            low = torch.add(low, step, alpha=1 / 512)
+        else:
+            y = times(levels.add_(0.5).to(torch.uint8))
+        y = torch.addcmul(torch.addcmul(bias, low, sums), y, step)
+        y = F.gelu(y) if gelu else y
+        return y if len(y) == n else y[:n]
+
+    return layer
+
+
+def _unpacked(q: Tensor, scale: Tensor, bias: Tensor) -> Linear:
+    from torch.nn import functional as F
+
+    def layer(x: Tensor, gelu: bool) -> Tensor:
+        y = F.linear(x.float(), q.float()) * scale + bias
+        return F.gelu(y) if gelu else y
+
+    return layer
+
+
+def _filled(x: Tensor) -> Tensor:
+    from torch.nn.functional import pad
+
+    return pad(x, (0, 0, 0, FEW - len(x)))

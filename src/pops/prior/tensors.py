@@ -1,0 +1,74 @@
+"""Tensors by name, read from safetensors files one at a time, when asked for. Knows no models.
+
+A full-size prior is four gigabytes: who takes tensors from here, packs each and drops it, never holds a second copy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pops.errors import ModelError, ensure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+INDEX_FILE = WEIGHTS_FILE + ".index.json"
+
+
+class TensorFiles(Mapping[str, "Tensor"]):
+    """The tensors of safetensors files; a name is looked up in the order of the files."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = paths
+        self._where: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for path in paths:
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118  a safetensors file is no dict
+                    if name not in self._where:
+                        self._where[name] = path
+                        self.shapes[name] = tuple(file.get_slice(name).get_shape())
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> TensorFiles:
+        """A diffusers model's folder: one file, or the shards that its index names. ModelError without either."""
+        if (folder / WEIGHTS_FILE).is_file():
+            return cls(folder / WEIGHTS_FILE)
+        index = folder / INDEX_FILE
+        ensure(index.is_file(), f"{folder} has no {WEIGHTS_FILE}; fetch or export the model again", ModelError)
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{index} cannot be read ({error}); fetch or export the model again") from error
+        return cls(*(folder / name for name in names))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A copy of its own: the file is mapped only while it is read."""
+        with _opened(self._where[name]) as file:
+            value: Tensor = file.get_tensor(name)
+            return value.clone()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Names -> shapes, without reading where that can be had."""
+    known: dict[str, tuple[int, ...]] | None = getattr(tensors, "shapes", None)
+    return known if known is not None else {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+def _opened(path: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); fetch or export it again") from error
