@@ -15,7 +15,7 @@ FLOORS = {
     "errors": 0,
     "files": 1, "pickles": 1, "weights": 1,
     "embedding": 2, "images": 2, "seeds": 2, "stats": 2,
-    "models": 3, "prior": 3, "space": 3,
+    "models": 3, "prior": 3, "sd_folder": 3, "space": 3,
     "expression": 4, "magicmix": 4, "operators": 4, "render": 4,
     "evaluation": 5,
     "studio": 6, "training": 6,

@@ -329,3 +329,13 @@ def test_seed_lists() -> None:
     assert seed_list(3) == [3] and seed_list(range(2)) == [0, 1] and seed_list((5, 5)) == [5, 5]
     with pytest.raises(ConfigError, match="whole number"):
         seed_list([1.5])  # type: ignore[list-item]
+
+
+def test_the_prior_has_a_precision_of_its_own(p: Pops, photos: Path) -> None:
+    exact = p.evaluate("scene(a.png, b.png)", steps=2)
+    for precision, most in (("bfloat16", 0.05), ("int8", 0.1)):
+        near = pops.load(p.files.folder, precision=precision).evaluate("scene(a.png, b.png)", steps=2)
+        error = float((near.vectors - exact.vectors).norm() / exact.vectors.norm())
+        assert 0 < error < most, precision
+    with pytest.raises(ConfigError, match="no precision 'int4' .did you mean 'int8'"):
+        pops.load(p.files.folder, precision="int4").evaluate("scene(a.png, b.png)")

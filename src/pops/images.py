@@ -40,14 +40,17 @@ def load_photo(source: str | Path | Image.Image, *, fit: str = "squash", size: i
     """
     ensure(fit in FITS, f"fit must be one of {', '.join(FITS)}, got {fit!r}{suggest(str(fit), FITS)}")
     ensure(size >= 1, f"size must be at least 1 pixel, got {size}")
-    if isinstance(source, Image.Image):
-        where = f"the image {getattr(source, 'filename', '') or 'given'}"
-        with _reading(where):
-            rgb = _to_rgb(source, where)
-    else:
+    return _to_square(read_rgb(source), fit, size)
+
+
+def read_rgb(source: str | Path | Image.Image) -> Image.Image:
+    """A photo as RGB of its own size: turned as its EXIF says, on white, the first frame; PhotoError as load_photo."""
+    if not isinstance(source, Image.Image):
         with _opened(source) as photo:
-            rgb = _to_rgb(photo, str(source))
-    return _to_square(rgb, fit, size)
+            return _to_rgb(photo, str(source))
+    where = f"the image {getattr(source, 'filename', '') or 'given'}"
+    with _reading(where):
+        return _to_rgb(source, where)
 
 
 def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any] | None = None) -> None:

@@ -115,6 +115,7 @@ class Pops:
         self._folders: dict[str, Path] = {**official, **files.operators, **given}
         # With source, what loads this model again.
         self.extra: dict[str, Any] = {"operators": {n: str(p) for n, p in given.items()}} if given else {}
+        self.extra |= {} if precision is None else {"precision": precision}
         self._operators: dict[str, Operator] = {}
         self._renderers: dict[str, Renderer] = {}
         self._lock = threading.RLock()
@@ -199,7 +200,7 @@ class Pops:
 
         with self._lock:
             folder = laid_out(self.files, ("prior", "scheduler"))
-            return PriorModel.load(folder, device=self.device, dtype=self.dtype)
+            return PriorModel.load(folder, device=self.device, precision=self.precision)
 
     @cached_property
     def text_prior(self) -> TextPrior:

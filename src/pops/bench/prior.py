@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pops.bench import machine, memory, public, random_prior, training
 from pops.bench.machine import timed
-from pops.errors import ensure
+from pops.errors import ConfigError, ensure
 from pops.operators.operator import Task, sample
 from pops.prior.condition import Condition
 from pops.prior.config import ADDED, PriorConfig
@@ -333,9 +333,10 @@ def _check_room(plan: Plan, device: torch.device) -> None:
         "sampling": "fewer of --precision, a smaller --batch, or --layers 8",
         "training": "--train-layers 2, a smaller --train-batch, or --no-training",
     }
-    for part, wanted in room.items() if free is not None else ():
-        told = f"{part} needs about {wanted / 1e9:.1f} GB of memory and {free / 1e9:.1f} are free; "
-        ensure(wanted <= free, f"{told}close other programs, or take {less[part]}")
+    for part, wanted in room.items():
+        if free is not None and wanted > free:
+            told = f"{part} needs about {wanted / 1e9:.1f} GB of memory and {free / 1e9:.1f} are free"
+            raise ConfigError(f"{told}; close other programs, or take {less[part]}")
     if plan.memory:
         size, place = 4 * random_prior.count(PriorConfig.of(plan.config)), tempfile.gettempdir()
         left = shutil.disk_usage(place).free

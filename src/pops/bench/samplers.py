@@ -190,7 +190,7 @@ def markdown(report: Report) -> str:
         "in brackets the spread, 100 (1 - cosine) between two draws. Differences are to",
         f"{first.sampler} at {first.steps} steps, paired by triplet, in points: the worst of all figures with its",
         "standard error, and the largest either way. Within 1: yes, no figure is more than a point worse; **surely**,",
-        "nor is the lower end of any figure's one-sided 95 % interval; open, one is worse, but may be so by chance; no,",
+        "nor is the lower end of any figure's one-sided 95 % interval; open, one is worse, but maybe by chance; no,",
         "one is worse by its upper end, too.",
         "",
         f"| sampler | steps | {' | '.join(names)} | worst | largest | within 1 |",

@@ -33,6 +33,7 @@ class Request:
     expression: Expression
     model: str = "tiny"
     decoder: str | None = None
+    precision: str | None = None
     operators: Mapping[str, str] = field(default_factory=dict)  # beside the model's own: name -> folder or file
     seeds: list[int] = field(default_factory=lambda: [0])
     num_images: int = 1
@@ -63,6 +64,10 @@ def run(
     ] = None,
     decoder: Annotated[
         str | None, typer.Option("--decoder", help="A decoder's folder or hub id, instead of the model's own.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="Of the prior: float32, bfloat16, float16, int8. [default: float32]"),
     ] = None,
     operator: Annotated[
         list[str] | None,
@@ -130,6 +135,7 @@ def run(
         expression,
         model=model,
         decoder=decoder,
+        precision=precision,
         operators=operator or [],
         seed=seed,
         num_images=num_images,
@@ -146,7 +152,13 @@ def run(
     )
     from pops.studio import load
 
-    pops = load(request.model, decoder=request.decoder, operators=request.operators, device=device)
+    pops = load(
+        request.model,
+        decoder=request.decoder,
+        operators=request.operators,
+        device=device,
+        precision=request.precision,
+    )
     plan = pops.plan(request.expression)
     if dry_run:
         if json_output:
@@ -191,6 +203,7 @@ def _settle(
     *,
     model: str | None,
     decoder: str | None,
+    precision: str | None,
     operators: Sequence[str],
     seed: str | None,
     num_images: int | None,
@@ -208,6 +221,7 @@ def _settle(
     if model and model != request.model:  # what was said of another model goes with it
         request.model, request.decoder = model, None
     request.decoder = decoder or request.decoder
+    request.precision = precision or request.precision
     request.operators = {**request.operators, **_named_paths(operators)}
     request.num_images = num_images or request.num_images
     request.scale = scale or request.scale
@@ -247,6 +261,7 @@ def _read(source: str) -> Request:
             parse(recipe["expression"]),
             model=recipe["model"],
             decoder=recipe.get("decoder"),
+            precision=recipe.get("precision"),
             operators=dict(recipe.get("operators", {})),
             seeds=[int(s) for s in recipe["seeds"]],
             num_images=int(made.pop("num_images")),
