@@ -20,6 +20,7 @@ PUBLIC_NAMES = [
     "EmbeddingError",
     "Expression",
     "ExpressionError",
+    "MagicMix",
     "ModelError",
     "OperandError",
     "Operator",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from PIL import Image
 
 import pops
 from pops.models.registry import resolve
+from pops.operators import operator
+from pops.prior.samplers import SAMPLERS
+from pops.seeds import generators
 from pops.studio import Pops
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,3 +142,41 @@ def test_it_is_small(folder: Path) -> None:
     assert not [p for p in weights if p.suffix in {".bin", ".pt", ".pth", ".pkl"}]
     assert sum(p.stat().st_size for p in weights if p.suffix == ".safetensors") < 44e6
     assert json.loads((folder / "pops.json").read_text())["name"] == "tiny"
+
+
+@pytest.mark.parametrize("name", ["texturing", "union", "scene", "instruct"])
+def test_the_engine_is_the_whole_forward(tiny: Pops, name: str) -> None:
+    made = tiny.operator(name)
+    gen = torch.Generator().manual_seed(0)
+    rows = [torch.randn(tiny.space.dim, generator=gen) for _ in range(14)]
+    words = tiny.space.encode_texts(["golden", "on fire, and made of ice"]).hidden
+    second = rows[7:] if name != "instruct" else [words[k % 2] for k in range(7)]
+    jobs = [[a, b] for a, b in zip(rows[:7], second, strict=True)]
+    jobs[3][0] = None  # a missing operand
+    for some in (jobs[:1], jobs):
+        condition = made.encode(some)
+        for sampler in SAMPLERS:
+            for guidance in (1.0, 4.0):
+                seeds = range(len(some))
+                fast, slow = (
+                    made.sample(condition, generators(seeds), steps=3, guidance=guidance, sampler=sampler, full=full)
+                    for full in (False, True)
+                )
+                assert relative(fast, slow) < 1e-5, (sampler, guidance, len(some))
+
+
+def test_operators_of_one_base_share_a_batch(tiny: Pops, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    plain = operator.sample
+
+    def counted(tasks: Any, gens: Any, **how: Any) -> torch.Tensor:
+        batches.append(len(gens))
+        return plain(tasks, gens, **how)
+
+    a, b, c = f"{OBJECTS}/dog.png", f"{TEXTURES}/tiger.png", f"{SCENES}/snow.png"
+    apart = [tiny.evaluate(f"texturing({a}, {b})"), tiny.evaluate(f"scene({a}, {c})")]
+    monkeypatch.setattr(operator, "sample", counted)
+    trace = tiny.trace(f'union(texturing({a}, {b}), scene({a}, {c})) + instruct({a}, "golden")')
+    assert batches == [3, 1], "texturing, scene and instruct, which has more tokens, at once; then union"
+    for alone in apart:
+        assert min(relative(e.vectors, alone.vectors) for e in trace.values.values()) < 1e-5

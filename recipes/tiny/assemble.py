@@ -22,7 +22,7 @@ from recipes.tiny.encode import towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE
 from recipes.tiny.tokenizer import load_or_write
 
-VERSION = "1"
+VERSION = "2"
 ABOUT = {
     "name": "tiny",
     "version": VERSION,

@@ -9,6 +9,7 @@ rendered pictures in `pops bench toybox`; its own score on held-out test renderi
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ def augment(images: Tensor, gen: torch.Generator) -> Tensor:
     dy, dx = (int(v) for v in torch.randint(-4, 5, (2,), generator=gen))
     x = torch.roll(x, (dy, dx), (2, 3))
     if float(torch.rand((), generator=gen)) < 0.5:
-        scale = 0.5 + 0.5 * float(torch.rand((), generator=gen))
+        scale = 0.35 + 0.65 * float(torch.rand((), generator=gen))
         x = F.interpolate(F.interpolate(x, scale_factor=scale, mode="area"), size=images.shape[-1], mode="bilinear")
     gain = 0.85 + 0.3 * torch.rand(n, 1, 1, 1, generator=gen)
     x = (x - 0.5) * gain + 0.5 + 0.03 * torch.randn(n, 3, 1, 1, generator=gen)
@@ -39,12 +40,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--start", type=Path, default=None, help="a checkpoint to begin with, of an earlier run")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pictures = data.load()
     torch.manual_seed(0)
-    oracle = Oracle().to(memory_format=torch.channels_last)
+    oracle = Oracle()
+    if args.start is not None:
+        fits = torch.load(args.start, weights_only=True)["average"]
+        own = oracle.state_dict()
+        oracle.load_state_dict({k: fits[k] if k in fits and fits[k].shape == v.shape else v for k, v in own.items()})
+    oracle = oracle.to(memory_format=torch.channels_last)
     print(sum(p.numel() for p in oracle.parameters()) / 1e6, "M parameters", flush=True)
     stage = Stage("oracle", oracle, args.steps, args.lr, ema=0.99, weight_decay=0.05)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pops.errors import SpaceError as SpaceError
     from pops.expression import Expression as Expression
     from pops.expression import parse as parse
+    from pops.magicmix.mix import MagicMix as MagicMix
     from pops.operators.operator import Operator as Operator
     from pops.operators.spec import OperatorSpec as OperatorSpec
     from pops.render.base import Renderer as Renderer
@@ -42,6 +43,7 @@ _HOMES = {
     "Operator": "pops.operators.operator",
     "OperatorSpec": "pops.operators.spec",
     "Renderer": "pops.render.base",
+    "MagicMix": "pops.magicmix.mix",
     "PopsError": "pops.errors",
     "ExpressionError": "pops.errors",
     "OperandError": "pops.errors",

@@ -6,7 +6,7 @@ Nothing heavy is loaded before it is needed: towers, prior, each operator and ea
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from pops.embedding import Embedding
     from pops.expression import Expression
+    from pops.magicmix.mix import MagicMix
     from pops.models.registry import ModelFiles
     from pops.operators.operator import Operator, TextPrior
     from pops.prior.linear import Precision
@@ -118,6 +119,7 @@ class Pops:
         self.extra |= {} if precision is None else {"precision": precision}
         self._operators: dict[str, Operator] = {}
         self._renderers: dict[str, Renderer] = {}
+        self._mixers: dict[str, MagicMix] = {}
         self._lock = threading.RLock()
 
     # --- the parts, each on first use
@@ -237,6 +239,23 @@ class Pops:
                 )
                 self._renderers[name] = get(name)(folder, options)
             return self._renderers[name]
+
+    def mixer(self, renderer: str | None = None) -> MagicMix:
+        """MagicMix with a renderer's networks, shared and not read again; ConfigError if they cannot mix."""
+        from pops.magicmix.mix import MagicMix
+
+        backend: Any = self.renderer(renderer)
+        parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+        ensure(
+            all(hasattr(backend, part) for part in parts),
+            f"mixing needs a Stable Diffusion renderer, {backend.name} is none; use another (--renderer)",
+            ConfigError,
+        )
+        with self._lock:
+            if backend.name not in self._mixers:
+                shared = {part: getattr(backend, part) for part in parts}
+                self._mixers[backend.name] = MagicMix(**shared, space=backend.space, max_batch=self.max_batch)
+            return self._mixers[backend.name]
 
     # --- embeddings
     # ------------------------------------------------------------------------------------------
@@ -373,6 +392,34 @@ class Pops:
             for i, picture in enumerate(pictures):
                 picture.info["pops"] = {**embedding.provenance, "render": made, "picture": i}
         return pictures
+
+    def mix(
+        self,
+        layout: Any,
+        content: Any,
+        *,
+        seed: Seed = 0,
+        num_images: int = 1,
+        output: str = "pil",
+        fit: str = "squash",
+        renderer: str | None = None,
+        on_progress: OnProgress | None = None,
+        on_note: Callable[[str], None] | None = None,
+        **how: Any,
+    ) -> Any:
+        """MagicMix: the layout's shape with the content's look; a picture, or a list where anything is a list.
+
+        layout, content: a photo (a path, or a string that names one; a PIL image), a text, an Embedding or its file,
+        an expression, or a list of them; photos and expressions as content go through IP-Adapter. how: nu, k_min,
+        k_max, steps, guidance, strength, negative, inject, size; see MixSettings and MagicMix.__call__. fit: of
+        photos as content. A picture's `info["pops"]` is its recipe.
+        """
+        from pops.mixing import Mixing
+
+        asked = Mixing(self, layout, content, seeds=seed_list(seed), num_images=num_images, fit=fit, how=how)
+        pictures = asked.run(self.mixer(renderer), output=output, on_progress=on_progress, on_note=on_note)
+        many = asked.many or isinstance(seed, (list, tuple, range)) or len(pictures) > 1
+        return pictures if many else pictures[0]
 
     def illustrate(
         self, trace: Trace, nodes: Sequence[Node] | None = None, *, row: int = 0, seed: int = 0, **how: Any

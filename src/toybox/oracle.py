@@ -47,6 +47,11 @@ def _step(inputs: int, width: int, kernel: int, stride: int, padding: int) -> li
     return [nn.Conv2d(inputs, width, kernel, stride, padding, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
 
 
+def _reader(inputs: int, outputs: int) -> nn.Module:
+    """What an object is made of or looks like depends on what it is: one hidden layer."""
+    return nn.Sequential(nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, outputs))
+
+
 class Oracle(nn.Module):
     """Pictures [B, 3, 96, 96] in 0..1 => logits by head.
 
@@ -57,12 +62,15 @@ class Oracle(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fine = nn.Sequential(*_step(3, 48, 6, 4, 1), _Block(48), *_step(48, 96, 3, 2, 1), _Block(96), _Block(96))
-        self.coarse = nn.Sequential(*_step(96, 160, 3, 2, 1), _Block(160))
+        self.coarse = nn.Sequential(*_step(96, 160, 3, 2, 1), _Block(160), _Block(160))
         self.place = nn.Linear(160 * 9, 256)
         self.drop = nn.Dropout(0.2)
         looks = 2 * 96 + 2 * 160
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(256 + (0 if name in _PLACED else looks), len(names) + 1) for name, names in HEADS.items()}
+            {
+                name: nn.Linear(256, len(names) + 1) if name in _PLACED else _reader(256 + looks, len(names) + 1)
+                for name, names in HEADS.items()
+            }
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

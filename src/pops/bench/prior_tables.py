@@ -8,10 +8,14 @@ from pops.bench.prior import PUBLIC, Cell, Report
 
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "int8"}
 
+TITLE = """# The engine against the public way
+
+Written by `pops bench prior`; what is measured, and how: [performance.md](performance.md)."""
+
 
 def markdown(report: Report) -> str:
     """Machine, sampling, and where they were measured memory and training."""
-    parts = [_machine(report), _sampling(report)]
+    parts = [TITLE, _machine(report), _sampling(report)]
     if report.memory is not None:
         parts.append(_memory(report.memory))
     if report.training is not None:
@@ -44,7 +48,7 @@ def _sampling(report: Report) -> str:
     lines = [
         "## Sampling",
         "",
-        f"{report.steps} steps, two operands, everything included; medians of {report.rounds} rounds in turn.",
+        f"{report.steps} steps, two operands, everything included; {_medians(report.rounds)}.",
         "",
         f"| {' | '.join(head)} |",
         "|" + "---|" * len(head),
@@ -64,6 +68,10 @@ def _sampling(report: Report) -> str:
     if errors:
         lines += ["", f"The public way's own error against its fp32: {', '.join(errors)}."]
     return "\n".join(lines)
+
+
+def _medians(rounds: int) -> str:
+    return "one round" if rounds == 1 else f"medians of {rounds} rounds in turn"
 
 
 def _rows(cell: Cell, steps: int) -> list[str]:
@@ -104,7 +112,7 @@ def _training(report: training.Report, rounds: int) -> str:
         "## A training step",
         "",
         f"Full width, {report.layers} of 20 layers ({report.parameters / 1e6:.0f} M parameters): forward, backward, "
-        f"clipping, optimiser; medians of {rounds} rounds in turn. Public: fp32, 81 slots, plain AdamW; ours: the "
+        f"clipping, optimiser; {_medians(rounds)}. Public: fp32, 81 slots, plain AdamW; ours: the "
         "slots in use, fused AdamW, bf16 by autocast. Encoder: what the recipe's three pictures a sample add, ViT-bigG "
         f"cut to {report.encoder_layers} of {training.LAYERS_OF_ENCODER} layers; ours trains on stored embeddings. "
         "Average: what our trainer's running average of the weights, which the recipe has not, adds.",

@@ -175,7 +175,7 @@ def prior(
 ) -> None:
     """The engine against the public way: a full-size prior of random weights, both in turn in one run.
 
-    Takes about 25 minutes on two cores, and the more the busier they are; needs no model.
+    Takes about half an hour on two quiet cores; needs no model.
 
     Examples:
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pops.cli import bench, doctor, models, operators, run, show, toybox
+from pops.cli import bench, doctor, mix, models, operators, run, show, toybox
 from pops.cli.shell import Root
 
 HELP = """Compose pictures like equations: photos are the operands, trained operators the signs.
@@ -17,6 +17,7 @@ Examples:
     pops run "texturing(teapot.png, tiger.png)" -o out.png
     pops run "scene(texturing(teapot.png, tiger.png), beach.png)" -o out.png
     pops run 'instruct(rabbit.png, "golden")' -o out.png --equation strip.png
+    pops mix rabbit.png tiger -o mixed.png
     pops show out.png
     pops toybox "a tiger teapot on a beach" -o teapot.png
 """
@@ -30,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("mix")(mix.mix)
 app.command("show")(show.show)
 app.add_typer(operators.app, name="operators")
 app.add_typer(models.app, name="models")

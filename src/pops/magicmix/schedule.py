@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pops.errors import ConfigError, PopsError, ensure
-from pops.seeds import randn_items
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +24,7 @@ MAX_STEPS = 1000
 
 def check_nu(nu: object) -> tuple[float, ...]:
     """nu as numbers from 0 to 1, at least one; ConfigError for anything else."""
-    values = list(nu) if isinstance(nu, Sequence) and not isinstance(nu, str) else [nu]
+    values: list[Any] = list(nu) if isinstance(nu, Sequence) and not isinstance(nu, str) else [nu]
     ensure(len(values) > 0, "nu is an empty list; give a number from 0 to 1, or several")
     for value in values:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -111,7 +110,8 @@ class Run:
     def prior(self, noise: Tensor) -> Tensor:
         """Normal noise -> what the first step of all starts from."""
         with _refusing(self.name):
-            return noise * self._scheduler.init_noise_sigma
+            drawn: Tensor = noise * self._scheduler.init_noise_sigma
+            return drawn
 
     def noised(self, x0: Tensor, noise: Tensor, call: int) -> Tensor:
         """x0 [B, C, h, w] with the noise of this call."""
@@ -142,6 +142,8 @@ def _fresh(template: Any, steps: int, device: Any) -> Any:
     scheduler.set_timesteps(steps, device=device)
     timesteps = scheduler.timesteps
     ensure(bool(timesteps[0] >= timesteps[-1]), "its timesteps rise")
+    least = int(getattr(scheduler, "order", 1)) * (steps - 1) + 1
+    ensure(len(timesteps) >= least, f"it has {len(timesteps)} timesteps and not {least}")
     return scheduler
 
 
@@ -150,7 +152,7 @@ def _refusing(name: str, what: str = "mixing") -> Iterator[None]:
     """Whatever a scheduler raises becomes one line with its name."""
     try:
         yield
-    except MemoryError:
+    except (MemoryError, Warning):  # a warning made an error by whoever runs us
         raise
     except PopsError as e:
         raise ConfigError(f"{name} does not go with {what} ({e}); {ADVICE}") from e
@@ -159,11 +161,6 @@ def _refusing(name: str, what: str = "mixing") -> Iterator[None]:
             raise
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0].rstrip(". ")
         raise ConfigError(f"{name} does not go with {what} ({reason}); {ADVICE}") from e
-
-
-def noise_items(shape: Sequence[int], gens: Sequence[torch.Generator]) -> Tensor:
-    """One fixed noise a picture: the first draw of its generator."""
-    return randn_items(shape, gens)
 
 
 def check_fraction(name: str, value: object) -> float:

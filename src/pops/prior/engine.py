@@ -22,7 +22,7 @@ from pops.errors import ModelError, ensure
 from pops.prior.condition import Condition
 from pops.prior.config import PriorConfig
 from pops.prior.graphs import graphed
-from pops.prior.linear import Linear, Precision, check_precision, compute_dtype, linear
+from pops.prior.linear import Linear, Precision, check_precision, compute_dtype, give_back_memory, linear
 
 if TYPE_CHECKING:
     import torch
@@ -151,6 +151,8 @@ class Engine:
                 bias = _stacked([tensors[f"{stem}.bias"] for stem in stems])
                 self.layers[name] = linear(weight, bias, precision, self.device, fine=name.rpartition(".")[2] in FINE)
                 taken |= {f"{stem}.{part}" for stem in stems for part in ("weight", "bias")}
+                del weight, bias
+                give_back_memory()
             self.vectors = {name: tensors[name].to(self.device, torch.float32) for name in tensors if name not in taken}
         self.lock = threading.Lock()
         self.kept: OrderedDict[tuple[Any, int], Prefix] = OrderedDict()
@@ -241,17 +243,15 @@ class Engine:
         guided, scales = list[int](), list[float]()
         row = 0
         for request in requests:
-            for lengths, c in _by_length(request.condition):
+            change, away = request.change, request.unconditional
+            free = None if away is None or request.guidance <= 1 else self.prefix(away, change)
+            for length, c in _by_length(request.condition):
                 n = len(c)
-                parts.append(self.prefix(c, request.change))
-                changes += [request.change] * n
+                parts.append(self.prefix(c, change))
+                changes += [change] * n
                 if request.guidance > 1:
-                    if request.unconditional is None:
-                        free = self._zero_prefix(lengths, request.change)
-                    else:
-                        free = self.prefix(request.unconditional, request.change)
-                    free_parts.append(free.expand(n))
-                    free_changes += [request.change] * n
+                    free_parts.append((free or self._zero_prefix(length, change)).expand(n))
+                    free_changes += [change] * n
                     guided += range(row, row + n)
                     scales += [request.guidance] * n
                 row += n

@@ -80,7 +80,7 @@ class CudaGraph:
                 run()
         torch.cuda.current_stream().wait_stream(side)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # other threads may go on
             self.result = run()
 
     def replay(self) -> Tensor:

@@ -1,0 +1,25 @@
+"""The paper's four applications as settings to begin with; what the user says of a setting comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pops.errors import ensure, suggest
+
+# Style keeps the layout to the end of the window; a new object or breed must be free to change its parts; removal is
+# a content whose attention works the other way.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "style": {"nu": 0.7, "k_min": 0.3, "k_max": 0.6},
+    "object": {"nu": 0.9, "k_min": 0.3, "k_max": 0.6},
+    "breed": {"nu": 0.8, "k_min": 0.2, "k_max": 0.6},
+    "remove": {"nu": 0.9, "k_min": 0.3, "k_max": 0.6, "strength": -1.0},
+}
+
+
+def preset(name: str) -> Mapping[str, Any]:
+    """The settings with this name; ConfigError for an unknown one."""
+    ensure(
+        name in PRESETS, f"there is no preset {name!r}{suggest(name, PRESETS)}; there are: {', '.join(sorted(PRESETS))}"
+    )
+    return PRESETS[name]
