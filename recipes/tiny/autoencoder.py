@@ -145,7 +145,6 @@ def main() -> None:
     parser.add_argument("--decoder", action="store_true", help="after `encode`: go on with the decoder alone")
     parser.add_argument("--noise", type=float, default=0.3, help="with --decoder: the largest noise on the latents")
     parser.add_argument("--fp32", action="store_true")
-    parser.add_argument("--muon", action="store_true")
     parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -157,9 +156,7 @@ def main() -> None:
     if args.start is not None:
         model.load_state_dict(widened(torch.load(args.start, weights_only=True), model.state_dict()))
     print(sum(p.numel() for p in model.parameters()) / 1e6, "M parameters", flush=True)
-    stage = Stage(
-        "autoencoder", model, args.steps, args.lr, ema=0.995, weight_decay=0.0, muon=args.muon, decay=args.decay
-    )
+    stage = Stage("autoencoder", model, args.steps, args.lr, ema=0.995, weight_decay=0.0, decay=args.decay)
     sample = data.to_unit(pictures.images[torch.arange(14) * 37 % len(pictures)])
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:

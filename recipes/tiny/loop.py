@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from recipes.tiny import settings
-from recipes.tiny.muon import Muon
 
 
 def flat_then_decay(step: int, total: int, warmup: int = 200, decay: float = 0.4) -> float:
@@ -70,20 +69,15 @@ class Stage:
         groups: list[dict[str, object]] | None = None,
         betas: tuple[float, float] = (0.9, 0.99),
         decay: float = 0.4,
-        muon: bool = False,
     ) -> None:
         self.name, self.module, self.total, self.save_seconds, self.decay = name, module, total, save_seconds, decay
         self.folder = settings.WORK / name
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.optimizer: torch.optim.Optimizer
-        if muon:
-            self.optimizer = Muon(groups or module.parameters(), lr, weight_decay, betas=betas)
-        else:
-            self.optimizer = torch.optim.AdamW(
-                groups or module.parameters(), lr=lr, weight_decay=weight_decay, fused=True, betas=betas
-            )
+        self.optimizer = torch.optim.AdamW(
+            groups or module.parameters(), lr=lr, weight_decay=weight_decay, fused=True, betas=betas
+        )
         for group in self.optimizer.param_groups:
             group.setdefault("base", group["lr"])
             group["base"] = group["lr"]
