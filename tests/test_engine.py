@@ -10,6 +10,7 @@ from diffusers import PriorTransformer
 
 from pops.errors import ConfigError, ModelError
 from pops.operators.operator import Task, sample
+from pops.prior import linear
 from pops.prior.condition import Condition
 from pops.prior.config import PriorConfig
 from pops.prior.engine import Engine, Request, layers
@@ -224,3 +225,15 @@ def test_recorded_steps_keep_requests_apart(prior):
 def test_a_config_that_is_no_unclip_prior_is_refused():
     with pytest.raises(ModelError, match="not of the unCLIP form"):
         PriorConfig.of({"added_emb_type": None})
+
+
+def test_int8_where_no_kernel_multiplies_whole_numbers(monkeypatch):
+    weight, bias, x = torch.randn(16, 24), torch.randn(16), torch.randn(5, 24)
+    fast = linear.linear(weight, bias, "int8", torch.device("cpu"))
+    monkeypatch.setattr(linear, "_multiplies", lambda: False)
+    slow = linear.linear(weight, bias, "int8", torch.device("cpu"))
+    for gelu in (False, True):
+        exact = torch.nn.functional.linear(x, weight, bias)
+        exact = torch.nn.functional.gelu(exact) if gelu else exact
+        near(slow(x, gelu), exact, 0.02)
+        near(fast(x, gelu), slow(x, gelu), 0.02)

@@ -165,7 +165,6 @@ class Engine:
         low: dict[str, tuple[Tensor, Tensor]] = {}
         dense: dict[str, Tensor] = {}
         bias: dict[str, Tensor] = {}
-        taken: set[str] = set()
         for name, stems in layers(self.config).items():
             if found := _low_rank(weights, stems, self.config.width):
                 low[name] = (self._cast(found[0]), self._cast(found[1]))
@@ -173,7 +172,6 @@ class Engine:
                 keys = [f"{stem}.{kind}.delta" for stem in stems]
                 if any(key in weights for key in keys):
                     into[name] = self._cast(_stacked([_or_zeros(weights, key, self.config) for key in keys]))
-            taken |= {f"{stem}.{part}" for stem in stems for part in ("weight", "bias")}
         vectors = {
             name: value + weights[f"{name}.delta"].to(value)
             for name, value in self.vectors.items()

@@ -46,7 +46,8 @@ def linear(weight: Tensor, bias: Tensor, precision: Precision, device: torch.dev
     """
     dtype = compute_dtype(precision)
     if precision == "int8":
-        return _int8(weight.float(), bias.float(), fine)
+        make = _int8 if _multiplies() else _int8_slow
+        return make(weight.float(), bias.float(), fine)
     weight, bias = weight.to(device=device, dtype=dtype), bias.to(device=device, dtype=dtype)
     if device.type == "cpu" and _packs(precision):
         return _packed(weight.contiguous(), bias)
@@ -79,7 +80,7 @@ def _packs(precision: str) -> bool:
             layer = _packed(torch.ones(16, 16, dtype=dtype), torch.ones(16, dtype=dtype))
             good = bool((layer(torch.ones(2, 16, dtype=dtype), False) == 17).all())
         return bool(good)
-    except (AttributeError, RuntimeError, NotImplementedError):
+    except (AttributeError, RuntimeError, NotImplementedError):  # how torch says that it has no such layer
         return False
 
 
@@ -110,11 +111,8 @@ def _int8(weight: Tensor, bias: Tensor, fine: bool) -> Linear:
     import torch
     from torch.nn import functional as F
 
-    scale = (weight.abs().amax(1) / 127).clamp_min(1e-12)
-    q = (weight / scale[:, None]).round_().to(torch.int8)
+    q, scale = _rounded(weight)
     sums = q.sum(1, dtype=torch.int32).float() * scale
-    if not torch.backends.mkldnn.is_available():  # no kernels for whole numbers: small weights, sums in float32
-        return _unpacked(q, scale, bias)
     packed = torch.ops.onednn.qlinear_prepack(q, None)
     zeros = torch.zeros(len(q), dtype=torch.int32)
     del q, weight
@@ -147,8 +145,33 @@ def _int8(weight: Tensor, bias: Tensor, fine: bool) -> Linear:
     return layer
 
 
-def _unpacked(q: Tensor, scale: Tensor, bias: Tensor) -> Linear:
+@cache
+def _multiplies() -> bool:
+    """Whether oneDNN multiplies whole numbers here, and rightly: without VNNI the largest products overflow."""
+    import torch
+
+    x = torch.ones(2, 64)
+    x[:, 0] = 0  # so that the ones are 255 steps of 1 / 255
+    try:
+        layer = _int8(torch.ones(16, 64), torch.zeros(16), False)
+        return bool(((layer(x, False) - 63).abs() < 0.1).all())
+    except (AttributeError, RuntimeError, NotImplementedError):  # how torch says that it has no such layer
+        return False
+
+
+def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """[out, in] => int8 [out, in] and the scale of each row [out]."""
+    import torch
+
+    scale = (weight.abs().amax(1) / 127).clamp_min(1e-12)
+    return (weight / scale[:, None]).round_().to(torch.int8), scale
+
+
+def _int8_slow(weight: Tensor, bias: Tensor, fine: bool) -> Linear:
+    """The same weights where no kernel multiplies whole numbers: small in memory, float32 in the sums."""
     from torch.nn import functional as F
+
+    q, scale = _rounded(weight)
 
     def layer(x: Tensor, gelu: bool) -> Tensor:
         y = F.linear(x.float(), q.float()) * scale + bias

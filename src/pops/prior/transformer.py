@@ -66,6 +66,7 @@ class PriorModel:
         self._transformer, self._tensors, self._adapter = transformer, tensors, adapter
         self._precision, self._device = precision, torch.device(device)
         self._fingerprint: str | None = None
+        self._engine: Engine | None = None
         self._lock = threading.RLock()
         if transformer is not None:
             for name in FROZEN:
@@ -168,18 +169,12 @@ class PriorModel:
         """The weights packed for sampling, on first use; an adapter's is its base's. Later changes are not seen."""
         if self._adapter is not None:
             return self._adapter[0].engine
-        return self._own_engine
-
-    @cached_property
-    def _own_engine(self) -> Engine:
         from pops.prior.engine import Engine
 
         with self._lock:
-            if "_own_engine" not in self.__dict__:
-                self.__dict__["_own_engine"] = Engine(
-                    self.config, self.tensors, precision=self.precision, device=self.device
-                )
-            return self.__dict__["_own_engine"]  # type: ignore[no-any-return]
+            if self._engine is None:
+                self._engine = Engine(self.config, self.tensors, precision=self.precision, device=self.device)
+            return self._engine
 
     @cached_property
     def change(self) -> Change | None:
