@@ -93,3 +93,14 @@ def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
         pass
     with pytest.raises(ConfigError, match="is no folder"), write_whole(tmp_path / "file" / "a.txt"):
         pass
+
+
+def test_folders_made_for_a_failure_go_with_it(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    with pytest.raises(RuntimeError), write_whole(tmp_path / "here" / "new" / "newer" / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
+    with write_whole(tmp_path / "here" / "new" / "newer" / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert (tmp_path / "here" / "new" / "newer" / "a.txt").read_text() == "whole"

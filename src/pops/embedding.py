@@ -208,7 +208,7 @@ def _read_npy(path: Path) -> Tensor:
         ensure(numbers, f"{path} holds no floating-point array; save one with numpy.save", EmbeddingError)
         return _rows(torch.from_numpy(array.astype(np.float32)), path)
     except (OSError, ValueError, EOFError) as e:
-        raise EmbeddingError(f"{path} is no .npy file of numbers that can be read ({e}); save it again") from e
+        raise EmbeddingError(f"{path} is no .npy file of numbers that can be read; save it with numpy.save") from e
 
 
 def _read_pickle(path: Path) -> Tensor:

@@ -49,10 +49,11 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` (same suffix), which is renamed to `path` if the block ends well.
 
     On any exception the temporary file goes and an older `path` stays as it was. Missing parent folders are
-    made. Raises ConfigError if the place cannot be written to, PopsError if the disk is full.
+    made, and go again with an exception. Raises ConfigError if the place cannot be written to, PopsError if the disk is full.
     """
     path = Path(path)
     check_place(path)
+    made = [folder for folder in path.parents if not folder.exists()]  # the innermost first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -71,3 +72,6 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # one that is not empty stays, and so do those around it
+            for folder in made:
+                folder.rmdir()
