@@ -49,7 +49,8 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` (same suffix), which is renamed to `path` if the block ends well.
 
     On any exception the temporary file goes and an older `path` stays as it was. Missing parent folders are
-    made, and go again with an exception. Raises ConfigError if the place cannot be written to, PopsError if the disk is full.
+    made, and go again with an exception.
+    Raises ConfigError if the place cannot be written to, PopsError if the disk is full.
     """
     path = Path(path)
     check_place(path)

@@ -1,4 +1,4 @@
-"""Tensors by name, read from safetensors files one at a time, when asked for. Knows no models.
+"""Tensors by name, read or computed one at a time, when asked for: files, and views of other tensors. Knows no models.
 
 A full-size prior is four gigabytes: who takes tensors from here, packs each and drops it, never holds a second copy.
 """
@@ -57,6 +57,44 @@ class TensorFiles(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self._where)
+
+
+class Laid(Mapping[str, "Tensor"]):
+    """Tensors over others of the same names, as a view."""
+
+    def __init__(self, over: Mapping[str, Tensor], under: Mapping[str, Tensor]) -> None:
+        self.over, self.under = over, under
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.over[name] if name in self.over else self.under[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.under)
+
+    def __len__(self) -> int:
+        return len(self.under)
+
+
+class Merged(Mapping[str, "Tensor"]):
+    """The parameters that an adapter changes, each computed when it is asked for."""
+
+    def __init__(self, base: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+        self.base, self.weights = base, weights
+        self.names = {key.rpartition(".")[0] for key in weights}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        value, w = self.base[name], self.weights
+        if f"{name}.delta" in w:
+            return value.float() + w[f"{name}.delta"].to(value.device).float()
+        return value.float() + (w[f"{name}.up"].float() @ w[f"{name}.down"].float()).to(value.device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

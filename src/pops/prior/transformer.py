@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +20,7 @@ from pops.prior.condition import Condition
 from pops.prior.config import ADDED, PriorConfig
 from pops.prior.linear import Precision, compute_dtype
 from pops.prior.noise import SCHEDULER_FILE, SchedulerConfig
-from pops.prior.tensors import TensorFiles
+from pops.prior.tensors import Laid, Merged, TensorFiles
 from pops.weights import check_shapes
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class PriorModel:
         """A second model with the weights of `state`, read on use; names it lacks are this model's own tensors."""
         model = PriorModel(
             scheduler=self.scheduler,
-            tensors=_Laid(state, self.tensors),
+            tensors=Laid(state, self.tensors),
             settings=self.settings,
             precision=self.precision,
             device=self.device,
@@ -213,7 +213,7 @@ class PriorModel:
         """A second model: this one plus "P.up" @ "P.down" or "P.delta" for parameters P. They share one engine."""
         model = PriorModel(
             scheduler=self.scheduler,
-            tensors=_Laid(_Merged(self.tensors, weights), self.tensors),
+            tensors=Laid(Merged(self.tensors, weights), self.tensors),
             settings=self.settings,
             precision=self.precision,
             device=self.device,
@@ -255,44 +255,6 @@ class PriorModel:
         ensure(d == self.dim, f"condition tokens are {d} wide, this prior takes {self.dim}", ModelError)
         ensure(k <= self.slots, f"{k} condition tokens, but this prior has {self.slots} slots", ModelError)
         return c
-
-
-class _Laid(Mapping[str, "Tensor"]):
-    """Tensors over others of the same names, as a view."""
-
-    def __init__(self, over: Mapping[str, Tensor], under: Mapping[str, Tensor]) -> None:
-        self.over, self.under = over, under
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.over[name] if name in self.over else self.under[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.under)
-
-    def __len__(self) -> int:
-        return len(self.under)
-
-
-class _Merged(Mapping[str, "Tensor"]):
-    """The parameters that an adapter changes, each computed when it is asked for."""
-
-    def __init__(self, base: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-        self.base, self.weights = base, weights
-        self.names = {key.rpartition(".")[0] for key in weights}
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self.names:
-            raise KeyError(name)
-        value, w = self.base[name], self.weights
-        if f"{name}.delta" in w:
-            return value.float() + w[f"{name}.delta"].to(value.device).float()
-        return value.float() + (w[f"{name}.up"].float() @ w[f"{name}.down"].float()).to(value.device)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def forward_slots(model: Any, z: Tensor, t: Tensor, c: Condition) -> Tensor:
