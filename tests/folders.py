@@ -9,6 +9,7 @@ The same seed gives the same weights.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,10 @@ def _byte_letters() -> list[str]:
     ]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
+
+
+def draw(renderer: Any, vectors: torch.Tensor, *, seeds: Sequence[int], size: Any = None, **options: Any) -> list[Any]:
+    """Renderer.render with its options by name and its own size."""
+    from pops.render import RenderOptions
+
+    return renderer.render(vectors, seeds, size or renderer.capabilities.native, RenderOptions(**options))

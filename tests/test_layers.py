@@ -17,7 +17,7 @@ FLOORS = {
     "embedding": 2, "images": 2, "seeds": 2, "stats": 2,
     "models": 3, "prior": 3, "sd_folder": 3, "space": 3,
     "expression": 4, "magicmix": 4, "operators": 4, "render": 4,
-    "evaluation": 5, "mixing": 5,
+    "evaluation": 5, "mixing": 5, "rendering": 5,
     "studio": 6, "training": 6,
     "__init__": 7,
     "bench": 8,

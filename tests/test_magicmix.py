@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from folders import DIM, text_tower, write_renderer
+from folders import DIM, draw, text_tower, write_renderer
 from pops import Embedding, MagicMix, load
 from pops.errors import ConfigError, ModelError, OperandError, PhotoError, PopsError, SpaceError
 from pops.magicmix.attention import Weights, cross_attentions, hooks, weighing
@@ -205,8 +205,13 @@ def test_an_embedding_as_layout_is_what_the_renderer_draws(folder: Path, mix: Ma
     from pops.render.stable_diffusion import load as load_renderer
 
     e = vector()
-    (expected,) = load_renderer(folder, RendererOptions("random-32")).render(
-        e.vectors, seeds=[4], steps=5, guidance=2.0, output="latent"
+    (expected,) = draw(
+        load_renderer(folder, RendererOptions("random-32")),
+        e.vectors,
+        seeds=[4],
+        steps=5,
+        guidance=2.0,
+        output="latent",
     )
     got = mix(e, "tiger", seed=4, steps=5, guidance=2.0, k_min=0.0, k_max=0.0, output="latent")
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)

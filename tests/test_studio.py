@@ -227,8 +227,8 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
         (lambda p: p.evaluate("a.png", seed=[]), ConfigError, "list of seeds is empty"),
         (lambda p: p.evaluate("a.png", seed=-1), ConfigError, "-1"),
         (
-            lambda p: p.evaluate("union(a.png, b.png)", sampler="ancstral"),
-            Exception,
+            lambda p: p.evaluate("union(a.png, nothere.png)", sampler="ancstral"),  # told before a photo is missed
+            ConfigError,
             "did you mean 'ancestral'",
         ),
         (lambda p: p.evaluate("a.png", stpes=3), TypeError, "did you mean 'steps'"),
@@ -236,6 +236,13 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
         (lambda p: p.evaluate("wide.safetensors + a.png"), SpaceError, "wide.safetensors has 33 numbers"),
         (lambda p: p.render(p.embed("a.png"), seed=[1, 2]), ConfigError, "take one seed or 1, got 2"),
         (lambda p: p.render(p.embed("a.png"), num_images=0), ConfigError, "num_images must be 1 or more"),
+        (lambda p: p.render(p.embed("a.png"), output="tensor"), ConfigError, 'output must be "pil" or "latent"'),
+        (lambda p: p.render(p.embed("a.png"), scale=0.5), ConfigError, "has no weight of the embedding"),
+        (
+            lambda p: p.render(p.embed("a.png"), renderer="swatch", prompt="red"),
+            ConfigError,
+            "the renderer swatch reads no text; leave --prompt out",
+        ),
         (lambda p: p.render(p.embed("a.png"), renderer="swach"), ModelError, "did you mean 'swatch'"),
     ],
 )

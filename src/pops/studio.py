@@ -29,7 +29,6 @@ from pops.expression.nodes import Call, Node, Photo
 from pops.expression.plan import Plan, plan
 from pops.files import expanded
 from pops.operators.spec import BUILTIN, OperatorSpec
-from pops.seeds import check_seed
 
 if TYPE_CHECKING:
     import torch
@@ -43,12 +42,11 @@ if TYPE_CHECKING:
     from pops.operators.operator import Operator, TextPrior
     from pops.prior.linear import Precision
     from pops.prior.transformer import PriorModel
-    from pops.render.base import Renderer
+    from pops.render.base import OnPreview, Renderer
     from pops.space import Space
 
 
 PHOTO_SIDE = 512  # pixels; a photo is squashed to this square before CLIP's own preprocessing, as the papers did
-MAX_PICTURES = 10_000  # of one call
 
 
 def load(
@@ -357,41 +355,26 @@ class Pops:
         num_images: int = 1,
         renderer: str | None = None,
         on_progress: OnProgress | None = None,
+        on_preview: OnPreview | None = None,
         **how: Any,
     ) -> list[Any]:
         """Pictures of every row: row i's picture j has seed s + j (s: the seed, or the row's of a list); row
         by row.
 
-        how: steps, guidance, size (height, width), prompt, negative, output ("pil", "latent"); see
-        Renderer.render. A picture's `info["pops"]` is its recipe, as save_picture keeps it.
+        how: size (height, width), steps, guidance, prompt, negative, output ("pil", "latent"), ...; see
+        RenderOptions. A picture's `info["pops"]` is its recipe, as save_picture keeps it.
         """
-        ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
-        ensure(
-            embedding.n * num_images <= MAX_PICTURES,
-            f"{embedding.n * num_images} pictures: ask for fewer",
-            ConfigError,
+        from pops.rendering import render
+
+        return render(
+            self.renderer(renderer),
+            embedding,
+            seeds=seed_list(seed),
+            num_images=num_images,
+            how=how,
+            on_progress=on_progress,
+            on_preview=on_preview,
         )
-        seeds = seed_list(seed)
-        fits = len(seeds) in (1, embedding.n)
-        ensure(fits, f"{embedding.n} embeddings take one seed or {embedding.n}, got {len(seeds)}", ConfigError)
-        unknown = set(how) - {"steps", "guidance", "size", "prompt", "negative", "output"}
-        if unknown:
-            raise TypeError(f"render() takes no {', '.join(sorted(unknown))}")
-        backend = self.renderer(renderer)
-        embedding.require_space(backend.space)
-        per_row = seeds if len(seeds) == embedding.n else seeds * embedding.n
-        each = [check_seed(s + j) for s in per_row for j in range(num_images)]
-        pictures = backend.render(
-            embedding.vectors.repeat_interleave(num_images, dim=0),
-            seeds=each,
-            on_step=None if on_progress is None else lambda done, total: on_progress(done, total, "rendering"),
-            **how,
-        )
-        if how.get("output", "pil") == "pil":
-            made = {"renderer": backend.name, "seeds": seeds, "num_images": num_images, **_said(how)}
-            for i, picture in enumerate(pictures):
-                picture.info["pops"] = {**embedding.provenance, "render": made, "picture": i}
-        return pictures
 
     def mix(
         self,
@@ -469,13 +452,5 @@ class Pops:
             fit=fit,
             on_progress=on_progress,
         )
-        how = {**render, **_said({"steps": render_steps, "guidance": render_guidance})}
+        how = {**render, "steps": render_steps, "guidance": render_guidance}
         return self.render(e, seed=seed, num_images=num_images, on_progress=on_progress, **how)
-
-
-# --- what the calls above need
-# ------------------------------------------------------------------------------------
-
-
-def _said(how: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in how.items() if v not in (None, "")}

@@ -247,9 +247,12 @@ def rendered(
     import torch
     from PIL.Image import Resampling
 
+    from pops.render.base import RenderOptions
+
     backend = p.renderer()
     step = None if on_progress is None else (lambda done, total: on_progress(done, total, what))
-    pictures = backend.render(vectors, seeds=[seed + k for k in range(len(vectors))], steps=steps, on_step=step)
+    seeds, options = [seed + k for k in range(len(vectors))], RenderOptions(steps=steps, on_step=step)
+    pictures = backend.render(vectors, seeds, backend.capabilities.native, options)
     arrays = [np.asarray(x.convert("RGB").resize((SIDE, SIDE), Resampling.LANCZOS)) for x in pictures]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 

@@ -17,42 +17,85 @@ from pops.errors import ConfigError, ModelError, PopsError, ensure, suggest
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 GROUP = "pops.renderers"
 MAX_SIDE = 4096  # pixels
 OnStep = Callable[[int, int], None]  # (steps done, steps in all); raising from it stops the rendering
+OnPreview = Callable[[list["Image.Image"], int, int], None]  # (rough pictures of the batch, steps done, in all)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a renderer takes: Pops refuses the rest in one line, before anything is computed.
+
+    space: the id of the CLIP space it reads; native: (height, width) in pixels that it makes by itself;
+    multiple: of pixels, sides must be; controls: kinds of control picture, such as "depth"; text: whether a
+    prompt and a negative prompt have an effect; scale: whether the embedding's weight can be set; outputs: of
+    RenderOptions.output; previews: whether on_preview is called.
+    """
+
+    space: str
+    native: tuple[int, int]
+    multiple: int = 1
+    controls: tuple[str, ...] = ()
+    text: bool = False
+    scale: bool = False
+    outputs: tuple[str, ...] = ("pil",)
+    previews: bool = False
+
+
+@dataclass(frozen=True)
+class Control:
+    """A picture that says where things are, as a ControlNet reads it: an RGB picture of any size, made ready
+    (pops.render.controls makes it from a photo)."""
+
+    kind: str  # "depth", "canny", ...: one of Capabilities.controls
+    image: Image.Image
+    scale: float = 1.0  # of the control's residuals; 0 is none
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How to render; None means the renderer's own default. All of it may be ignored by a simple renderer.
+
+    steps of the sampler; guidance (<= 1: none); prompt and negative: words beside the embedding; output: "pil",
+    or "latent" for CPU tensors; scale: the embedding's weight, one number, or one a block as diffusers'
+    set_ip_adapter_scale takes them, or a preset's name; on_step is told after every step; on_preview after every
+    `preview_every` steps.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    prompt: str = ""
+    negative: str = ""
+    output: str = "pil"
+    scale: Any = None
+    controls: tuple[Control, ...] = ()
+    on_step: OnStep | None = None
+    on_preview: OnPreview | None = None
+    preview_every: int = 5
 
 
 @runtime_checkable
 class Renderer(Protocol):
-    """One backend, loaded.
-
-    name: the registry's name; space: the id of the CLIP space it reads; native: (height, width) in pixels.
-    """
+    """One backend, loaded. name: the registry's name."""
 
     name: str
-    space: str
-    native: tuple[int, int]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it takes."""
+        ...
 
     def render(
-        self,
-        vectors: torch.Tensor,
-        *,
-        seeds: Sequence[int],
-        steps: int | None = None,
-        guidance: float | None = None,
-        size: tuple[int, int] | None = None,
-        prompt: str = "",
-        negative: str = "",
-        output: str = "pil",
-        on_step: OnStep | None = None,
+        self, vectors: torch.Tensor, seeds: Sequence[int], size: tuple[int, int], options: RenderOptions
     ) -> list[Any]:
-        """vectors [n, D] un-normalised, float32; seeds: n of them. -> n pictures: picture i of vectors[i]
-        and seeds[i].
+        """vectors [n, D] un-normalised, float32, on the CPU; n seeds; size: (height, width) in pixels -> n pictures:
+        picture i of vectors[i] and seeds[i], whatever the other rows are.
 
-        steps, guidance, size (height, width in pixels): None means the renderer's own default. output: "pil"
-        gives PIL images, "latent" gives CPU tensors. A row's picture does not depend on the other rows.
-        Raises ConfigError for a setting it cannot take, SpaceError for vectors of another width.
+        Raises ConfigError for a setting it cannot take, SpaceError for vectors of another width. Raising from a
+        callback stops it and leaves it usable.
         """
         ...
 
@@ -66,6 +109,10 @@ class RendererOptions:
     dtype: Any = None  # torch dtype of the weights; None: float32
     defaults: Mapping[str, Any] = field(default_factory=dict)  # "size" in pixels, "steps", "guidance" of the model
     max_batch: int = 8  # pictures denoised together
+    offload: bool = False  # networks are moved to the device only while they run
+    adapter: Path | None = None  # the IP-Adapter's file, where it is not the folder's own
+    controlnets: Mapping[str, Path] = field(default_factory=dict)  # kind -> folder, beside the folder's own
+    extra: Mapping[str, Any] = field(default_factory=dict)  # settings of one backend: retrieval's "library"
 
     def __post_init__(self) -> None:
         ensure(self.max_batch >= 1, f"max_batch must be 1 or more, got {self.max_batch}", ConfigError)
@@ -171,33 +218,22 @@ class SwatchRenderer:
     name = "swatch"
 
     def __init__(self, space: str, native: tuple[int, int] = (8, 8)) -> None:
-        self.space, self.native = space, native
+        self.capabilities = Capabilities(space, native, outputs=("pil", "latent"))
 
     def render(
-        self,
-        vectors: torch.Tensor,
-        *,
-        seeds: Sequence[int],
-        steps: int | None = None,
-        guidance: float | None = None,
-        size: tuple[int, int] | None = None,
-        prompt: str = "",
-        negative: str = "",
-        output: str = "pil",
-        on_step: OnStep | None = None,
+        self, vectors: torch.Tensor, seeds: Sequence[int], size: tuple[int, int], options: RenderOptions
     ) -> list[Any]:
-        """See Renderer.render. One step; guidance, prompt and negative change nothing."""
+        """See Renderer.render. One step; guidance changes nothing."""
         from PIL import Image
 
-        height, width = size or self.native
-        check_request(vectors, seeds, steps or 1, (height, width), multiple=1)
+        check_request(vectors, seeds, options.steps or 1, size, multiple=1)
         pictures: list[Any] = []
         for row, seed in zip(vectors, seeds, strict=True):
             rgb = [int(255 * float(v)) for v in row[:3].float().sigmoid()]
             colour = ((rgb[0] + seed) % 256, rgb[1], rgb[2])
-            pictures.append(row.clone() if output == "latent" else Image.new("RGB", (width, height), colour))
-            if on_step:
-                on_step(len(pictures), len(seeds))
+            pictures.append(row.clone() if options.output == "latent" else Image.new("RGB", size[::-1], colour))
+            if options.on_step:
+                options.on_step(len(pictures), len(seeds))
         return pictures
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, ModelError, PopsError, SpaceError, ensure
-from pops.render.base import OnStep, RendererOptions, check_request
+from pops.render.base import Capabilities, OnStep, RendererOptions, RenderOptions, check_request
 from pops.sd_folder import read_networks
 from pops.seeds import generator, randn_items
 
@@ -60,31 +60,24 @@ class StableDiffusionRenderer:
         self.dim: int = unet.encoder_hid_proj.image_projection_layers[0].image_embeds.in_features
         self._texts: dict[str, torch.Tensor] = {}
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """See Renderer.capabilities."""
+        return Capabilities(self.space, self.native, multiple=max(8, self.factor), text=True, outputs=("pil", "latent"))
+
     def render(
-        self,
-        vectors: torch.Tensor,
-        *,
-        seeds: Sequence[int],
-        steps: int | None = None,
-        guidance: float | None = None,
-        size: tuple[int, int] | None = None,
-        prompt: str = "",
-        negative: str = "",
-        output: str = "pil",
-        on_step: OnStep | None = None,
+        self, vectors: torch.Tensor, seeds: Sequence[int], size: tuple[int, int], options: RenderOptions
     ) -> list[Any]:
         """See Renderer.render. "latent": [C, height / 8, width / 8] each, as stock diffusers'
         output_type="latent".
         """
         import torch
 
-        steps = self.steps if steps is None else steps
-        guidance = self.guidance if guidance is None else guidance
-        size = size or self.native
+        steps = self.steps if options.steps is None else options.steps
+        guidance = self.guidance if options.guidance is None else options.guidance
         check_request(vectors, seeds, steps, size, multiple=max(8, self.factor))
         fine = math.isfinite(guidance) and guidance >= 0
         ensure(fine, f"the renderer's guidance must be 0 or more, got {guidance}", ConfigError)
-        ensure(output in ("pil", "latent"), f'output must be "pil" or "latent", got {output!r}', ConfigError)
         if vectors.shape[1] != self.dim:
             raise SpaceError(
                 f"the renderer's IP-Adapter reads vectors of width {self.dim}, got width {vectors.shape[1]}; "
@@ -97,18 +90,11 @@ class StableDiffusionRenderer:
         try:
             with torch.no_grad():
                 for done, rows in enumerate(chunks):
-                    hook = _shifted(on_step, done, len(chunks))
+                    hook = _shifted(options.on_step, done, len(chunks))
                     latents = self._denoise(
-                        vectors[list(rows)],
-                        [seeds[i] for i in rows],
-                        steps,
-                        guidance,
-                        size,
-                        prompt,
-                        negative,
-                        hook,
+                        vectors[list(rows)], [seeds[i] for i in rows], steps, guidance, size, options, hook
                     )
-                    pictures += list(latents.cpu()) if output == "latent" else self._decode(latents)
+                    pictures += list(latents.cpu()) if options.output == "latent" else self._decode(latents)
         except (MemoryError, RuntimeError) as e:  # torch.OutOfMemoryError is a RuntimeError
             if isinstance(e, MemoryError) or "memory" in str(e).lower():
                 raise PopsError(
@@ -128,8 +114,7 @@ class StableDiffusionRenderer:
         steps: int,
         guidance: float,
         size: tuple[int, int],
-        prompt: str,
-        negative: str,
+        options: RenderOptions,
         on_step: OnStep | None,
     ) -> torch.Tensor:
         """vectors [B, D] un-normalised, B seeds -> latents [B, C, h, w] in the VAE's scaled space."""
@@ -139,10 +124,10 @@ class StableDiffusionRenderer:
         device, dtype, count = self.unet.device, self.unet.dtype, len(seeds)
         two = guidance > 1 and self.unet.config.time_cond_proj_dim is None
         images = vectors.to(device, dtype)[:, None]
-        text = self._encode(prompt).expand(count, -1, -1)
+        text = self._encode(options.prompt).expand(count, -1, -1)
         if two:
             images = torch.cat([torch.zeros_like(images), images])
-            text = torch.cat([self._encode(negative).expand(count, -1, -1), text])
+            text = torch.cat([self._encode(options.negative).expand(count, -1, -1), text])
 
         # 2) A scheduler of this call's own, and each picture's noise.
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
