@@ -2,7 +2,7 @@
 
     python benchmarks/small_attention.py
 
-The figures behind `_attend` in pops.prior.engine: microseconds a block at full size (32 heads of 64, 6 slots).
+The figures behind `attend` in pops.prior.attention: microseconds a block at full size (32 heads of 64, 6 slots).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from pops.prior.engine import _attend
+from pops.prior.attention import attend
 
 
 def median_us(run: Callable[[], Tensor], rounds: int = 200) -> float:
@@ -37,7 +37,7 @@ def main() -> None:
             q, k, v = (torch.randn(rows, 32, n, 64).to(dtype) for n in (3, 6, 6))
             mask = torch.zeros(1, 1, 3, 6).to(dtype)
             fused = median_us(partial(scaled_dot_product_attention, q, k, v, attn_mask=mask))
-            ours = median_us(partial(_attend, q, k, v, mask))
+            ours = median_us(partial(attend, q, k, v, mask))
             print(f"| {str(dtype).removeprefix('torch.')} | {rows} | {fused:.0f} | {ours:.0f} |", flush=True)
 
 

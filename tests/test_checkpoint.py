@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pops.errors import CheckpointError, ConfigError, SpaceError
-from pops.operators.checkpoint import load_operator, load_spec, merge, save_operator
+from pops.operators.checkpoint import load_operator, load_spec, put_on, save_operator
 from pops.operators.spec import BUILTIN, OperatorSpec, Role
 from pops.prior.transformer import FROZEN
 from pops.seeds import generator
@@ -118,7 +118,7 @@ def test_whole_priors_that_do_not_fit_are_named(tmp_path, base):
     with pytest.raises(CheckpointError, match=r"missing: .* and 2 more; surplus: extra"):
         load_operator(folder, base)
     with pytest.raises(CheckpointError, match="misshaped"):
-        merge(base, {n: v[..., :1] for n, v in base.transformer.state_dict().items() if n not in FROZEN})
+        put_on(base, {n: v[..., :1] for n, v in base.transformer.state_dict().items() if n not in FROZEN})
 
 
 def test_another_base_or_space_is_refused(base, folder):

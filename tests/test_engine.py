@@ -13,8 +13,9 @@ from pops.operators.operator import Task, sample
 from pops.prior import linear
 from pops.prior.condition import Condition
 from pops.prior.config import PriorConfig
-from pops.prior.engine import Engine, Request, layers
+from pops.prior.engine import Engine, Request
 from pops.prior.graphs import Recorded, buffers, direct, direct_of
+from pops.prior.layers import layers
 from pops.prior.samplers import SAMPLERS
 from pops.prior.transformer import PriorModel, plain_denoiser
 from pops.seeds import generators

@@ -1,5 +1,7 @@
 """Specs and operators: the table, operands checked, samples against the public pipeline's way."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import KandinskyV22PriorPipeline, UnCLIPScheduler
@@ -234,3 +236,13 @@ def test_conditions_may_be_bare_tokens(texturing):
     c = tokens(1)
     a, b = (texturing.sample(x, generators([0]), steps=2) for x in (c, Condition(c)))
     assert torch.equal(a, b)
+
+
+def test_a_missing_operand_has_defaults_of_its_own() -> None:
+    spec = replace(BUILTIN["texturing"], steps=1, guidance=1.0, partial_steps=25, partial_guidance=1.5)
+    assert spec.defaults(missing=False) == (1, 1.0)
+    assert spec.defaults(missing=True) == (25, 1.5)
+    assert BUILTIN["texturing"].defaults(missing=True) == BUILTIN["texturing"].defaults(missing=False) == (25, 8.0)
+    assert OperatorSpec.from_json(spec.to_json()) == spec
+    with pytest.raises(OperandError, match="steps must be at least 1, got 0"):
+        replace(spec, partial_steps=0)

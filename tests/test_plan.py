@@ -188,6 +188,7 @@ def test_without_specs_anything_goes() -> None:
         ("f(a.png, guidance=-1)", "guidance is -1; write a number from 0 to 100", "f(a.png, guidance=-1)"),
         ("text(x, guidance=1e9)", "guidance is", "text(x, guidance=1e9)"),
         ("f(a.png, sampler=3)", "sampler is 3; write the name", "f(a.png, sampler=3)"),
+        ("f(a.png, sampler=dim)", "sampler is 'dim' .did you mean 'ddim'.*; write the name", "f(a.png, sampler=dim)"),
         ("let rabbit = a.png; f(rabit)", "no let binds 'rabit' .did you mean 'rabbit'", "rabit"),
         ("f(teapot)", r"teapot.png.*\./teapot", "teapot"),
         ("instruct(a.png, t@7)", "no let binds 't'", "t@7"),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from pops.errors import CheckpointError, ConfigError, EmbeddingError, PopsError
-from pops.operators.checkpoint import load_operator, merge
+from pops.operators.checkpoint import load_operator, put_on
 from pops.operators.spec import BUILTIN
 from pops.prior.condition import Condition
 from pops.prior.transformer import PriorModel
@@ -335,7 +335,7 @@ def test_low_rank_is_the_merged_weights(base, pairs):
     assert "transformer_blocks.0.attn1.to_q.down" in names and "transformer_blocks.1.ff.net.2.up" in names
     assert not any(n.startswith(("time_embedding", "clip_", "embedding_proj.weight")) for n in names)
 
-    whole = base.with_weights(merge(base, weights_of(model.trained(), base, cfg)))
+    whole = put_on(base, weights_of(model.trained(), base, cfg))
     z, t = randn(3, DIM), torch.tensor([3, 500, 999])
     tokens = pairs.operands[:3]
     torch.testing.assert_close(whole.predict_slots(z, t, tokens), model(z, t, Condition(tokens)), rtol=1e-4, atol=1e-5)

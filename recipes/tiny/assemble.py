@@ -13,16 +13,17 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, KandinskyV22PriorPipeline, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection
 
 from recipes.tiny import diffusion, settings
 from recipes.tiny.clip import MEAN, STD
+from recipes.tiny.control import build_control
 from recipes.tiny.encode import towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE
 from recipes.tiny.tokenizer import load_or_write
 
-VERSION = "2"
+VERSION = "3"
 ABOUT = {
     "name": "tiny",
     "version": VERSION,
@@ -85,9 +86,21 @@ def renderer(out: Path) -> None:
     save_file(flat, folder / "ip_adapter" / "ip_adapter.safetensors")
 
 
+def control(out: Path) -> None:
+    """The ControlNet on depth beside the renderer's parts, and what reads depth from a photo."""
+    state = settings.WORK / "control" / "checkpoint.pt"
+    if state.exists():
+        net = build_control()
+        net.load_state_dict(torch.load(state, weights_only=True)["average"])
+        net.half().save_pretrained(out / "renderer" / "controlnets" / "depth")
+    if (settings.WORK / "depth_estimator").exists():
+        shutil.copytree(settings.WORK / "depth_estimator", out / "depth_estimator", dirs_exist_ok=True)
+
+
 def widen(out: Path) -> None:
     """Has transformers load the float16 towers as float32, as diffusers loads its own parts unless told otherwise."""
-    for config in (out / "text_encoder", out / "image_encoder", out / "renderer" / "text_encoder"):
+    of_transformers = ("text_encoder", "image_encoder", "renderer/text_encoder", "depth_estimator")
+    for config in (out / part for part in of_transformers if (out / part).exists()):
         data = json.loads((config / "config.json").read_text())
         (config / "config.json").write_text(json.dumps({**data, "dtype": "float32"}, indent=2) + "\n")
 
@@ -116,9 +129,11 @@ def size_of(folder: Path) -> float:
 def publish(out: Path) -> None:
     shutil.rmtree(settings.PACKAGE, ignore_errors=True)
     shutil.copytree(out, settings.PACKAGE, ignore=shutil.ignore_patterns("*-*"))
-    judge = settings.WORK / "oracle.safetensors"
-    if judge.exists():
-        shutil.copy(judge, settings.ROOT / "src" / "toybox" / "oracle.safetensors")
+    for reader in ("oracle", "silhouette"):
+        made = settings.WORK / f"{reader}.safetensors"
+        if made.exists():
+            half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(made).items()}
+            save_file(half, settings.ROOT / "src" / "toybox" / f"{reader}.safetensors")
     for name in OPERATORS:
         if not (settings.PACKAGE / "operators" / name / "operator.json").exists():
             raise SystemExit(f"operator {name} is missing in {out}: run `python -m recipes.tiny.operators {name}`")
@@ -132,6 +147,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     towers_and_processor(out)
     renderer(out)
+    control(out)
     widen(out)
     index(out)
     print(f"{out}: {size_of(out):.1f} MB")

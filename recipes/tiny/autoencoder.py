@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from recipes.tiny import data, settings
 from recipes.tiny.loop import Stage
@@ -97,31 +97,56 @@ def grid(model: AutoencoderTiny, x: Tensor, path: Path) -> None:
     Image.fromarray(((both.clamp(-1, 1) + 1) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()).save(path)
 
 
+def texture_loss(a: Tensor, b: Tensor) -> Tensor:
+    """L1 of the local strength of fine detail, at two scales: a pattern that is there, if not to the pixel, is better
+    than its average.
+    """
+    total = torch.zeros(())
+    for _ in range(2):
+        fine = [(v - F.avg_pool2d(v, 3, 1, 1)).square() for v in (a, b)]
+        strength = [(F.avg_pool2d(f, 8, 4) + 1e-4).sqrt() for f in fine]
+        total = total + (strength[0] - strength[1]).abs().mean()
+        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return total
+
+
 def decoder_losses(
-    model: AutoencoderTiny, x: Tensor, z: Tensor, gen: torch.Generator, noise: float
+    model: AutoencoderTiny, eye: nn.Module, x: Tensor, z: Tensor, e: Tensor, gen: torch.Generator, noise: float
 ) -> tuple[Tensor, dict[str, float]]:
-    """As `losses`, for a decoder alone: latents come from the finished encoder, with up to `noise` on them."""
+    """As `losses`, for a decoder alone: latents come from the finished encoder, with up to `noise` on them.
+
+    eye: the image tower, which should see in the picture what it sees in the true one (embeddings e [B, DIM]).
+    """
     amount = noise * torch.rand(len(z), 1, 1, 1, generator=gen)
     with torch.autocast("cpu", torch.bfloat16):
         y = model.decode((z + amount * torch.randn(z.shape, generator=gen)).contiguous(memory_format=CHANNELS)).sample
+        seen = eye(pixel_values=y).image_embeds
     y = y.float()
-    l1, s = (y - x).abs().mean(), ssim_loss(y, x)
-    loss = l1 + 0.7 * gradient_loss(y, x) + 0.2 * s + 0.5 * (F.avg_pool2d(y, 8) - F.avg_pool2d(x, 8)).abs().mean()
+    l1, s, t = (y - x).abs().mean(), ssim_loss(y, x), texture_loss(y, x)
+    look = 1 - F.cosine_similarity(seen.float(), e).mean()
+    coarse = (F.avg_pool2d(y, 8) - F.avg_pool2d(x, 8)).abs().mean()
+    loss = l1 + 0.5 * gradient_loss(y, x) + 0.2 * s + 0.5 * coarse + 0.5 * t + 0.15 * look
     mse = float((y - x).square().mean().detach()) / 4
     return loss, {
         "l1": float(l1.detach()),
         "ssim": 1 - float(s.detach()),
         "psnr": -10 * torch.tensor(mse).log10().item(),
+        "texture": float(t.detach()),
+        "look": float(look.detach()),
     }
 
 
 def train_decoder(args: argparse.Namespace) -> None:
     """Goes on with the decoder alone, on the latents that `encode` wrote: what was trained on them stays valid."""
+    from recipes.tiny.encode import towers
+
     pictures = data.load(guides=False)
     model = build()
     model.load_state_dict(torch.load(settings.WORK / "autoencoder" / "checkpoint.pt", weights_only=True)["average"])
     model.encoder.requires_grad_(False)
     z = load_file(settings.WORK / "latents.safetensors")["latents"]
+    e = load_file(settings.WORK / "embeds.safetensors")["embeds"]
+    eye = towers().vision.requires_grad_(False)
     groups = [{"params": list(model.decoder.parameters())}]
     stage = Stage("decoder", model, args.steps, args.lr, ema=0.99, weight_decay=0.0, groups=groups, decay=0.8)
     sample = data.to_unit(pictures.images[torch.arange(14) * 37 % len(pictures)])
@@ -130,7 +155,7 @@ def train_decoder(args: argparse.Namespace) -> None:
         gen = stage.generator()
         rows = torch.randint(len(pictures), (args.batch,), generator=gen)
         x = data.to_unit(pictures.images[rows]).contiguous(memory_format=CHANNELS)
-        return decoder_losses(model, x, z[rows].float(), gen, args.noise)
+        return decoder_losses(model, eye, x, z[rows].float(), e[rows].float(), gen, args.noise)
 
     stage.run(step_loss, lambda: grid(model, sample, stage.folder / "grid.png"), picture_every=250)
 

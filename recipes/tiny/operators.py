@@ -33,8 +33,9 @@ from toybox.words import article
 
 OPERATORS = ("texturing", "union", "scene", "instruct")
 SPACE = "toybox-clip-256"
-# What each asks for by default, measured by `pops bench toybox --no-render --guidance ...` (docs/log.md).
-GUIDANCE = {"texturing": 1.5, "union": 1.5, "scene": 1.5, "instruct": 1.5}
+# What each asks for by default, measured by `pops bench toybox --steps ... --guidance ...` (docs/log.md). An answer
+# without a choice is one step away; where an operand is missing there is a choice, and 25 steps draw one.
+DEFAULTS = {"steps": 1, "guidance": 1.0, "partial_steps": 25, "partial_guidance": 1.5}
 
 
 class Embedded:
@@ -202,7 +203,7 @@ def main() -> None:
         settings.WORK / "model" / "operators" / f"{args.task}{args.tag}",
         base=base,
         space=SPACE,
-        spec=replace(BUILTIN[args.task], guidance=GUIDANCE[args.task]),
+        spec=replace(BUILTIN[args.task], **DEFAULTS),
         provenance={"world": "toybox", "samples": len(data)},
     )
 

@@ -1,4 +1,4 @@
-"""Whether the weights that were read are exactly those of the network they were read into. Knows no network."""
+"""Whether the weights that were read are exactly those of the network they are for. Knows no network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHOWN = 4  # names of tensors in a message
+ANEW = "fetch or make them again"
 _KINDS = {"missing_keys": "missing", "unexpected_keys": "surplus", "mismatched_keys": "misshaped"}
 
 
@@ -26,28 +27,43 @@ def check_fit(network: Any, info: Mapping[str, Any], where: Path) -> None:
         faults[kind] = sorted(name for name in names if not name.endswith("position_ids"))
     if not any(faults.values()):  # a missing tensor may have no values to look at
         faults["not finite"] = [name for name, p in network.named_parameters() if not bool(p.isfinite().all())]
-    told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
-    ensure(not told, f"the weights in {where} do not fit ({told}); fetch or make them again", CheckpointError)
+    refuse(faults, f"the weights in {where} do not fit")
 
 
 def check_shapes(
     wanted: Mapping[str, tuple[int, ...]],
     found: Mapping[str, tuple[int, ...]],
-    where: Path,
+    claim: str,
+    advice: str = ANEW,
+    *,
     ignored: Sequence[str] = (),
 ) -> None:
-    """CheckpointError naming tensors that are missing, surplus or misshaped; no values are read."""
-    faults = {
+    """CheckpointError naming tensors that are missing, surplus or misshaped; no values are read. As `refuse`."""
+    refuse(shape_faults(wanted, found, ignored), claim, advice)
+
+
+def shape_faults(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], ignored: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """What is wrong with tensors of the shapes `found` where those of `wanted` belong: kind -> names."""
+    return {
         "missing": sorted(set(wanted) - set(found)),
         "surplus": sorted(set(found) - set(wanted) - set(ignored)),
         "misshaped": [
-            f"{name} {found[name]} instead of {shape}"
+            f"{name} {tuple(found[name])} instead of {tuple(shape)}"
             for name, shape in sorted(wanted.items())
             if name in found and found[name] != shape
         ],
     }
+
+
+def refuse(faults: Mapping[str, list[str]], claim: str, advice: str = ANEW) -> None:
+    """CheckpointError with the first names of each kind of fault, if there is any.
+
+    claim: what does not fit what, without its end: "op.safetensors does not fit the base prior".
+    """
     told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
-    ensure(not told, f"the weights in {where} do not fit ({told}); fetch or make them again", CheckpointError)
+    ensure(not told, f"{claim} ({told}); {advice}", CheckpointError)
 
 
 def _some(names: list[str]) -> str:

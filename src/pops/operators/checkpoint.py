@@ -17,6 +17,7 @@ from pops.files import write_whole
 from pops.operators.spec import OperatorSpec
 from pops.prior.tensors import TensorFiles, shapes_of
 from pops.prior.transformer import FROZEN, PriorModel
+from pops.weights import refuse, shape_faults
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "pops.operator", "1"
 SPEC_FILE, ADAPTER_FILE, PRIOR_FILE = "operator.json", "adapter.safetensors", "prior.safetensors"
-SHOWN = 4  # names of tensors in a message
 
 
 def save_operator(
@@ -49,7 +49,7 @@ def save_operator(
     folder.mkdir(parents=True, exist_ok=True)
     name = ADAPTER_FILE if is_adapter(weights) else PRIOR_FILE
     kept = {k: v.detach().cpu().to(torch.float16).contiguous().clone() for k, v in weights.items() if k not in FROZEN}
-    merge(base, kept, where=str(folder / name))
+    put_on(base, kept, where=str(folder / name))
     with write_whole(folder / name) as temporary:
         save_file(kept, temporary, metadata={"format": "pt", "operator": spec.name})
     write_description(folder, spec, name, base=base, space=space, provenance=provenance)
@@ -154,34 +154,8 @@ def put_on(base: PriorModel, weights: Mapping[str, Tensor], *, where: str = "the
     got = shapes_of(weights)
     faults = shape_faults(_expected_shapes(own, got) if adapter else own, got)
     faults["not finite"] = sorted(name for name in weights if not bool(weights[name].isfinite().all()))
-    refuse(faults, where, "export the operator again")
+    refuse(faults, f"{where} does not fit the base prior", "export the operator again")
     return base.with_adapter(weights) if adapter else base.with_weights(weights)
-
-
-def merge(base: PriorModel, weights: Mapping[str, Tensor], *, where: str = "the weights") -> dict[str, Tensor]:
-    """Full tensors, of the base's type, for the parameters that `weights` changes; as `put_on`."""
-    model = put_on(base, weights, where=where)
-    named = {name.rpartition(".")[0] for name in weights} if is_adapter(weights) else set(weights)
-    return {name: model.tensors[name].to(base.tensors[name].dtype) for name in named}
-
-
-def shape_faults(wanted: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """What is wrong with tensors of the shapes `got` where those of `wanted` belong: kind -> names."""
-    return {
-        "missing": sorted(set(wanted) - set(got)),
-        "surplus": sorted(set(got) - set(wanted)),
-        "misshaped": [
-            f"{name} {got[name]} instead of {shape}"
-            for name, shape in sorted(wanted.items())
-            if name in got and got[name] != shape
-        ],
-    }
-
-
-def refuse(faults: Mapping[str, list[str]], where: str, advice: str) -> None:
-    """CheckpointError with the first names of each kind of fault, if there is any."""
-    told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
-    ensure(not told, f"{where} does not fit the base prior ({told}); {advice}", CheckpointError)
 
 
 def _expected_shapes(
@@ -202,11 +176,6 @@ def _expected_shapes(
             shapes[name + ".down"] = (r, shape[1])
             shapes[name + ".up"] = (shape[0], r)
     return shapes
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

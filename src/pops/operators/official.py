@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 from pops.errors import CheckpointError, ConfigError, PopsError, ensure, suggest
 from pops.files import check_place, expanded, is_file, write_whole
-from pops.operators.checkpoint import PRIOR_FILE, SPEC_FILE, refuse, shape_faults, write_description
+from pops.operators.checkpoint import PRIOR_FILE, SPEC_FILE, write_description
 from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.pickles import convert
 from pops.prior.tensors import TensorFiles
 from pops.prior.transformer import FROZEN, PriorModel
+from pops.weights import check_shapes
 
 if TYPE_CHECKING:
     from pops.operators.operator import Operator
@@ -99,7 +100,7 @@ def check_import(path: str | Path, name: str, folder: str | Path, *, force: bool
 def _check(held: TensorFiles, base: PriorModel, where: str) -> None:
     """By names and shapes; that the numbers are finite was seen to when they were converted."""
     wanted = {name: shape for name, shape in base.config.shapes.items() if name not in FROZEN}
-    refuse(shape_faults(wanted, held.shapes), where, _ADVICE)
+    check_shapes(wanted, held.shapes, f"{where} does not fit the base prior", _ADVICE)
 
 
 # --- the cache ---------------------------------------------------------------------------------------

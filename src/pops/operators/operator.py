@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pops.errors import ConfigError, EmbeddingError, OperandError, ensure, suggest
+from pops.errors import ConfigError, EmbeddingError, OperandError, ensure
 from pops.operators.spec import OperatorSpec
 from pops.prior.condition import Condition
-from pops.prior.samplers import SAMPLERS
+from pops.prior.samplers import SAMPLERS, check_sampler
 from pops.prior.transformer import PriorModel, plain_denoiser
 from pops.seeds import randn_items
 
@@ -170,10 +170,7 @@ def sample(
 
     from pops.stats import unstandardise
 
-    ensure(
-        sampler in SAMPLERS,
-        f"no sampler {sampler!r}{suggest(sampler, SAMPLERS)}; there is {', '.join(SAMPLERS)}",
-    )
+    check_sampler(sampler)
     for task in tasks:
         ensure(task.guidance >= 0, f"guidance must not be negative, got {task.guidance}", ConfigError)
     rows = sum(len(task) for task in tasks)

@@ -50,7 +50,8 @@ class OperatorSpec:
     """An operator's name, the roles of its operands in order, and its defaults.
 
     `repeat` lets the last role stand for further operands of its kind, up to `most` in all. guidance <= 1
-    means none; steps are the sampler's.
+    means none; steps are the sampler's. partial_guidance and partial_steps hold where an operand is missing, and
+    the answer is open (None: the same).
     """
 
     name: str
@@ -59,20 +60,30 @@ class OperatorSpec:
     most: int | None = None
     guidance: float = 1.0
     steps: int = 25
+    partial_guidance: float | None = None
+    partial_steps: int | None = None
     summary: str = ""
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
 
     def __post_init__(self) -> None:
         ensure(self.name.isidentifier(), f"an operator's name is one plain word, got {self.name!r}", OperandError)
         ensure(len(self.roles) > 0, f"operator {self.name} needs at least one role", OperandError)
-        ensure(self.steps >= 1, f"operator {self.name}: steps must be at least 1, got {self.steps}", OperandError)
-        ensure(self.guidance >= 0, f"operator {self.name}: guidance is negative: {self.guidance}", OperandError)
+        for missing in (False, True):
+            steps, guidance = self.defaults(missing)
+            ensure(steps >= 1, f"operator {self.name}: steps must be at least 1, got {steps}", OperandError)
+            ensure(guidance >= 0, f"operator {self.name}: guidance is negative: {guidance}", OperandError)
         if self.most is not None:
             ensure(
                 self.repeat and self.most >= len(self.roles),
                 f"operator {self.name}: most={self.most} needs repeat and at least {len(self.roles)} roles",
                 OperandError,
             )
+
+    def defaults(self, missing: bool) -> tuple[int, float]:
+        """Steps and guidance; missing: where an operand is left out."""
+        steps = self.partial_steps if missing else None
+        guidance = self.partial_guidance if missing else None
+        return self.steps if steps is None else steps, self.guidance if guidance is None else guidance
 
     @property
     def arity(self) -> tuple[int, int | None]:

@@ -10,6 +10,7 @@ from typing import Any
 from pops.errors import ModelError, ensure
 
 ADDED = 4  # slots after the condition's: text embedding, time, noisy embedding, query
+STEP = 3  # of these, the last, which change from step to step
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,14 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pops.prior.attention import MASKED, causal
+from pops.prior.config import STEP
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pops.prior.engine import Change, Engine, Prefix
+    from pops.prior.change import Change
+    from pops.prior.engine import Engine, Prefix
 
     Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -37,8 +41,6 @@ def graphed(engine: Engine, prefix: Prefix, changes: Sequence[Change | None]) ->
 def buffers(engine: Engine, prefix: Prefix) -> tuple[Tensor, Tensor]:
     """Keys and values with room for a step's own, and the mask of a step."""
     from torch.nn.functional import pad
-
-    from pops.prior.engine import MASKED, STEP, causal
 
     kv = pad(prefix.kv, (0, 0, 0, STEP))
     mask = causal(STEP, prefix.slots, engine.device)[None, None]

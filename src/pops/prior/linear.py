@@ -105,8 +105,9 @@ def _packed(weight: Tensor, bias: Tensor) -> Linear:
 def _int8(weight: Tensor, bias: Tensor, fine: bool) -> Linear:
     """Weights as int8, a scale for each row of W; activations as uint8, a range for each row of x, as they come.
 
-    x = low + step q, so x W^T = step (q W^T) + low sum(W): the product of whole numbers is exact in int32. fine: q has
-    a second digit, a 256th of the first, in rows of its own: 16 bits of activations for one reading of the weights.
+    x = low + step q, so x W^T = step (q W^T) + low sum(W): the product of whole numbers is exact in int32. fine: 16
+    bits of activations for one reading of the weights, x = step (256 (q - 128) + (r - 128)), the digits q and r in rows
+    of their own. Few operations, and quick ones: with so few rows each is felt.
     """
     import torch
     from torch.nn import functional as F
@@ -115,30 +116,32 @@ def _int8(weight: Tensor, bias: Tensor, fine: bool) -> Linear:
     sums = q.sum(1, dtype=torch.int32).float() * scale
     packed = torch.ops.onednn.qlinear_prepack(q, None)
     zeros = torch.zeros(len(q), dtype=torch.int32)
+    shift = -128 * sums if fine else None
     del q, weight
 
     def times(levels: Tensor) -> Tensor:
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
-            levels, 1.0, 0, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            levels, 1.0, 0, packed, scale, zeros, shift, 1.0, 0, torch.float32, "none", [], ""
         )
         return y
 
+    def finely(x: Tensor) -> Tensor:
+        step = x.abs().amax(1, keepdim=True).clamp_min_(1e-12).mul_(1 / 32639)
+        level = x.div(step).add_(128 * 257 + 0.5).to(torch.int32)
+        high, low = times(torch.cat([level >> 8, level]).to(torch.uint8)).chunk(2)  # to uint8: the last 8 bits
+        return torch.addcmul(bias, low.add_(high, alpha=256), step)
+
+    def coarsely(x: Tensor) -> Tensor:
+        low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+        step = high.sub_(low).mul_(1 / 255).clamp_min_(1e-12)
+        level = x.sub(low).div_(step).add_(0.5).to(torch.int16)  # on the way: from float to uint8 is slow
+        return torch.addcmul(torch.addcmul(bias, low, sums), times(level.to(torch.uint8)), step)
+
+    few, run = (FEW // 2, finely) if fine else (FEW, coarsely)
+
     def layer(x: Tensor, gelu: bool) -> Tensor:
         n = len(x)
-        if n < (FEW // 2 if fine else FEW):
-            x = _filled(x)
-        low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
-        step = ((high - low) / 255).clamp_min_(1e-12)
-        levels = (x - low) / step
-        if fine:
-            first = levels.floor()
-            both = torch.cat([first, (levels - first) * 255.99]).to(torch.uint8)
-            y, second = times(both).chunk(2)
-            y = torch.add(y, second, alpha=1 / 256)
-            low = torch.add(low, step, alpha=1 / 512)
-        else:
-            y = times(levels.add_(0.5).to(torch.uint8))
-        y = torch.addcmul(torch.addcmul(bias, low, sums), y, step)
+        y = run(x if n >= few else _filled(x))
         y = F.gelu(y) if gelu else y
         return y if len(y) == n else y[:n]
 
@@ -151,10 +154,10 @@ def _multiplies() -> bool:
     import torch
 
     x = torch.ones(2, 64)
-    x[:, 0] = 0  # so that the ones are 255 steps of 1 / 255
+    x[:, 0] = 0  # so that the ones are as many steps as there are
     try:
-        layer = _int8(torch.ones(16, 64), torch.zeros(16), False)
-        return bool(((layer(x, False) - 63).abs() < 0.1).all())
+        layers = [_int8(torch.ones(16, 64), torch.zeros(16), fine) for fine in (False, True)]
+        return all(bool(((layer(x, False) - 63).abs() < 0.1).all()) for layer in layers)
     except (AttributeError, RuntimeError, NotImplementedError):  # how torch says that it has no such layer
         return False
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from pops.errors import ensure
+from pops.errors import ensure, suggest
 from pops.prior import solvers
 from pops.prior.noise import SchedulerConfig, timesteps
 from pops.prior.solvers import Solver, Step
@@ -121,3 +121,9 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm++2m": sample_dpmpp_2m,
     "dpm++2m-sde": sample_dpmpp_2m_sde,
 }
+
+
+def check_sampler(name: str) -> None:
+    """ConfigError unless there is such a sampler."""
+    hint = suggest(str(name), SAMPLERS)
+    ensure(name in SAMPLERS, f"no sampler {name!r}{hint}; there is {', '.join(SAMPLERS)}")

@@ -6,7 +6,7 @@ A full-size prior is four gigabytes: who takes tensors from here, packs each and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,13 @@ class Merged(Mapping[str, "Tensor"]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def stacked(parts: Sequence[Tensor]) -> Tensor:
+    """One after another along the first axis; a single one is not copied."""
+    import torch
+
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pops.errors import ModelError, ensure
+from pops.prior.attention import MASKED, causal
 from pops.prior.condition import Condition
 from pops.prior.config import ADDED, PriorConfig
 from pops.prior.linear import Precision, compute_dtype
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from pops.prior.engine import Change, Engine
+    from pops.prior.change import Change
+    from pops.prior.engine import Engine
     from pops.prior.samplers import Denoise
     from pops.stats import ClipStats
 
 FROZEN = ("clip_mean", "clip_std")  # statistics of the space: parameters by name, but never trained
-MASKED = -10000.0  # added to a logit; exp of it is exactly 0 in float32
 
 
 class PriorModel:
@@ -107,7 +108,8 @@ class PriorModel:
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ModelError(f"the prior in {folder} cannot be read ({error}); fetch or export it again") from error
         tensors = TensorFiles.of_folder(folder)
-        check_shapes(shapes, tensors.shapes, folder, ignored=("causal_attention_mask",))
+        claim = f"the weights in {folder} do not fit"
+        check_shapes(shapes, tensors.shapes, claim, ignored=("causal_attention_mask",))
         beside = folder.parent / "scheduler"
         scheduler = SchedulerConfig.load(beside) if (beside / SCHEDULER_FILE).is_file() else None
         return cls(scheduler=scheduler, tensors=tensors, settings=settings, precision=precision, device=device)
@@ -159,8 +161,7 @@ class PriorModel:
                 state = {name: self.tensors[name].to(self._device, self.dtype) for name in self.config.shapes}
                 module.load_state_dict(state, strict=True, assign=True)
                 n = self.slots + ADDED
-                mask = torch.full((1, n, n), MASKED).triu_(1)
-                module.causal_attention_mask = mask.to(self._device, self.dtype)
+                module.causal_attention_mask = causal(n, 0, self._device)[None].to(self.dtype)
                 self._transformer = module.requires_grad_(False).eval()
             return self._transformer
 

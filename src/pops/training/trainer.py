@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pops.errors import CheckpointError, ConfigError, PopsError, ensure
 from pops.files import write_whole
-from pops.operators.checkpoint import merge, save_operator
+from pops.operators.checkpoint import put_on, save_operator
 from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.prior.noise import add_noise, alphas_cumprod
 from pops.prior.transformer import PriorModel
@@ -28,6 +28,7 @@ from pops.training import losses
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, Order, make_batch, seed_of
 from pops.training.trainable import Trainable, new_prior, save_prior, weights_of
+from pops.weights import check_shapes
 
 __all__ = ["Trained", "export", "load_trained", "new_prior", "save_prior", "train", "train_prior"]
 
@@ -107,7 +108,7 @@ def load_trained(out: str | Path, base: PriorModel) -> Trained:
 
 def _trained(config: TrainConfig, step: int, ema: Mapping[str, Tensor], base: PriorModel) -> Trained:
     weights = weights_of({n: v.detach().cpu() for n, v in ema.items()}, base, config)
-    return Trained(config, step, base.with_weights(merge(base, weights)), weights)
+    return Trained(config, step, put_on(base, weights), weights)
 
 
 # -- the loop --------------------------------------------------------------------------------------
@@ -264,15 +265,9 @@ def _same_run(config: TrainConfig, marks: Mapping[str, str], meta: Mapping[str, 
 
 def _check_tensors(tensors: Mapping[str, Tensor], trained: Mapping[str, Tensor], path: Path) -> None:
     """CheckpointError, naming them, when the weights or their averages do not fit what is trained."""
-    shapes = {f"{part}/{name}": p.shape for name, p in trained.items() for part in ("param", "ema")}
+    wanted = {f"{part}/{name}": p.shape for name, p in trained.items() for part in ("param", "ema")}
     held = {key: value.shape for key, value in tensors.items() if key.startswith(("param/", "ema/"))}
-    faults = {
-        "missing": sorted(set(shapes) - set(held)),
-        "surplus": sorted(set(held) - set(shapes)),
-        "misshaped": sorted(key for key in held if key in shapes and held[key] != shapes[key]),
-    }
-    told = "; ".join(f"{kind}: {', '.join(names[:4])}" for kind, names in faults.items() if names)
-    ensure(not told, f"{path} does not fit this run ({told}); remove it to start afresh", CheckpointError)
+    check_shapes(wanted, held, f"{path} does not fit this run", "remove it to start afresh")
 
 
 def _trim_log(path: Path, step: int) -> None:

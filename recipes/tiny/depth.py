@@ -1,0 +1,137 @@
+"""Stage 2c: what reads depth from a picture, transformers' GLPNForDepthEstimation, and the world's silhouette reader.
+
+    python -m recipes.tiny.depth --steps 3000
+
+Both are trained on the pictures of `poses` alone, where the exact answers are known: depth as nearness (inverse depth,
+0..1 a picture) for spatial control; the silhouette (share of a pixel that objects cover) for the benchmarks that ask
+where a rendered thing stands. Pictures are blurred and made noisy at random, for renderers' pictures are softer.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import DPTImageProcessorPil, GLPNConfig, GLPNForDepthEstimation
+
+from recipes.tiny import poses, settings
+from recipes.tiny.loop import Stage
+from toybox.silhouette import Silhouette
+
+CONFIG = {
+    "num_encoder_blocks": 4,
+    "depths": [1, 1, 2, 1],
+    "sr_ratios": [8, 4, 2, 1],
+    "hidden_sizes": [24, 48, 80, 112],
+    "num_attention_heads": [1, 2, 4, 4],
+    "mlp_ratios": [2, 2, 3, 3],
+    "decoder_hidden_size": 32,
+    "max_depth": 30,  # world units, as Shot.depth
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "drop_path_rate": 0.0,
+    "initializer_range": 0.1,  # of so narrow layers; with transformers' 0.02 hardly anything arrives at the end
+}
+FAR, NEAR = 1 / 30, 1 / 3.0  # inverse depth that stands for nearness 0 and 1 in training; what reads it takes its range
+
+
+class Readers(nn.Module):
+    """Both networks, trained side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.depth = GLPNForDepthEstimation(GLPNConfig(**CONFIG))
+        self.silhouette = Silhouette()
+
+
+def near_of(net: GLPNForDepthEstimation, x: Tensor) -> Tensor:
+    """Pictures [B, 3, S, S] in 0..1 => nearness [B, 1, S, S]. The network reads -1..1 and gives depth."""
+    depth = net(x * 2 - 1).predicted_depth.float()[:, None]
+    return (1 / depth.clamp_min(0.5) - FAR) / (NEAR - FAR)
+
+
+def processor() -> DPTImageProcessorPil:
+    """Squashes to SIZE and scales to -1..1: the depth network's own preprocessing. (GLPN's own does neither.)"""
+    side = settings.SIZE
+    return DPTImageProcessorPil(
+        size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3, keep_aspect_ratio=False
+    )
+
+
+def spoiled(x: Tensor, gen: torch.Generator) -> Tensor:
+    """Pictures [B, 3, S, S] in 0..1, half of them blurred by a smaller size and noisy, as renderers' pictures are."""
+    share = 0.4 + 0.6 * float(torch.rand((), generator=gen))
+    small = F.interpolate(x, scale_factor=share, mode="bilinear", antialias=True)
+    soft = F.interpolate(small, x.shape[-2:], mode="bilinear")
+    soft = (soft + 0.03 * torch.randn(x.shape, generator=gen)).clamp(0, 1)
+    return torch.where(torch.rand(len(x), 1, 1, 1, generator=gen) < 0.5, soft, x)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rows = poses.load()
+    nets = Readers()
+    print({k: sum(p.numel() for p in m.parameters()) / 1e6 for k, m in nets.named_children()}, "M", flush=True)
+    stage = Stage("depth", nets, args.steps, args.lr, ema=0.995, weight_decay=0.01)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        gen = stage.generator()
+        at = torch.randint(len(rows["images"]), (args.batch,), generator=gen)
+        flip = torch.rand(args.batch, 1, 1, 1, generator=gen) < 0.5
+        x = spoiled(rows["images"][at].float() / 255, gen)
+        near, mask = ((rows[k][at].float() / 255)[:, None] for k in ("hints", "masks"))
+        x, near, mask = (torch.where(flip, v.flip(3), v) for v in (x, near, mask))
+        with torch.autocast("cpu", torch.bfloat16):
+            read = near_of(nets.depth, x)
+            logits = nets.silhouette(x)
+        logits = logits.float()
+        depth = (read - near).abs().mean() + 0.5 * slope(read - near)
+        cover = F.binary_cross_entropy_with_logits(logits, mask)
+        return depth + cover, {"depth": float((read - near).abs().mean().detach()), "iou": iou(logits > 0, mask > 0.5)}
+
+    stage.run(step_loss, lambda: finish(stage, rows), picture_every=500)
+
+
+def slope(error: Tensor) -> Tensor:
+    """Mean size of the error's differences along both axes: edges count."""
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+def iou(a: Tensor, b: Tensor) -> float:
+    """Mean over the pictures of shared over joint area."""
+    both, either = (a & b).sum((1, 2, 3)), (a | b).sum((1, 2, 3))
+    return float((both / either.clamp_min(1)).mean())
+
+
+@torch.no_grad()
+def finish(stage: Stage, rows: dict[str, Tensor]) -> None:
+    """Writes both networks with their averaged weights, and a grid: pictures, depth read, silhouette read."""
+    nets = Readers()
+    nets.load_state_dict(stage.average.values)
+    nets.eval().half().float()  # as they are kept
+    folder = settings.WORK / "depth_estimator"
+    nets.depth.half().save_pretrained(folder)
+    nets.depth.float()
+    processor().save_pretrained(folder)
+    half = {k: v.half().contiguous() for k, v in nets.silhouette.state_dict().items()}
+    save_file(half, settings.WORK / "silhouette.safetensors")
+    x = rows["images"][torch.arange(14) * 37 % len(rows["images"])].float() / 255
+    near = near_of(nets.depth, x).clamp(0, 1).expand(-1, 3, -1, -1)
+    cover = nets.silhouette(x).sigmoid().expand(-1, 3, -1, -1)
+    sheet = torch.cat([torch.cat(list(v), 2) for v in (x, near, cover)], 1)
+    Image.fromarray((sheet * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(stage.folder / "grid.png")
+
+
+if __name__ == "__main__":
+    main()
