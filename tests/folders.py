@@ -1,8 +1,9 @@
 """Model folders with random weights, made on the spot: the layouts of the real ones, made small.
 
 `write_model(folder)` makes a whole model (prior's repo layout, renderer/ and pops.json),
-`write_renderer(folder)` a renderer alone, `write_decoder(folder)` a Kandinsky 2.2 decoder,
-`write_tokenizer(folder)` a byte-level CLIP tokenizer.
+`write_renderer(folder)` a renderer alone, `write_kandinsky_decoder(folder)` a Kandinsky 2.2 decoder,
+`write_sdxl(folder)` an SDXL renderer, `write_controlnet(folder, renderer)` a ControlNet for one,
+`write_estimator(folder)` a depth estimator, `write_tokenizer(folder)` a byte-level CLIP tokenizer.
 The same seed gives the same weights.
 """
 
@@ -107,16 +108,23 @@ def write_renderer(folder: Path, *, seed: int = 1) -> Path:
     return folder
 
 
-def write_decoder(folder: Path, *, seed: int = 2) -> Path:
-    """The Kandinsky 2.2 decoder's layout: unet, movq, scheduler, model_index.json."""
-    from diffusers import DDPMScheduler, KandinskyV22Pipeline, UNet2DConditionModel, VQModel
+def write_kandinsky_decoder(folder: Path, *, controlnet: bool = False, seed: int = 2) -> Path:
+    """The Kandinsky 2.2 decoder's layout (unet, movq, scheduler, model_index.json) at 16 x 16 pixels, or that of the
+    decoder with a depth hint at 64 x 64. The scheduler reads the variance that the UNet learned."""
+    from diffusers import (
+        DDPMScheduler,
+        KandinskyV22ControlnetPipeline,
+        KandinskyV22Pipeline,
+        UNet2DConditionModel,
+        VQModel,
+    )
 
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
         sample_size=8,
-        in_channels=4,
+        in_channels=8 if controlnet else 4,
         out_channels=8,
-        addition_embed_type="image",
+        addition_embed_type="image_hint" if controlnet else "image",
         down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
         up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
@@ -129,29 +137,38 @@ def write_decoder(folder: Path, *, seed: int = 2) -> Path:
         norm_num_groups=8,
         resnet_time_scale_shift="scale_shift",
     )
+    if controlnet:  # random as it comes, a hint is nearly nothing after eight layers
+        with torch.no_grad():
+            for layer in unet.add_embedding.input_hint_block[::2]:
+                layer.weight.mul_(3)
+                layer.bias.zero_()
+    deeper = 2 if controlnet else 0  # a hint is for 8 pixels a latent
     movq = VQModel(
-        block_out_channels=(32, 32),
-        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
-        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        block_out_channels=(32,) * (2 + deeper),
+        down_block_types=("DownEncoderBlock2D",) * (1 + deeper) + ("AttnDownEncoderBlock2D",),
+        up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * (1 + deeper),
         latent_channels=4,
         layers_per_block=1,
         num_vq_embeddings=12,
         vq_embed_dim=4,
         norm_type="spatial",
     )
-    KandinskyV22Pipeline(
-        unet=unet, movq=movq, scheduler=DDPMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012)
-    ).save_pretrained(folder)
+    scheduler = DDPMScheduler(
+        beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, variance_type="learned_range"
+    )
+    pipeline = KandinskyV22ControlnetPipeline if controlnet else KandinskyV22Pipeline
+    pipeline(unet=unet, movq=movq, scheduler=scheduler).save_pretrained(folder)
     return folder
 
 
-def adapter_weights(unet: Any) -> dict[str, torch.Tensor]:
-    """Random IP-Adapter weights for this UNet, in the keys of the public .safetensors files."""
+def adapter_weights(unet: Any, dim: int = DIM) -> dict[str, torch.Tensor]:
+    """Random IP-Adapter weights for this UNet and vectors of width dim, in the keys of the public files."""
+    width = unet.config.cross_attention_dim
     weights = {
-        "image_proj.proj.weight": torch.randn(IMAGE_TOKENS * DIM, DIM) * DIM**-0.5,
-        "image_proj.proj.bias": torch.zeros(IMAGE_TOKENS * DIM),
-        "image_proj.norm.weight": torch.ones(DIM),
-        "image_proj.norm.bias": torch.zeros(DIM),
+        "image_proj.proj.weight": torch.randn(IMAGE_TOKENS * width, dim) * dim**-0.5,
+        "image_proj.proj.bias": torch.zeros(IMAGE_TOKENS * width),
+        "image_proj.norm.weight": torch.ones(width),
+        "image_proj.norm.bias": torch.zeros(width),
     }
     state = unet.state_dict()
     attentions = [name for name in unet.attn_processors if name.endswith("attn2.processor")]
@@ -160,6 +177,92 @@ def adapter_weights(unet: Any) -> dict[str, torch.Tensor]:
         for part in ("to_k_ip", "to_v_ip"):
             weights[f"ip_adapter.{2 * number + 1}.{part}.weight"] = torch.randn(like.shape) * DIM**-0.5
     return weights
+
+
+def write_sdxl(folder: Path, *, seed: int = 3, zeros: bool = True) -> Path:
+    """SDXL's layout at 32 x 32 pixels, with the blocks of the real UNet, and ip_adapter/ip_adapter.safetensors."""
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from safetensors.torch import save_file
+
+    tokenizer = write_tokenizer(folder / "tokenizer")
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 32, 32),
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=2 * DIM,
+        attention_head_dim=(2, 4, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=DIM + 6 * 8,
+        norm_num_groups=8,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=32,
+        scaling_factor=0.13025,
+        force_upcast=True,
+    )
+    StableDiffusionXLPipeline(
+        unet=unet,
+        vae=vae,
+        text_encoder=text_tower(tokenizer, projection=False),
+        tokenizer=tokenizer,
+        text_encoder_2=text_tower(tokenizer, projection=True),
+        tokenizer_2=tokenizer,
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+        force_zeros_for_empty_prompt=zeros,
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    (folder / "ip_adapter").mkdir(exist_ok=True)
+    save_file(adapter_weights(unet), folder / "ip_adapter" / "ip_adapter.safetensors")
+    return folder
+
+
+def write_controlnet(folder: Path, renderer: Path, *, seed: int = 4) -> Path:
+    """A ControlNet for a renderer's UNet, whose residuals are not zero, as they come."""
+    from diffusers import ControlNetModel, UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(renderer / "unet")
+    torch.manual_seed(seed)
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))
+    with torch.no_grad():
+        for layer in [net.controlnet_cond_embedding.conv_out, net.controlnet_mid_block, *net.controlnet_down_blocks]:
+            layer.weight.normal_(std=0.2)
+    net.save_pretrained(folder)
+    return folder
+
+
+def write_estimator(folder: Path, *, seed: int = 5, **config: Any) -> Path:
+    """A depth estimator of Depth Anything's layout that reads 28 x 28 pixels."""
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessorPil
+
+    torch.manual_seed(seed)
+    backbone = Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_ratio=1,
+        image_size=28,
+        patch_size=14,
+        out_features=["stage1", "stage2"],
+        reshape_hidden_states=False,
+    )
+    sizes = {"reassemble_factors": [2, 1], "neck_hidden_sizes": [8, 8], "fusion_hidden_size": 8, "head_hidden_size": 8}
+    network = DepthAnythingForDepthEstimation(
+        DepthAnythingConfig(backbone_config=backbone, reassemble_hidden_size=16, **sizes, **config)
+    )
+    network.save_pretrained(folder)
+    side = {"height": 28, "width": 28}
+    DPTImageProcessorPil(size=side, keep_aspect_ratio=True, ensure_multiple_of=14).save_pretrained(folder)
+    return folder
 
 
 def write_tokenizer(folder: Path) -> Any:

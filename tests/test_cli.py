@@ -183,6 +183,7 @@ def test_dry_run_computes_nothing(call: Any) -> None:
             "device is auto, cpu, cuda or mps",
         ),
         (["run", "1*a.png", "-m", "tinny", "-o", "x.png"], "did you mean 'tiny'"),
+        (["run", "1*nothere.png", "-m", "$M", "-o", "x.png", "--sampler", "dim"], "did you mean 'ddim'"),
         (["run", "nothere.yaml", "-m", "$M", "-o", "x.png"], "nothere.yaml"),
         (["run", "~no-such-user/a.png", "-m", "$M", "-o", "x.png"], "there is no file ~no-such-user/a.png"),
         (["run", "+".join(["nothere.png"] * 99), "-m", "$M", "-o", "x.png"], "there is no file nothere.png"),

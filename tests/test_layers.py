@@ -15,13 +15,15 @@ FLOORS = {
     "errors": 0,
     "files": 1, "pickles": 1, "weights": 1,
     "embedding": 2, "images": 2, "seeds": 2, "stats": 2,
-    "models": 3, "prior": 3, "sd_folder": 3, "space": 3,
+    "library": 3, "models": 3, "prior": 3, "sd_folder": 3, "space": 3,
     "expression": 4, "magicmix": 4, "operators": 4, "render": 4,
-    "evaluation": 5, "mixing": 5, "rendering": 5,
-    "studio": 6, "training": 6,
-    "__init__": 7,
-    "bench": 8,
-    "cli": 9, "server": 9,
+    "rendering": 5, "request": 5,
+    "evaluation": 6, "mixing": 6,
+    "parts": 5,
+    "studio": 7, "training": 7,
+    "__init__": 8,
+    "bench": 9,
+    "cli": 10, "server": 10,
 }  # fmt: skip
 
 

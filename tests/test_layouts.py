@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, KandinskyV22CombinedPipeline, KandinskyV22PriorPipeline
+from PIL import Image
 from typer.testing import CliRunner
 
 import pops
-from folders import DIM, write_decoder, write_model
+from folders import DIM, write_kandinsky_decoder, write_model
 from pops.cli.main import app
 from pops.embedding import UNKNOWN_SPACE
-from pops.errors import ModelError, SpaceError
+from pops.errors import SpaceError
 from pops.operators.checkpoint import save_operator
 from pops.operators.spec import BUILTIN
 
@@ -35,7 +37,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_decoder(tmp_path_factory.mktemp("repos") / "decoder")
+    return write_kandinsky_decoder(tmp_path_factory.mktemp("repos") / "decoder")
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +82,34 @@ def test_both_in_one_folder_with_the_decoders_scheduler(prior: Path, decoder: Pa
 
 
 @pytest.mark.usefixtures("pickles_here")
-def test_rendering_with_it_says_what_is_missing(prior: Path, decoder: Path, combined: Path, tmp_path: Path) -> None:
-    for p in (pops.load(prior, decoder=decoder), pops.load(combined)):
-        with pytest.raises(ModelError, match="Kandinsky 2.2 decoder, and pops has no renderer for it yet") as caught:
-            p.render(E)
-        assert "\n" not in str(caught.value)
+def test_every_layout_renders_the_same(prior: Path, decoder: Path, combined: Path, tmp_path: Path) -> None:
+    bare = shutil.copytree(decoder, tmp_path / "bare")
+    (bare / "model_index.json").unlink()
+    want = np.asarray(pops.load(prior, decoder=decoder, device="cpu").render(E, steps=2)[0])
+    assert want.shape == (16, 16, 3) and want.std() > 2
+    for p in (pops.load(combined, device="cpu"), pops.load(prior, decoder=bare, device="cpu")):
+        assert np.array_equal(np.asarray(p.render(E, steps=2)[0]), want)
     torch.save(E.vectors, tmp_path / "e.pth")
     words = ["run", str(tmp_path / "e.pth"), "-m", str(prior), "-o", str(tmp_path / "x.png")]
-    done = CliRunner().invoke(app, [*words, "--decoder", str(decoder)])
-    assert done.exit_code == 2 and "has no renderer for it yet" in done.stderr and done.stderr.count("\n") == 1
-    bare = CliRunner().invoke(app, words)
-    assert bare.exit_code == 2 and "has no renderer; name one" in bare.stderr
+    bare_run = CliRunner().invoke(app, words)
+    assert bare_run.exit_code == 2 and "has no renderer; name one" in bare_run.stderr
+
+
+@pytest.mark.usefixtures("pickles_here")
+def test_the_command_line_renders_with_a_decoder_and_repeats_it(
+    prior: Path, decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(E.vectors, "e.pth")
+    words = ["run", "union(e.pth, _)", "--model", str(prior), "--decoder", str(decoder), "-o", "a.png"]
+    done = CliRunner().invoke(app, [*words, "--render-steps", "2", "--size", "20"])
+    assert done.exit_code == 0, done.stderr
+    with Image.open("a.png") as picture:
+        assert picture.size == (20, 20)
+    assert CliRunner().invoke(app, ["run", "a.png", "-o", "b.png"]).exit_code == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    done = CliRunner().invoke(app, [*words, "--render-steps", "2", "--size", "22"])
+    assert done.exit_code == 2 and "the nearest that works is 24x24" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("pickles_here")

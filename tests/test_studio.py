@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from pops.errors import (
     PhotoError,
     SpaceError,
 )
-from pops.evaluation import seed_list
+from pops.request import seed_list
 from pops.operators import operator
 from pops.operators.checkpoint import save_operator
 from pops.operators.spec import BUILTIN
@@ -103,6 +104,22 @@ def test_every_kind_of_operand(p: Pops, photos: Path) -> None:
         p.apply("instruct", "a.png", "red", steps=3).vectors,
         p.apply("instruct", "a.png", "tiger", steps=3).vectors,
     )
+
+
+def test_whole_and_partial_calls_keep_defaults_of_their_own(folder: Path, photos: Path) -> None:
+    own = pops.load(folder, device="cpu")
+    spec = replace(own.operators["texturing"], steps=1, guidance=1.0, partial_steps=4, partial_guidance=2.0)
+    own.__dict__["operators"] = {**own.operators, "texturing": spec}
+    both = own.trace("union(texturing(a.png, b.png), texturing(a.png, _))", seed=3, steps=None)
+    whole, partial = (both.values[node].vectors for node in both.plan.root.children())
+    how = [own.apply("texturing", "a.png", "b.png", seed=3), own.apply("texturing", "a.png", None, seed=3)]
+    said = [
+        own.apply("texturing", "a.png", "b.png", seed=3, steps=1, guidance=1.0),
+        own.apply("texturing", "a.png", None, seed=3, steps=4, guidance=2.0),
+    ]
+    for inside, alone, explicit in zip((whole, partial), how, said, strict=True):
+        torch.testing.assert_close(inside, alone.vectors, rtol=1e-5, atol=1e-6)
+        assert torch.equal(alone.vectors, explicit.vectors)
 
 
 def test_a_missing_operand_is_a_zero_token(p: Pops, photos: Path) -> None:
@@ -237,7 +254,11 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
         (lambda p: p.render(p.embed("a.png"), seed=[1, 2]), ConfigError, "take one seed or 1, got 2"),
         (lambda p: p.render(p.embed("a.png"), num_images=0), ConfigError, "num_images must be 1 or more"),
         (lambda p: p.render(p.embed("a.png"), output="tensor"), ConfigError, 'output must be "pil" or "latent"'),
-        (lambda p: p.render(p.embed("a.png"), scale=0.5), ConfigError, "has no weight of the embedding"),
+        (
+            lambda p: p.render(p.embed("a.png"), scale=0.5, renderer="swatch"),
+            ConfigError,
+            "has no weight of the embedding",
+        ),
         (
             lambda p: p.render(p.embed("a.png"), renderer="swatch", prompt="red"),
             ConfigError,

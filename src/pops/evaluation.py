@@ -1,121 +1,34 @@
 """One plan executed: encode what it needs, then level by level, a batch each. Knows no models and no files.
 
 A call has one row a seed (or a row of a given embedding). A node that depends on neither has one vector,
-which stands for every row. Each row of a sampling node draws from a CPU generator of its own.
+which stands for every row. Each row of a sampling node draws from a CPU generator of its own. A mix is a picture,
+and is encoded where its embedding is needed.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pops.errors import ConfigError, EmbeddingError, OperandError, SpaceError, ensure, suggest
+from pops.errors import EmbeddingError, OperandError, SpaceError, ensure
 from pops.expression.grammar import to_text
-from pops.expression.nodes import Given, Missing, Node, Word, path_node
+from pops.expression.nodes import MIX, Missing, Node, Word
 from pops.expression.plan import SUM, TEXT, Job, Level, Plan
-from pops.expression.resolve import MAX_GUIDANCE, MAX_STEPS
-from pops.files import expanded
+from pops.request import OnProgress, OnStep, Settings
 from pops.seeds import check_seed, generator
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
     from pops.embedding import Embedding
-    from pops.expression import Expression
     from pops.operators.operator import Operator, Task, TextPrior
     from pops.operators.spec import OperatorSpec
     from pops.space import Space, TextEncoding
 
-Operand: TypeAlias = "str | Path | Image.Image | Embedding | Expression | Node | None"
-Seed: TypeAlias = "int | Sequence[int]"
-OnProgress: TypeAlias = Callable[[int, int, str], None]  # (done, total, what); raising from it cancels
-
 MAX_ROWS = 64  # embeddings sampled together
 READING = "reading the operands"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How embeddings are made. None: each operator's own default. A node's own options come first."""
-
-    steps: int | None = None
-    guidance: float | None = None
-    sampler: str = "ancestral"
-    fit: str = "squash"  # how a photo becomes square: squash, crop or pad
-
-    def __post_init__(self) -> None:
-        ok = self.steps is None or 1 <= self.steps <= MAX_STEPS
-        ensure(ok, f"steps must be from 1 to {MAX_STEPS}, got {self.steps}", ConfigError)
-        ok = self.guidance is None or 0 <= self.guidance <= MAX_GUIDANCE
-        ensure(ok, f"guidance must be from 0 to {MAX_GUIDANCE:g}, got {self.guidance}", ConfigError)
-
-    @classmethod
-    def of(cls, how: Mapping[str, Any]) -> Settings:
-        """Settings by name, as keyword arguments gave them; TypeError for another name."""
-        for name in how:
-            if name not in cls.__dataclass_fields__:
-                raise TypeError(f"there is no setting {name!r}{suggest(name, cls.__dataclass_fields__)}")
-        return cls(**how)
-
-    def given(self) -> dict[str, Any]:
-        """What a recipe keeps."""
-        return {k: v for k, v in vars(self).items() if v is not None}
-
-
-def seed_list(seed: Seed) -> list[int]:
-    """One seed or several, checked."""
-    seeds = list(seed) if isinstance(seed, (list, tuple, range)) else [seed]
-    ensure(len(seeds) > 0, "the list of seeds is empty; give at least one", ConfigError)
-    return [check_seed(s) for s in seeds]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One evaluation, whole: the plan, every node's embedding, and the root's."""
-
-    plan: Plan
-    values: Mapping[Node, Embedding]
-    result: Embedding
-
-
-def node_of(operand: Operand, kind: str, given: dict[str, Any], where: str) -> Node:
-    """The node an operand stands for; Python values go into `given`, the same object under the same key."""
-    match operand:
-        case None:
-            return Missing()
-        case Node():
-            return operand
-        case str() if kind == "text":
-            return Word(operand)
-        case str() | Path():
-            return path_node(str(operand))
-    root = getattr(operand, "root", None)
-    if isinstance(root, Node):
-        return root
-    if kind == "text":
-        raise OperandError(f"{where} takes a word here, got a {type(operand).__name__}; give a string")
-    if not hasattr(operand, "vectors") and not hasattr(operand, "getexif"):
-        raise OperandError(
-            f"{where} takes a photo here, got a {type(operand).__name__}; "
-            "give a path, a PIL image, an Embedding or None"
-        )
-    key = next((k for k, v in given.items() if v is operand), f"given{len(given) + 1}")
-    given[key] = operand
-    return Given(key)
-
-
-def inputs_of(layout: Plan) -> dict[str, str]:
-    """The files an expression reads -> 16 hex digits of each one's sha256: has an operand changed since?"""
-    digests = {}
-    for path in [*(photo.path for photo in layout.photos), *(saved.path for saved in layout.saved)]:
-        with expanded(path).open("rb") as file:
-            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return digests
 
 
 class Parts(Protocol):
@@ -129,6 +42,17 @@ class Parts(Protocol):
     def text_prior(self) -> TextPrior: ...
     def operator(self, name: str) -> Operator: ...
     def encode_photos(self, photos: Sequence[Any], fit: str) -> Tensor: ...
+    def mix_each(
+        self,
+        layouts: Sequence[Any],
+        contents: Sequence[Any],
+        *,
+        seeds: Sequence[int],
+        options: Sequence[tuple[str, Any]],
+        renderer: str | None,
+        on_step: OnStep | None,
+    ) -> list[Any]: ...
+    def mix_calls(self, options: Sequence[tuple[str, Any]]) -> int: ...
 
 
 class Evaluation:
@@ -142,10 +66,15 @@ class Evaluation:
         seeds: Sequence[int],
         settings: Settings,
         on_progress: OnProgress | None = None,
+        *,
+        copies: int = 1,
     ) -> None:
+        """copies: pictures of each row where the root is a mix, of its seeds s, s + 1, ..."""
         self.parts, self.plan, self.given, self.seeds, self.settings = parts, layout, given, seeds, settings
-        self.on_progress = on_progress
+        self.on_progress, self.copies = on_progress, copies
         self.values: dict[Node, Tensor] = {}
+        self.pictures: dict[Node, list[Any]] = {}  # of mixes, one or one a row
+        self.plain: dict[Node, Any] = {}  # layouts that are no embeddings: photos, files of latents, given pictures
         self.words: dict[str, tuple[Tensor, Tensor]] = {}  # text -> hidden rows [len, width], embedding [D]
         self.rows = len(seeds)
         self.done = 0
@@ -167,7 +96,9 @@ class Evaluation:
                     if level.operator == SUM:
                         for job in level.jobs:
                             self.values[job.node] = self._sum(job)
-                for batch in self._batches([level for level in levels if level.operator != SUM]):
+                    if level.operator == MIX:
+                        self._mix(level)
+                for batch in self._batches([level for level in levels if level.operator not in (SUM, MIX)]):
                     self._sample(batch)
         return self.values
 
@@ -176,11 +107,16 @@ class Evaluation:
 
     def _leaves(self) -> None:
         from pops.embedding import Embedding
+        from pops.magicmix.latents import is_latent
 
         # 1) Embeddings, saved or given: what is cheap to refuse is looked at first.
         pictures: dict[Node, Any] = {}
+        needed = self.plan.embedded
         for saved in self.plan.saved:
-            self._take(saved, Embedding.load(saved.path))
+            if saved not in needed and is_latent(saved.path):
+                self.plain[saved] = Path(saved.path)
+            else:
+                self._take(saved, Embedding.load(saved.path))
         for asked in self.plan.given:
             if asked.key not in self.given:
                 raise OperandError(f"${asked.key} has no value; give it in Python, given={{{asked.key!r}: ...}}")
@@ -188,7 +124,9 @@ class Evaluation:
             if isinstance(value, Embedding):
                 self._take(asked, value)
             else:
-                pictures[asked] = value
+                self.plain[asked] = value
+                if asked in needed:
+                    pictures[asked] = value
         for vectors in self.values.values():
             ok = len(vectors) in (1, self.rows)
             ensure(
@@ -198,7 +136,8 @@ class Evaluation:
             )
 
         # 2) Photos, all in one batch; a missing file among them is told before the tower is read.
-        pictures |= {photo: photo.path for photo in self.plan.photos}
+        self.plain |= {photo: Path(photo.path) for photo in self.plan.photos}
+        pictures |= {photo: photo.path for photo in self.plan.photos if photo in needed}
         if pictures:
             encoded = self.parts.encode_photos(list(pictures.values()), self.settings.fit)
             self.values.update({node: encoded[i : i + 1] for i, node in enumerate(pictures)})
@@ -295,7 +234,8 @@ class Evaluation:
             return self.parts.text_prior.task(hidden, torch.stack(embeds), self.words[""], scale)
         operator = self.parts.operator(level.operator)
         condition = operator.encode([[self._operand(node, row) for node in job.operands] for job, row in items])
-        return operator.task(condition, guidance)
+        own = self.parts.operators[level.operator].defaults(level.partial)[1]
+        return operator.task(condition, own if guidance is None else guidance)
 
     def _operand(self, node: Node, row: int) -> Tensor | None:
         """The node in one row: its vector [D], a word's hidden rows [len, width], None if missing."""
@@ -306,11 +246,60 @@ class Evaluation:
         vectors = self.values[node]
         return vectors[row if len(vectors) > 1 else 0]
 
+    def _mix(self, level: Level) -> None:
+        """The mixes of a level, all rows of all of them together; each one's pictures, and their embeddings."""
+        # 1) One layout, content and seed a picture; of the root several.
+        rows = {job: [i for i in range(self._rows_of(job)) for _ in range(self._copies(job))] for job in level.jobs}
+        asked = [(job, row) for job in level.jobs for row in rows[job]]
+        seeds = [
+            check_seed(s + j)
+            for job in level.jobs
+            for s in self._seeds_of(job, self._rows_of(job))
+            for j in range(self._copies(job))
+        ]
+        steps = self._steps(level)
+        pictures = self.parts.mix_each(
+            [self._layout(job.operands[0], row) for job, row in asked],
+            [self._content(job.operands[1], row) for job, row in asked],
+            seeds=seeds,
+            options=level.options,
+            renderer=self.settings.renderer,
+            on_step=lambda done, total: self._report(0, MIX, steps * done // total),
+        )
+        self.done += steps
+
+        # 2) To each mix its pictures; the first of each row is what is encoded.
+        for job in level.jobs:
+            own, pictures = pictures[: len(rows[job])], pictures[len(rows[job]) :]
+            if job.node in self.plan.embedded:
+                self.values[job.node] = self.parts.encode_photos(own[:: self._copies(job)], self.settings.fit)
+            whole = job.node == self.plan.root and self._rows_of(job) < self.rows
+            self.pictures[job.node] = own * self.rows if whole else own
+
+    def _copies(self, job: Job) -> int:
+        return self.copies if job.node == self.plan.root else 1
+
+    def _layout(self, node: Node, row: int) -> Any:
+        """What mix takes as layout: a picture or its file where there is one, else as a content."""
+        found = self.pictures.get(node)
+        if found is not None:
+            return found[row if len(found) > 1 else 0]
+        return self.plain[node] if node in self.plain else self._content(node, row)
+
+    def _content(self, node: Node, row: int) -> Any:
+        """What mix takes as content: a text, or an embedding."""
+        from pops.embedding import Embedding
+        from pops.magicmix.prompt import Prompt
+
+        if isinstance(node, Word):
+            return Prompt.of(node.text)
+        vectors = self.values[node]
+        return Embedding(vectors[row if len(vectors) > 1 else 0][None], self.parts.space.id)
+
     def _rows_of(self, job: Job) -> int:
         """1 where nothing varies from row to row, else all rows."""
-        varies = (job.seed is None and len(self.seeds) > 1) or any(
-            len(self.values[o]) > 1 for o in job.operands if o in self.values
-        )
+        each = [len(held[o]) for held in (self.values, self.pictures) for o in job.operands if o in held]
+        varies = (job.seed is None and len(self.seeds) > 1) or any(n > 1 for n in each)
         return self.rows if varies else 1
 
     def _seeds_of(self, job: Job, count: int) -> list[int]:
@@ -321,7 +310,10 @@ class Evaluation:
     def _steps(self, level: Level) -> int:
         from pops.operators.operator import TEXT_STEPS
 
-        default = TEXT_STEPS if level.operator == TEXT else self.parts.operators[level.operator].steps
+        if level.operator == MIX:
+            return self.parts.mix_calls(level.options)
+        text = level.operator == TEXT
+        default = TEXT_STEPS if text else self.parts.operators[level.operator].defaults(level.partial)[0]
         steps: int = level.option("steps", self.settings.steps or default)
         return steps
 
@@ -345,7 +337,7 @@ class Evaluation:
 
         return on_step
 
-    def _report(self, steps: int, what: str) -> None:
+    def _report(self, steps: int, what: str, within: int = 0) -> None:
         self.done += steps
         if self.on_progress:
-            self.on_progress(self.done, self.total, what)
+            self.on_progress(self.done + within, self.total, what)

@@ -13,37 +13,48 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pops import __version__
 from pops.embedding import READ_SUFFIXES, Embedding
+from pops.errors import ConfigError, ExpressionError, OperandError, ensure
 from pops.expression import Expression, parse
-from pops.expression.nodes import Node, Photo, Saved, Word
+from pops.expression.nodes import MIX, Node, Photo, Saved, Word
 from pops.files import expanded, is_file
-from pops.magicmix.operands import MixSettings, is_photo
+from pops.magicmix.latents import is_latent
+from pops.magicmix.operands import MixSettings, is_photo, with_defaults
+from pops.magicmix.prompt import Prompt
+from pops.magicmix.schedule import parse_nu
+from pops.rendering import given
+from pops.request import OnProgress, OnStep, inputs_of
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from pops.expression.plan import Plan
     from pops.magicmix.mix import MagicMix
     from pops.models.registry import ModelFiles
     from pops.operators.spec import OperatorSpec
-
-OnProgress = Callable[[int, int, str], None]  # (done, total, what); raising from it cancels
+    from pops.request import Trace
 
 # What begins like an operator call, a weighted sum or a let; all else is words.
 _CALL = re.compile(r"\s*(?:(?P<name>[A-Za-z_]\w*)\s*\(|-?[\d.]+\s*\*|let\s+\w+\s*=)")
-_OF_THE_LANGUAGE = ("text", "photo")
+_OF_THE_LANGUAGE = ("text", "photo", "saved", MIX)
 
 
 def read_operand(operand: Any, operators: Collection[str]) -> Any:
-    """A string -> Path of a photo, Embedding of a file, Expression, or the text it is; other values as they are.
+    """A string -> Path of a photo or a latent, Embedding of a file, Expression, or the text it is; other values as
+    they are, and {"expression": text}, as a recipe keeps one, as the Expression.
 
     operators: names that make `name(...)` an expression. ExpressionError, EmbeddingError where one is broken.
     """
     if isinstance(operand, Node):
         operand = Expression(operand)
+    if isinstance(operand, Mapping) and isinstance(operand.get("expression"), str):
+        operand = parse(operand["expression"])
     if isinstance(operand, Expression):
         root = operand.root
         if isinstance(root, (Photo, Saved)):
             return read_operand(Path(root.path), operators)
         return root.text if isinstance(root, Word) else operand
     if isinstance(operand, (str, Path)) and str(operand).lower().endswith(READ_SUFFIXES):
-        return Embedding.load(operand)
+        return Path(operand) if is_latent(operand) else Embedding.load(operand)
     if not isinstance(operand, str):
         return operand
     call = _CALL.match(operand)
@@ -54,7 +65,11 @@ def read_operand(operand: Any, operators: Collection[str]) -> Any:
 
 def said(operand: Any) -> Any:
     """An operand as a recipe keeps it: paths, texts and expressions as written, values by their kind."""
-    if isinstance(operand, (str, Path, Expression)):
+    if isinstance(operand, Node):
+        operand = Expression(operand)
+    if isinstance(operand, Expression):  # not as text: `a.png + b.png` alone would be words
+        return {"expression": str(operand)}
+    if isinstance(operand, (str, Path)):
         return str(operand)
     if isinstance(operand, Embedding):
         return operand.provenance.get("expression", "an embedding given in Python")
@@ -68,12 +83,24 @@ def said(operand: Any) -> Any:
 
 
 def digests(operands: Collection[Any]) -> dict[str, str]:
-    """Photos among the operands -> 16 hex digits of each file's sha256, as `pops run` keeps them."""
-    found = {}
-    for path in (operand for operand in operands if isinstance(operand, Path) and is_file(expanded(operand))):
-        with expanded(path).open("rb") as file:
-            found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    """Files among the operands, and in expressions -> 16 hex digits of each one's sha256, as `pops run` keeps them."""
+    found: dict[str, str] = {}
+    for operand in operands:
+        if isinstance(operand, Expression):
+            found |= inputs_of(operand.plan())
+        elif isinstance(operand, (str, Path)) and is_file(expanded(operand)):
+            with expanded(operand).open("rb") as file:
+                found[str(operand)] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return found
+
+
+def given_in_python(operand: Any) -> bool:
+    """Whether no recipe can say what the operand was."""
+    if isinstance(operand, (list, Mapping)):
+        return any(given_in_python(one) for one in operand)
+    if isinstance(operand, tuple):
+        return True  # a mapping says the same of texts
+    return not isinstance(operand, (str, Path, Expression, Node))
 
 
 class Parts(Protocol):
@@ -87,7 +114,7 @@ class Parts(Protocol):
     @property
     def operators(self) -> Mapping[str, OperatorSpec]: ...
     def embed(self, photos: Any, *, fit: str = "squash") -> Embedding: ...
-    def trace(self, expression: Any, *, seed: Any = 0, on_progress: OnProgress | None = None) -> Any: ...
+    def trace(self, expression: Any, *, seed: Any = 0, on_progress: OnProgress | None = None, **how: Any) -> Any: ...
 
 
 class Mixing:
@@ -102,17 +129,18 @@ class Mixing:
         seeds: Sequence[int],
         num_images: int,
         fit: str,
+        renderer: str | None,
         how: Mapping[str, Any],
     ) -> None:
-        """how: see MixSettings; None is the default. fit: how photos as content become square."""
-        self.parts, self.layout, self.content = parts, layout, content
+        """how: see MixSettings; None is the default. fit: how photos as content become square; renderer: whose networks
+        mix, as it was asked for."""
+        self.parts, self.layout, self.content, self.renderer = parts, layout, content, renderer
         self.seeds, self.num_images, self.fit = list(seeds), num_images, fit
         self.many = isinstance(layout, list) or isinstance(content, list)
         self.given = {name: value for name, value in how.items() if value is not None}
         MixSettings.of(self.given)  # a mistake is told before anything is read
         self.layouts, self.contents = (
-            [read_operand(one, parts.operators) for one in (each if isinstance(each, list) else [each])]
-            for each in (layout, content)
+            [read_operand(one, parts.operators) for one in _each(operand)] for operand in (layout, content)
         )
 
     def run(
@@ -126,7 +154,7 @@ class Mixing:
         """The pictures, each with its recipe in info["pops"]; or latents."""
         # 1) The model's own guidance and size; photos as content, and expressions, become embeddings, a row a seed.
         info = self.parts.files.info
-        how = {"guidance": info.get("guidance", 7.5), "size": info.get("size", mixer.native[0]), **self.given}
+        how = with_defaults(self.given, info, mixer.native)
         layouts = [self._rows(one, None, on_progress) for one in self.layouts]
         contents = [self._rows(one, self.fit, on_progress) for one in self.contents]
 
@@ -151,10 +179,11 @@ class Mixing:
         pictures = [picture for start in starts for some in found for picture in some[start : start + each]]
 
         # 3) Their recipes.
-        if output == "pil":
+        if output != "latent":
             recipe = self._recipe(how)
             for i, picture in enumerate(pictures):
-                picture.info["pops"] = {**recipe, "picture": i}
+                made = picture[0] if output == "both" else picture
+                made.info["pops"] = {**recipe, "picture": i}
         return pictures
 
     def _rows(self, operand: Any, fit: str | None, on_progress: OnProgress | None) -> list[Any]:
@@ -162,8 +191,16 @@ class Mixing:
         from PIL import Image
 
         if isinstance(operand, Expression):
-            rows = self.parts.trace(operand, seed=self.seeds, on_progress=on_progress).result
-            return [rows[i] for i in range(rows.n)]
+            trace = self.parts.trace(
+                operand, seed=self.seeds, fit=self.fit, renderer=self.renderer, on_progress=on_progress
+            )
+            if fit is None and trace.mixed is not None:
+                return list(trace.mixed)
+            return [trace.result[i] for i in range(trace.result.n)]
+        if fit is not None and isinstance(operand, Path) and is_latent(operand):
+            raise OperandError(
+                f"{operand} is a latent, which can be a layout; a content is a text, a photo, an embedding"
+            )
         if fit is not None and isinstance(operand, (Path, Image.Image)):
             return [self.parts.embed(operand, fit=fit)]
         return [operand]
@@ -171,6 +208,9 @@ class Mixing:
     def _recipe(self, how: Mapping[str, Any]) -> dict[str, Any]:
         parts, settings = self.parts, vars(MixSettings.of(how))
         asked = {"layout": said(self.layout), "content": said(self.content), **settings, "num_images": self.num_images}
+        asked |= {"fit": self.fit} | ({"renderer": self.renderer} if self.renderer else {})
+        python = [name for name in ("layout", "content") if given_in_python(getattr(self, name))]
+        asked |= {"in_python": python} if python else {}
         return {
             "model": parts.source,
             **parts.extra,
@@ -178,8 +218,17 @@ class Mixing:
             "pops": __version__,
             "mix": asked,
             "seeds": self.seeds,
-            "inputs": digests([*self.layouts, *self.contents]),
+            "inputs": digests([*_named(self.layout), *_named(self.content), *self.layouts, *self.contents]),
         }
+
+
+def _each(operand: Any) -> list[Any]:
+    return operand if isinstance(operand, list) else [operand]
+
+
+def _named(operand: Any) -> list[Any]:
+    """The paths and texts among operands as they were given."""
+    return [one for one in _each(operand) if isinstance(one, (str, Path))]
 
 
 def _part_of(on_progress: OnProgress | None, part: int, parts: int) -> Callable[[int, int], None] | None:
@@ -187,3 +236,67 @@ def _part_of(on_progress: OnProgress | None, part: int, parts: int) -> Callable[
     if on_progress is None:
         return None
     return lambda done, total: on_progress(part * total + done, parts * total, "mixing")
+
+
+# --- mixes in expressions
+# ------------------------------------------------------------------------------------------
+
+
+def mix_settings(options: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The options of mix(...) in an expression, as MixSettings takes them; ConfigError where they do not fit."""
+    given = {name: parse_nu(value) if name == "nu" and isinstance(value, str) else value for name, value in options}
+    MixSettings.of(given)
+    return given
+
+
+def mix_calls(options: Sequence[tuple[str, Any]]) -> int:
+    """Network calls of a mix with these options, about: what progress counts."""
+    window = MixSettings.of(mix_settings(options)).window
+    return window.steps - window.start
+
+
+def check_mixes(layout: Plan, text: str) -> None:
+    """ExpressionError, with the spot in `text`, for options and words of a mix that cannot be."""
+    for level in layout.levels:
+        for job in level.jobs if level.operator == MIX else ():
+            try:
+                mix_settings(level.options)
+                for operand in job.operands:
+                    if isinstance(operand, Word):
+                        Prompt.of(operand.text)
+            except ConfigError as e:
+                raise ExpressionError(str(e), text, job.node.span) from None
+
+
+def mix_each(
+    mixer: MagicMix,
+    layouts: Sequence[Any],
+    contents: Sequence[Any],
+    *,
+    seeds: Sequence[int],
+    options: Sequence[tuple[str, Any]],
+    info: Mapping[str, Any],
+    on_step: OnStep | None,
+) -> list[Image.Image]:
+    """Picture i of layout i, content i and seed i; a text that would be cut is a mistake, as an operator's is."""
+
+    def refuse(line: str) -> None:
+        raise OperandError(f"{line}; use fewer words")
+
+    how = with_defaults(mix_settings(options), info, mixer.native)
+    return mixer.each(layouts, contents, seeds=seeds, on_step=on_step, on_note=refuse, **how)
+
+
+def finished(
+    trace: Trace, renderer: str, *, seeds: Sequence[int], num_images: int, how: Mapping[str, Any]
+) -> list[Image.Image]:
+    """The pictures of an evaluation that is a mix, each with its recipe; ConfigError for settings of a rendering."""
+    useless = ", ".join(sorted(given(how)))
+    ensure(not useless, f"a mix is not rendered: {useless} would change nothing; set it inside mix(...)", ConfigError)
+    pictures = [picture.copy() for picture in trace.mixed or ()]  # one that stands for all rows is one object
+    fits = len(pictures) == trace.result.n * num_images
+    ensure(fits, f"this evaluation made {len(pictures)} pictures; give trace the same num_images", ConfigError)
+    made = {"renderer": renderer, "seeds": list(seeds), "num_images": num_images}
+    for i, picture in enumerate(pictures):
+        picture.info["pops"] = {**trace.result.provenance, "render": made, "picture": i}
+    return pictures

@@ -5,12 +5,16 @@ Knows no network: a Renderer is handed to it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, ensure
-from pops.render.base import OnPreview, RenderOptions
+from pops.files import expanded, is_file
+from pops.render.base import OnPreview, RenderOptions, check_size
+from pops.render.controls import READY, ControlMaker, OnControl, scales_of
 from pops.seeds import check_seed
 
 if TYPE_CHECKING:
@@ -20,12 +24,53 @@ if TYPE_CHECKING:
 OnProgress = Callable[[int, int, str], None]  # (done, total, what); raising from it cancels
 MAX_PICTURES = 10_000  # of one call
 CALLBACKS = ("on_step", "on_preview")
-SETTINGS = ("size", *(f.name for f in fields(RenderOptions) if f.name not in CALLBACKS))
+OPTIONS = tuple(f.name for f in fields(RenderOptions) if f.name not in CALLBACKS)
+SETTINGS = ("size", *OPTIONS)
+OF_RECIPES = ("renderer", "control", "control_scale", "control_inputs")  # kept beside the settings, of no effect
 
 
 def given(how: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that say something: neither None nor an empty text, mapping or tuple."""
     return {k: v for k, v in how.items() if v is not None and v != "" and v != () and v != {}}
+
+
+def controlled(
+    backend: Renderer, how: Mapping[str, Any], maker: ControlMaker, on_control: OnControl | None = None
+) -> dict[str, Any]:
+    """The settings with control={kind: photo} and control_scale made into `controls`, which renderers take.
+
+    A photo is a path or a PIL image, "map:PATH" or a Control a ready picture; control_scale: one number or {kind:
+    number}. What a recipe keeps of them stays beside. ConfigError, PhotoError: see ControlMaker.make.
+    """
+    how = given(how)
+    asked, scale = how.pop("control", {}), how.pop("control_scale", None)
+    fine = isinstance(asked, Mapping)
+    ensure(fine, f'control is a photo for each kind, such as {{"depth": "C.png"}}, got {asked!r}', ConfigError)
+    scales = scales_of(scale, asked)
+    check_settings(backend, how)  # all that needs no network, before one runs
+    for kind in asked:
+        check_control(backend, kind)
+    size = how.get("size", backend.capabilities.native)
+    if asked:
+        check_size(size, multiple=backend.capabilities.multiple)
+    made = tuple(maker.make(kind, source, size, scale=scales[kind]) for kind, source in asked.items())
+    if on_control:
+        for control in made:
+            on_control(control)
+    sources = {kind: str(s) if isinstance(s, (str, Path)) else None for kind, s in asked.items()}
+    told = {"control": sources, "control_scale": scale, "control_inputs": control_digests(sources)}
+    return {**how, **given(told), "controls": (*how.get("controls", ()), *made)}
+
+
+def control_digests(control: Mapping[str, str | None]) -> dict[str, str]:
+    """The files of control={kind: path} -> 16 hex digits of each one's sha256, as those of an expression."""
+    digests = {}
+    for source in control.values():
+        path = (source or "").removeprefix(READY)
+        if source is not None and is_file(expanded(path)):
+            with expanded(path).open("rb") as file:
+                digests[path] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return digests
 
 
 def render(
@@ -40,12 +85,13 @@ def render(
 ) -> list[Any]:
     """Pictures of every row, row by row, each PIL image with its recipe in `info["pops"]`; see Pops.render.
 
-    ConfigError where the renderer cannot take a setting, SpaceError for an embedding of another space.
+    how: settings with ready `controls` (see `controlled`), and what else a recipe keeps. ConfigError where the
+    renderer cannot take a setting, SpaceError for an embedding of another space.
     """
     how = given(how)
     each = picture_seeds(embedding.n, seeds, num_images)
-    options = {k: v for k, v in how.items() if k != "size"}
-    unknown = set(how) - set(SETTINGS)
+    options = {k: v for k, v in how.items() if k in OPTIONS}
+    unknown = set(how) - {*SETTINGS, *OF_RECIPES}
     if unknown:
         raise TypeError(f"render() takes no {', '.join(sorted(unknown))}")
     able = backend.capabilities
@@ -62,7 +108,10 @@ def render(
         ),
     )
     if how.get("output", "pil") == "pil":
-        made = {"renderer": backend.name, "seeds": list(seeds), "num_images": num_images, **how}
+        by_hand = dict.fromkeys(control.kind for control in how.get("controls", ()))  # a recipe cannot hold them
+        kept = {k: v for k, v in how.items() if k not in ("controls", "preview_every")}
+        kept |= given({"control": {**by_hand, **how.get("control", {})}})
+        made = {"renderer": backend.name, "seeds": list(seeds), "num_images": num_images, **kept}
         for i, picture in enumerate(pictures):
             own = picture.info.get("pops", {})  # what the renderer itself has to say of this one
             picture.info["pops"] = {**embedding.provenance, "render": made, "picture": i, **own}
@@ -96,6 +145,11 @@ def check_settings(backend: Renderer, how: Mapping[str, Any]) -> None:
     allowed = " or ".join(f'"{o}"' for o in able.outputs)
     ensure(output in able.outputs, f"output must be {allowed}, got {output!r}", ConfigError)
     for control in how.get("controls", ()):
-        takes = f"it takes {', '.join(able.controls) or 'none'}"
-        fits = control.kind in able.controls
-        ensure(fits, f"the renderer {name} has no {control.kind} control; {takes}", ConfigError)
+        check_control(backend, control.kind)
+
+
+def check_control(backend: Renderer, kind: str) -> None:
+    """ConfigError where the renderer has no control of this kind."""
+    takes = f"it takes {', '.join(backend.capabilities.controls) or 'none'}"
+    told = f"the renderer {backend.name} has no {kind} control; {takes} (--controlnet {kind}=FOLDER gives it one)"
+    ensure(kind in backend.capabilities.controls, told, ConfigError)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import CheckpointError, ModelError, ensure
@@ -19,7 +20,16 @@ from pops.weights import check_fit
 if TYPE_CHECKING:
     import torch
 
+_MENDED: Mapping[str, Any] = MappingProxyType({"steps_offset": 1, "clip_sample": False})
 ADAPTER = Path("ip_adapter") / "ip_adapter.safetensors"  # in the folder
+CONTROLNETS = "controlnets"  # in the folder: <kind>/config.json and its weights
+# The public adapters (h94/IP-Adapter) by the width of the vectors they read: for Stable Diffusion 1, for SDXL.
+PUBLIC_ADAPTERS: Mapping[int, tuple[str, str]] = MappingProxyType(
+    {
+        1280: ("ip-adapter_sd15_vit-G.safetensors", "ip-adapter_sdxl.safetensors"),
+        1024: ("ip-adapter_sd15.safetensors", "ip-adapter_sdxl_vit-h.safetensors"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -37,13 +47,13 @@ class Networks:
 
 
 def read_networks(
-    folder: Path, *, device: str = "cpu", dtype: Any = None, adapter: bool = True, second: bool = False
+    folder: Path, *, device: str = "cpu", dtype: Any = None, adapter: bool | Path = True, second: bool = False
 ) -> Networks:
     """Reads StableDiffusionPipeline's layout; ModelError for an absent part, CheckpointError for weights that do not
     fit.
 
-    dtype: of torch, None for float32; adapter: read ip_adapter/ip_adapter.safetensors, too; second: SDXL's layout,
-    with its second text encoder.
+    dtype: of torch, None for float32; adapter: read ip_adapter/ip_adapter.safetensors, too, or another file; second:
+    SDXL's layout, with its second text encoder.
     """
     import torch
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -65,27 +75,29 @@ def read_networks(
     how: dict[str, dict[str, Any]] = {"unet": weights, "vae": weights, "text_encoder": of_transformers}
     how |= {"text_encoder_2": of_transformers} if second else {}
     loaded: dict[str, Any] = {}
-    with _silence():
+    with silence():
         for part, kind in parts.items():
             try:
                 loaded[part] = kind.from_pretrained(folder / part, local_files_only=True, **how.get(part, {}))
             except Exception as e:  # diffusers, transformers, tokenizers and safetensors each have their own
-                raise ModelError(f"the renderer's {folder / part} does not load ({_reason(e)}); make it again") from e
+                raise ModelError(f"the renderer's {folder / part} does not load ({reason_of(e)}); make it again") from e
         for part in how:
             loaded[part], info = loaded[part]
             check_fit(loaded[part], info, folder / part)
         if adapter:
-            _add_ip_adapter(loaded["unet"], folder / ADAPTER)
+            given = adapter if isinstance(adapter, Path) else folder / ADAPTER
+            _add_ip_adapter(loaded["unet"], given, sdxl=second)
     for part in how:
         loaded[part].to(device).eval().requires_grad_(False)
     if loaded["unet"].dtype == torch.float16 and getattr(loaded["vae"].config, "force_upcast", False) and second:
         loaded["vae"].float()  # SDXL's autoencoder overflows in float16
     index = folder / "model_index.json"
     zero = second and index.is_file() and bool(json.loads(index.read_text()).get("force_zeros_for_empty_prompt", True))
-    return Networks(**loaded, scheduler=read_scheduler(folder), empty_is_zero=zero)
+    scheduler = read_scheduler(folder, mended={} if second else _MENDED)
+    return Networks(**loaded, scheduler=scheduler, empty_is_zero=zero)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The first line of what a library says, without its advice to programmers."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return first.partition(" If you ")[0].rstrip(". ")
@@ -106,14 +118,14 @@ def _autoencoder(folder: Path) -> Any:
     try:
         name = json.loads(config.read_text(encoding="utf-8")).get("_class_name", "AutoencoderKL")
     except (OSError, ValueError, AttributeError) as e:
-        raise ModelError(f"the renderer's {config} cannot be read ({_reason(e)}); make it again") from e
+        raise ModelError(f"the renderer's {config} cannot be read ({reason_of(e)}); make it again") from e
     if name not in _AUTOENCODERS:
         raise ModelError(f"{config} names a {name}; this renderer decodes with {', '.join(_AUTOENCODERS)}")
     return getattr(import_module(_AUTOENCODERS[name]), name)
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """diffusers and transformers advise on stderr while they load; none of it is for the user."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers
@@ -134,8 +146,10 @@ def _silence() -> Iterator[None]:
             of_transformers.enable_progress_bar()
 
 
-def read_scheduler(folder: Path) -> Any:
-    """The folder's own scheduler, its outdated settings mended as the stock pipeline mends them."""
+def read_scheduler(folder: Path, *, mended: Mapping[str, Any] = _MENDED) -> Any:
+    """The folder's own scheduler; of its settings `mended` those it has take these values, as the stock Stable
+    Diffusion pipeline mends what is outdated.
+    """
     import diffusers
 
     config = folder / "scheduler" / "scheduler_config.json"
@@ -145,15 +159,55 @@ def read_scheduler(folder: Path) -> Any:
         scheduler = kind.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise ModelError(f"{config} names no scheduler of diffusers ({type(e).__name__}: {e})") from e
-    mended = {"steps_offset": 1, "clip_sample": False}
     return kind.from_config({**scheduler.config, **{k: v for k, v in mended.items() if k in scheduler.config}})
 
 
-def _add_ip_adapter(unet: Any, path: Path) -> None:
+def found_controlnets(folder: Path | None) -> dict[str, Path]:
+    """The ControlNets that lie in a renderer's folder: kind -> folder; reads no weights."""
+    here = sorted((folder / CONTROLNETS).glob("*/config.json")) if folder else []
+    return {path.parent.name: path.parent for path in here}
+
+
+def read_controlnet(folder: Path, *, device: str = "cpu", dtype: Any = None) -> Any:
+    """A ControlNetModel's folder (config.json, diffusion_pytorch_model.safetensors) -> the network.
+
+    dtype: of torch, None for float32. ModelError for what cannot be read, CheckpointError for weights that do not fit.
+    """
+    import torch
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+
+    config = folder / "config.json"
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8")).get("_class_name", "ControlNetModel")
+    except (OSError, ValueError, AttributeError) as e:
+        raise ModelError(f"the ControlNet's {config} cannot be read ({reason_of(e)}); fetch it again") from e
+    ensure(kind == "ControlNetModel", f"{folder} holds a {kind}; pops reads ControlNetModel", ModelError)
+    weights = {"dtype": dtype or torch.float32, "use_safetensors": True, "output_loading_info": True}
+    with silence():
+        try:
+            network, info = ControlNetModel.from_pretrained(folder, local_files_only=True, **weights)
+        except Exception as e:  # diffusers and safetensors each have their own
+            raise ModelError(f"the ControlNet {folder} does not load ({reason_of(e)}); fetch it again") from e
+    check_fit(network, info, folder)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def right_adapter(width: int, *, sdxl: bool) -> str:
+    """What to say of the adapter that reads vectors of this width: its public name, if one is known."""
+    if width not in PUBLIC_ADAPTERS:
+        return "one that was trained on the embedding's space"
+    return f"{PUBLIC_ADAPTERS[width][sdxl]} of h94/IP-Adapter"
+
+
+def _add_ip_adapter(unet: Any, path: Path, *, sdxl: bool) -> None:
     """Loads image_proj.* and ip_adapter.* into the UNet; every tensor of the file must find its place."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    fits = " or ".join(f"{names[sdxl]} for embeddings of width {width}" for width, names in PUBLIC_ADAPTERS.items())
+    ensure(path.is_file(), f"there is no IP-Adapter {path}; give its file (--adapter): {fits}", ModelError)
+    plain = path.suffix == ".safetensors"
+    ensure(plain, f"{path} is no safetensors file, and pops opens no pickles; get {path.stem}.safetensors", ModelError)
     try:
         flat = load_file(path)
     except (OSError, SafetensorError) as e:
@@ -169,7 +223,7 @@ def _add_ip_adapter(unet: Any, path: Path) -> None:
     try:
         unet._load_ip_adapter_weights([state])
     except (KeyError, RuntimeError, ValueError) as e:
-        raise CheckpointError(f"{path} does not fit the UNet beside it ({_reason(e)}); make it again") from e
+        raise CheckpointError(f"{path} does not fit the UNet ({reason_of(e)}); is it for another one?") from e
 
 
 def _check_ip_adapter(unet: Any, state: Mapping[str, Mapping[str, torch.Tensor]], path: Path) -> None:
@@ -180,8 +234,10 @@ def _check_ip_adapter(unet: Any, state: Mapping[str, Mapping[str, torch.Tensor]]
     missing, surplus = sorted(wanted - set(state["ip_adapter"])), sorted(set(state["ip_adapter"]) - wanted)
     if missing or surplus:
         raise CheckpointError(
-            f"{path}: missing {missing[:4] or 'none'}, surplus {surplus[:4] or 'none'} in ip_adapter.*"
+            f"{path}: missing {missing[:4] or 'none'}, surplus {surplus[:4] or 'none'} in ip_adapter.*; "
+            "is it for another UNet?"
         )
     proj = {"proj.weight", "proj.bias", "norm.weight", "norm.bias"}
     if set(state["image_proj"]) != proj:
-        raise CheckpointError(f"{path}: image_proj.* must be {sorted(proj)}, got {sorted(state['image_proj'])[:6]}")
+        told = f"image_proj.* must be {sorted(proj)}, got {sorted(state['image_proj'])[:6]}"
+        raise CheckpointError(f"{path}: {told}; only the plain IP-Adapter (not plus, not face) reads embeddings")

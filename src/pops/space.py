@@ -89,6 +89,12 @@ class Space:
     def __repr__(self) -> str:
         return f"Space({self.id!r}, dim={self.dim})"
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the image encoder: its config and samples of its weights. Tells versions of one space apart."""
+        encoder = self._parts.get("image_encoder") or self.folder / "image_encoder"
+        return _fingerprint(encoder, _read_json(encoder / "config.json"), self.dim)
+
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures -> [n, D] un-normalised, float32, CPU; CLIP's own preprocessing, 16 at a time."""
         import torch

@@ -5,17 +5,20 @@ Nothing heavy is loaded before it is needed: towers, prior, each operator and ea
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pops import __version__
-from pops.errors import ConfigError, OperandError, ensure, suggest
-from pops.evaluation import (
-    Evaluation,
+from pops.errors import ConfigError, ensure
+from pops.evaluation import Evaluation
+from pops.expression.grammar import parse, to_text
+from pops.expression.nodes import Call, Node, Photo, is_mix
+from pops.expression.plan import Plan, plan
+from pops.parts import Parts
+from pops.request import (
     OnProgress,
+    OnStep,
     Operand,
     Seed,
     Settings,
@@ -24,11 +27,6 @@ from pops.evaluation import (
     node_of,
     seed_list,
 )
-from pops.expression.grammar import parse, to_text
-from pops.expression.nodes import Call, Node, Photo
-from pops.expression.plan import Plan, plan
-from pops.files import expanded
-from pops.operators.spec import BUILTIN, OperatorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -37,13 +35,8 @@ if TYPE_CHECKING:
 
     from pops.embedding import Embedding
     from pops.expression import Expression
-    from pops.magicmix.mix import MagicMix
-    from pops.models.registry import ModelFiles
-    from pops.operators.operator import Operator, TextPrior
-    from pops.prior.linear import Precision
-    from pops.prior.transformer import PriorModel
-    from pops.render.base import OnPreview, Renderer
-    from pops.space import Space
+    from pops.render.base import OnPreview
+    from pops.render.controls import OnControl
 
 
 PHOTO_SIDE = 512  # pixels; a photo is squashed to this square before CLIP's own preprocessing, as the papers did
@@ -59,14 +52,21 @@ def load(
     dtype: torch.dtype | str | None = None,
     precision: str | None = None,
     max_batch: int = 8,
+    library: str | Path | None = None,
+    adapter: str | Path | None = None,
+    controlnets: Mapping[str, str | Path] | None = None,
+    offload: bool = False,
 ) -> Pops:
     """A model by name ("tiny", "kandinsky-2-2"), folder or hub id; weights are read on first use.
 
     decoder: a folder or hub id to render with, where it is not the model's own; operators: more of them, or
     others, name -> operator folder, or official checkpoint (learned_prior.pth) of that operator; renderer: a
-    backend's name, None for the model's own; device: "auto", "cpu", "cuda", "mps"; dtype: of the weights,
-    None for float32; precision: of the prior alone, dtype's or "int8" (on a CPU: a quarter of the memory, a few
-    times as fast, about 2 % off); max_batch: pictures rendered together.
+    backend's name, a renderer's folder or hub id, None for the model's own; device: "auto", "cpu", "cuda", "mps";
+    dtype: of the weights, None for float32; precision: of the prior alone, dtype's or "int8" (on a CPU: a quarter of
+    the memory, a few times as fast, about 2 % off); max_batch: pictures rendered together; library: of photos, which
+    the renderer "retrieval" then answers with; adapter: the IP-Adapter's file, where it is not the renderer's own;
+    controlnets: beside the renderer's own, kind ("depth", ...) -> folder or hub id; offload: renderers keep each
+    network on the device only while it runs (less memory, slower).
     Raises ModelError for an unknown or absent model, CheckpointError for an operator that is not there.
     """
     from pops.models.registry import resolve
@@ -83,177 +83,13 @@ def load(
     pops.source = str(model)
     if decoder is not None:
         pops.extra["decoder"] = str(decoder)
+    pops.library = library
+    pops.equip(adapter=adapter, controlnets=controlnets, offload=offload)
     return pops
 
 
-class Pops:
-    """A loaded model: space, prior, operators, renderers, each read on first use. Threads may share it."""
-
-    def __init__(
-        self,
-        files: ModelFiles,
-        *,
-        operators: Mapping[str, str | Path] | None = None,
-        renderer: str | None = None,
-        device: str = "auto",
-        dtype: torch.dtype | str | None = None,
-        precision: str | None = None,
-        max_batch: int = 8,
-    ) -> None:
-        from pops.operators.stored import spec_at
-
-        self.files, self.name = files, files.name
-        self.source = files.name  # what loads this model again: its name, or the folder as it was given
-        self.version = str(files.info.get("version", "0"))
-        self.max_batch = max_batch
-        self._device, self._dtype, self._backend, self._precision = device, dtype, renderer, precision
-        official = {name: path for name, path in files.info.get("official", {}).items() if name in BUILTIN}
-        given = {name: expanded(path) for name, path in (operators or {}).items()}
-        for name, path in given.items():
-            spec_at(name, path)  # a mistake is told now, and not at the first use
-        self._folders: dict[str, Path] = {**official, **files.operators, **given}
-        # With source, what loads this model again.
-        self.extra: dict[str, Any] = {"operators": {n: str(p) for n, p in given.items()}} if given else {}
-        self.extra |= {} if precision is None else {"precision": precision}
-        self._operators: dict[str, Operator] = {}
-        self._renderers: dict[str, Renderer] = {}
-        self._mixers: dict[str, MagicMix] = {}
-        self._lock = threading.RLock()
-
-    # --- the parts, each on first use
-    # ------------------------------------------------------------------------
-
-    @cached_property
-    def operators(self) -> Mapping[str, OperatorSpec]:
-        """The specs of this model's operators by name, the built-in ones first; reads no weights."""
-        from pops.operators.stored import spec_at
-
-        order = [*(n for n in BUILTIN if n in self._folders), *sorted(set(self._folders) - set(BUILTIN))]
-        return {name: spec_at(name, self._folders[name]) for name in order}
-
-    def spec(self, name: str) -> OperatorSpec:
-        """One operator's spec; OperandError for an unknown name."""
-        from pops.models.registry import HUB
-
-        if name not in self.operators:
-            known = ", ".join(self.operators) or "none"
-            pull = f"; run: pops operators pull {name}" if self.name in HUB and name in BUILTIN else ""
-            hint = suggest(name, self.operators)
-            raise OperandError(f"{self.name} has no operator {name!r}{hint}; it has: {known}{pull}")
-        return self.operators[name]
-
-    @cached_property
-    def device(self) -> str:
-        """Where the networks run."""
-        import torch
-
-        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-        if self._device == "auto":
-            return "cuda" if cuda else "mps" if mps else "cpu"
-        kind = self._device.partition(":")[0]
-        ensure(
-            kind in ("cpu", "cuda", "mps"),
-            f"device is auto, cpu, cuda or mps, got {self._device!r}",
-            ConfigError,
-        )
-        there = kind == "cpu" or (kind == "cuda" and cuda) or (kind == "mps" and mps)
-        ensure(
-            there,
-            f"this machine has no {kind} device for torch {torch.__version__}; use --device cpu",
-            ConfigError,
-        )
-        return self._device
-
-    @cached_property
-    def dtype(self) -> torch.dtype:
-        """Of the networks' weights; embeddings are float32 always."""
-        import torch
-
-        dtype = getattr(torch, self._dtype, None) if isinstance(self._dtype, str) else self._dtype or torch.float32
-        allowed = (torch.float32, torch.float16, torch.bfloat16)
-        ensure(dtype in allowed, f"dtype is float32, float16 or bfloat16, got {self._dtype!r}", ConfigError)
-        assert isinstance(dtype, torch.dtype)
-        return dtype
-
-    @cached_property
-    def precision(self) -> Precision:
-        """Of the prior's engine."""
-        from pops.prior.linear import check_precision
-
-        precision = str(self.dtype).removeprefix("torch.") if self._precision is None else self._precision
-        check_precision(precision, self.device.partition(":")[0])
-        return cast("Precision", precision)
-
-    @cached_property
-    def space(self) -> Space:
-        """The CLIP space; each of its towers is read on first use."""
-        from pops.space import Space
-
-        with self._lock:
-            return Space.load(self.files.folder, device=self.device, dtype=self.dtype, parts=self.files.parts)
-
-    @cached_property
-    def prior(self) -> PriorModel:
-        """The base prior."""
-        from pops.models.registry import laid_out
-        from pops.prior.transformer import PriorModel
-
-        with self._lock:
-            folder = laid_out(self.files, ("prior", "scheduler"))
-            return PriorModel.load(folder, device=self.device, precision=self.precision)
-
-    @cached_property
-    def text_prior(self) -> TextPrior:
-        """The base prior as it computes text("...")."""
-        from pops.operators.operator import TextPrior
-
-        return TextPrior(self.prior)
-
-    def operator(self, name: str) -> Operator:
-        """An operator with its weights."""
-        from pops.operators.stored import operator_at
-
-        spec = self.spec(name)
-        with self._lock:
-            if name not in self._operators:
-                self._operators[name] = operator_at(self._folders[name], spec, self.prior, space=self.space.id)
-            return self._operators[name]
-
-    def renderer(self, name: str | None = None) -> Renderer:
-        """A renderer by its backend's name, None for the model's own; ConfigError if the model has none."""
-        from pops.models.registry import hub_renderer
-        from pops.render.base import RendererOptions, backend_of, get
-
-        folder, name = self.files.renderer, name or self._backend
-        if folder is None and name is None:
-            folder = hub_renderer(self.name)
-        name = name or (backend_of(folder) if folder else None)
-        if name is None:
-            raise ConfigError(f"{self.name} has no renderer; name one (--renderer), or save the embedding instead")
-        with self._lock:
-            if name not in self._renderers:
-                options = RendererOptions(
-                    self.space.id, self.device, self.dtype, defaults=self.files.info, max_batch=self.max_batch
-                )
-                self._renderers[name] = get(name)(folder, options)
-            return self._renderers[name]
-
-    def mixer(self, renderer: str | None = None) -> MagicMix:
-        """MagicMix with a renderer's networks, shared and not read again; ConfigError if they cannot mix."""
-        from pops.magicmix.mix import MagicMix
-
-        backend: Any = self.renderer(renderer)
-        parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-        ensure(
-            all(hasattr(backend, part) for part in parts),
-            f"mixing needs a Stable Diffusion renderer, {backend.name} is none; use another (--renderer)",
-            ConfigError,
-        )
-        with self._lock:
-            if backend.name not in self._mixers:
-                shared = {part: getattr(backend, part) for part in parts}
-                self._mixers[backend.name] = MagicMix(**shared, space=backend.space, max_batch=self.max_batch)
-            return self._mixers[backend.name]
+class Pops(Parts):
+    """A loaded model: its parts, each read on first use, and what is done with them. Threads may share it."""
 
     # --- embeddings
     # ------------------------------------------------------------------------------------------
@@ -296,17 +132,19 @@ class Pops:
         *,
         seed: Seed = 0,
         given: Mapping[str, Any] | None = None,
+        num_images: int = 1,
         on_progress: OnProgress | None = None,
         **how: Any,
     ) -> Trace:
-        """As evaluate, and keeps the embedding of every node. given: values of the expression's `$key`
-        operands.
+        """As evaluate, and keeps the embedding of every node and the pictures of mixes. given: values of the
+        expression's `$key` operands; num_images: pictures of each row, where the whole expression is a mix.
 
         Every sampling node has a generator a row: its own @seed, else the row's seed, so that a row is the
         same alone and in a batch.
         """
         layout, seeds = self.plan(expression), seed_list(seed)
-        run = Evaluation(self, layout, given or {}, seeds, Settings.of(how), on_progress)
+        ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
+        run = Evaluation(self, layout, given or {}, seeds, Settings.of(how), on_progress, copies=num_images)
         vectors = run.execute()
         values = {node: self._embedding(v) for node, v in vectors.items()}
         provenance = {
@@ -315,15 +153,22 @@ class Pops:
             **run.settings.given(),
             "inputs": inputs_of(layout),
         }
-        return Trace(layout, values, self._embedding(vectors[layout.root].expand(run.rows, -1), provenance))
+        result = self._embedding(vectors[layout.root].expand(run.rows, -1), provenance)
+        return Trace(layout, values, result, run.pictures)
 
     def plan(self, expression: str | Expression | Node) -> Plan:
         """What an expression will compute, in levels. ExpressionError where it is wrong; touches no file."""
+        from pops.mixing import check_mixes
+
         if isinstance(expression, Node):
-            return plan(expression, self.operators, text=to_text(expression))
-        if isinstance(expression, str):
-            return plan(parse(expression), self.operators, text=expression)
-        return plan(expression.root, self.operators, text=expression.text)
+            root, text = expression, to_text(expression)
+        elif isinstance(expression, str):
+            root, text = parse(expression), expression
+        else:
+            root, text = expression.root, expression.text
+        layout = plan(root, self.operators, text=text)
+        check_mixes(layout, text)
+        return layout
 
     def _embedding(self, vectors: Tensor, provenance: Mapping[str, Any] | None = None) -> Embedding:
         from pops.embedding import Embedding
@@ -354,24 +199,30 @@ class Pops:
         seed: Seed = 0,
         num_images: int = 1,
         renderer: str | None = None,
+        library: str | Path | None = None,
         on_progress: OnProgress | None = None,
         on_preview: OnPreview | None = None,
+        on_control: OnControl | None = None,
         **how: Any,
     ) -> list[Any]:
         """Pictures of every row: row i's picture j has seed s + j (s: the seed, or the row's of a list); row
         by row.
 
-        how: size (height, width), steps, guidance, prompt, negative, output ("pil", "latent"), ...; see
-        RenderOptions. A picture's `info["pops"]` is its recipe, as save_picture keeps it.
+        renderer: as in pops.load. how: size (height, width), steps, guidance, prompt, negative, output ("pil",
+        "latent"), scale, ...; see RenderOptions; control: {"depth": photo, "canny": photo, ...}, each a path, a PIL
+        image or, ready already, "map:PATH", with control_scale: a number, or {kind: number}; on_control is told of
+        every control picture that was made; library: of photos, for the renderer "retrieval". A picture's
+        `info["pops"]` is its recipe, as save_picture keeps it.
         """
-        from pops.rendering import render
+        from pops.rendering import controlled, render
 
+        backend = self.renderer(renderer, library=library)
         return render(
-            self.renderer(renderer),
+            backend,
             embedding,
             seeds=seed_list(seed),
             num_images=num_images,
-            how=how,
+            how={"renderer": renderer, **controlled(backend, how, self.control_maker, on_control)},
             on_progress=on_progress,
             on_preview=on_preview,
         )
@@ -393,22 +244,76 @@ class Pops:
         """MagicMix: the layout's shape with the content's look; a picture, or a list where anything is a list.
 
         layout, content: a photo (a path, or a string that names one; a PIL image), a text, an Embedding or its file,
-        an expression, or a list of them; photos and expressions as content go through IP-Adapter. how: nu, k_min,
-        k_max, steps, guidance, strength, negative, inject, size; see MixSettings and MagicMix.__call__. fit: of
-        photos as content. A picture's `info["pops"]` is its recipe.
+        an expression, the file of a latent as layout, or a list of them; photos and expressions as content go through
+        IP-Adapter. how: nu, k_min, k_max, steps, guidance, strength, negative, inject, size; see MixSettings and
+        MagicMix.__call__. fit: of photos as content; output: "pil", "latent", or "both" (pairs of them). A picture's
+        `info["pops"]` is its recipe.
         """
         from pops.mixing import Mixing
 
-        asked = Mixing(self, layout, content, seeds=seed_list(seed), num_images=num_images, fit=fit, how=how)
+        asked = Mixing(
+            self,
+            layout,
+            content,
+            seeds=seed_list(seed),
+            num_images=num_images,
+            fit=fit,
+            renderer=renderer,
+            how=how,
+        )
         pictures = asked.run(self.mixer(renderer), output=output, on_progress=on_progress, on_note=on_note)
         many = asked.many or isinstance(seed, (list, tuple, range)) or len(pictures) > 1
         return pictures if many else pictures[0]
 
+    def mix_each(
+        self,
+        layouts: Sequence[Any],
+        contents: Sequence[Any],
+        *,
+        seeds: Sequence[int],
+        options: Sequence[tuple[str, Any]] = (),
+        renderer: str | None = None,
+        on_step: OnStep | None = None,
+    ) -> list[Image.Image]:
+        """Picture i of layout i, content i and seed i; options: those of mix(...) in an expression."""
+        from pops.mixing import mix_each
+
+        how: dict[str, Any] = {"options": options, "info": self.files.info, "on_step": on_step}
+        return mix_each(self.mixer(renderer), layouts, contents, seeds=seeds, **how)
+
+    def mix_calls(self, options: Sequence[tuple[str, Any]]) -> int:
+        """Network calls of a mix with these options, about."""
+        from pops.mixing import mix_calls
+
+        return mix_calls(options)
+
+    def pictures(
+        self,
+        trace: Trace,
+        *,
+        seed: Seed = 0,
+        num_images: int = 1,
+        renderer: str | None = None,
+        on_progress: OnProgress | None = None,
+        **how: Any,
+    ) -> list[Any]:
+        """What an evaluation shows: its embedding rendered, or, where the whole expression is a mix, that picture.
+
+        trace: of the same seeds, and for a mix of the same num_images; how: as render, for a mix nothing.
+        """
+        from pops.mixing import finished
+
+        if trace.mixed is None:
+            how = {**how, "renderer": renderer, "on_progress": on_progress}
+            return self.render(trace.result, seed=seed, num_images=num_images, **how)
+        name = self.renderer(renderer).name
+        return finished(trace, name, seeds=seed_list(seed), num_images=num_images, how=how)
+
     def illustrate(
         self, trace: Trace, nodes: Sequence[Node] | None = None, *, row: int = 0, seed: int = 0, **how: Any
     ) -> dict[Node, Image.Image]:
-        """A picture of every node of an evaluation (or of these), for figures: photos as they are, the rest
-        rendered.
+        """A picture of every node of an evaluation (or of these), for figures: photos and mixes as they are, the
+        rest rendered.
 
         row: of the batch; how: as render.
         """
@@ -420,6 +325,10 @@ class Pops:
         pictures: dict[Node, Image.Image] = {
             n: load_photo(n.path, fit=fit, size=PHOTO_SIDE) for n in wanted if isinstance(n, Photo)
         }
+        for n, mixed in trace.pictures.items():
+            if n in wanted:
+                each = len(mixed) // (trace.result.n if n == trace.plan.root else len(trace.values.get(n, mixed)))
+                pictures[n] = mixed[row * each if len(mixed) > each else 0]
         rendered = [n for n in wanted if n not in pictures and n in trace.values]
         if rendered:
             rows = [trace.values[n] for n in rendered]
@@ -442,10 +351,15 @@ class Pops:
         on_progress: OnProgress | None = None,
         **render: Any,
     ) -> list[Any]:
-        """Evaluates, then renders, each row of a list of seeds with its own. render: see Pops.render."""
-        e = self.evaluate(
+        """Evaluates, then renders, each row of a list of seeds with its own; a mix is a picture already.
+
+        render: see Pops.render.
+        """
+        trace = self.trace(
             expression,
             seed=seed,
+            num_images=num_images,
+            renderer=render.get("renderer") if is_mix(self.plan(expression).root) else None,
             steps=steps,
             guidance=guidance,
             sampler=sampler,
@@ -453,4 +367,4 @@ class Pops:
             on_progress=on_progress,
         )
         how = {**render, "steps": render_steps, "guidance": render_guidance}
-        return self.render(e, seed=seed, num_images=num_images, on_progress=on_progress, **how)
+        return self.pictures(trace, seed=seed, num_images=num_images, on_progress=on_progress, **how)

@@ -22,8 +22,8 @@ from pops.bench.machine import timed
 from pops.errors import ConfigError, ensure
 from pops.operators.operator import Task, sample
 from pops.prior.condition import Condition
-from pops.prior.config import ADDED, PriorConfig
-from pops.prior.engine import STEP, layers
+from pops.prior.config import ADDED, STEP, PriorConfig
+from pops.prior.layers import layers
 from pops.prior.linear import Precision, check_precision
 from pops.seeds import generators
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pops.bench import toybox
 from pops.bench.toybox import OPERATORS, Cases, OnProgress
 from pops.errors import ConfigError, ensure, suggest
-from pops.prior.samplers import SAMPLERS
+from pops.prior.samplers import SAMPLERS, check_sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,8 +105,7 @@ def measure(
     for name in operators:
         ensure(name in OPERATORS, f"toybox has no truth for {name!r}{suggest(name, OPERATORS)}", ConfigError)
     for name in samplers:
-        known = f"no sampler {name!r}{suggest(name, SAMPLERS)}; there is {', '.join(SAMPLERS)}"
-        ensure(name in SAMPLERS, known, ConfigError)
+        check_sampler(name)
     grid = list(dict.fromkeys([REFERENCE, *((name, n) for name in samplers for n in steps)]))
 
     # 2) Operator by operator: the cases, and of every pair in the grid the figures of each case.

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from pops.cli import bench_mix
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
 from pops.errors import ConfigError, ensure
+from pops.files import check_place, write_whole
 
 if TYPE_CHECKING:
     from pops.prior.linear import Precision
+
+Operators = Annotated[str, typer.Option("--operators", help="Which, with commas.", show_default="all four")]
+Count = Annotated[int, typer.Option("--count", "-n", help="Held-out triplets of each operator.", min=2)]
+First = Annotated[int, typer.Option("--seed", "-s", help="The first triplet.", min=0)]
+NoRender = Annotated[bool, typer.Option("--no-render", help="Embeddings only: no pictures, no oracle.")]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance", help="Of the operators.", min=0, show_default="each's own")
+]
+RenderSteps = Annotated[
+    int | None, typer.Option("--render-steps", help="Of the renderer.", min=1, show_default="the model's")
+]
+Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write the table here, too.")]
 
 app = typer.Typer(help="Measure a model against the truth.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -22,26 +36,23 @@ def root() -> None:
     pass
 
 
+app.command("mix")(bench_mix.mix)
+
+
 @app.command("toybox")
 @command
 def toybox(
-    operators: Annotated[
-        str, typer.Option("--operators", help="Which, with commas.", show_default="all four")
-    ] = "texturing,union,scene,instruct",
-    count: Annotated[int, typer.Option("--count", "-n", help="Held-out triplets of each operator.", min=2)] = 500,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="The first triplet.", min=0)] = 0,
-    no_render: Annotated[bool, typer.Option("--no-render", help="Embeddings only: no pictures, no oracle.")] = False,
+    operators: Operators = "texturing,union,scene,instruct",
+    count: Count = 500,
+    seed: First = 0,
+    no_render: NoRender = False,
     steps: Annotated[
         int | None, typer.Option("--steps", help="Of the operators.", min=1, show_default="each's own")
     ] = None,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", help="Of the operators.", min=0, show_default="each's own")
-    ] = None,
+    guidance: Guidance = None,
     sampler: Annotated[str, typer.Option("--sampler", help="Of the operators.")] = "ancestral",
-    render_steps: Annotated[
-        int | None, typer.Option("--render-steps", help="Of the renderer.", min=1, show_default="the model's")
-    ] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write the table here, too.")] = None,
+    render_steps: RenderSteps = None,
+    markdown: Markdown = None,
     model: ModelName = "tiny",
     device: Device = "auto",
     json_output: Json = False,
@@ -59,7 +70,6 @@ def toybox(
     """
     import pops
     from pops.bench import toybox as bench
-    from pops.files import check_place, write_whole
 
     wanted = _listed(operators, "--operators", "texturing,union")
     if markdown is not None:
@@ -72,38 +82,25 @@ def toybox(
             p, operators=wanted, count=count, seed=seed, render=not no_render, steps=steps, guidance=guidance,
             sampler=sampler, render_steps=render_steps, on_progress=on_progress,
         )  # fmt: skip
-    table = bench.markdown(report)
-    if markdown is not None:
-        with write_whole(markdown) as temporary:
-            temporary.write_text(table, encoding="utf-8")
-    if json_output:
-        about = {k: v for k, v in asdict(report).items() if k != "operators"}
-        print_json({**report.operators, "about": about})
-    else:
-        typer.echo(table)
+    about = {k: v for k, v in asdict(report).items() if k != "operators"}
+    _tell(bench.markdown(report), {**report.operators, "about": about}, markdown, as_json=json_output)
 
 
 @app.command("samplers")
 @command
 def samplers(
-    operators: Annotated[
-        str, typer.Option("--operators", help="Which, with commas.", show_default="all four")
-    ] = "texturing,union,scene,instruct",
+    operators: Operators = "texturing,union,scene,instruct",
     names: Annotated[
         str | None, typer.Option("--samplers", help="Which, with commas.", show_default="all there are")
     ] = None,
     steps_list: Annotated[str, typer.Option("--steps-list", help="Numbers of steps, with commas.")] = "1,2,4,6,8,25",
-    count: Annotated[int, typer.Option("--count", "-n", help="Held-out triplets of each operator.", min=2)] = 500,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="The first triplet.", min=0)] = 0,
+    count: Count = 500,
+    seed: First = 0,
     draws: Annotated[int, typer.Option("--draws", help="How often each triplet is sampled.", min=1)] = 2,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", help="Of the operators.", min=0, show_default="each's own")
-    ] = None,
-    no_render: Annotated[bool, typer.Option("--no-render", help="Embeddings only: no pictures, no oracle.")] = False,
-    render_steps: Annotated[
-        int | None, typer.Option("--render-steps", help="Of the renderer.", min=1, show_default="the model's")
-    ] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write the table here, too.")] = None,
+    guidance: Guidance = None,
+    no_render: NoRender = False,
+    render_steps: RenderSteps = None,
+    markdown: Markdown = None,
     model: ModelName = "tiny",
     device: Device = "auto",
     json_output: Json = False,
@@ -121,7 +118,6 @@ def samplers(
     """
     import pops
     from pops.bench import samplers as bench
-    from pops.files import check_place, write_whole
     from pops.prior.samplers import SAMPLERS
 
     wanted = _listed(operators, "--operators", "texturing,union")
@@ -139,14 +135,7 @@ def samplers(
             p, operators=wanted, samplers=chosen, steps=[int(n) for n in numbers], count=count, seed=seed, draws=draws,
             guidance=guidance, render=not no_render, render_steps=render_steps, on_progress=on_progress,
         )  # fmt: skip
-    table = bench.markdown(report)
-    if markdown is not None:
-        with write_whole(markdown) as temporary:
-            temporary.write_text(table, encoding="utf-8")
-    if json_output:
-        print_json(asdict(report))
-    else:
-        typer.echo(table)
+    _tell(bench.markdown(report), asdict(report), markdown, as_json=json_output)
 
 
 @app.command("prior")
@@ -167,7 +156,7 @@ def prior(
     no_training: Annotated[bool, typer.Option("--no-training", help="Leave training steps out.")] = False,
     train_layers: Annotated[int, typer.Option("--train-layers", help="Of the prior that is trained.", min=1)] = 4,
     train_batch: Annotated[str, typer.Option("--train-batch", help="Samples a step, with commas.")] = "1,2,4,8",
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write the tables here, too.")] = None,
+    markdown: Markdown = None,
     device: Device = "auto",
     json_output: Json = False,
     quiet: Quiet = False,
@@ -187,7 +176,6 @@ def prior(
     import pops
     from pops.bench import prior as bench
     from pops.bench import prior_tables
-    from pops.files import check_place, write_whole
 
     if markdown is not None:
         check_place(markdown)
@@ -204,12 +192,84 @@ def prior(
     )  # fmt: skip
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(plan, on_progress=on_progress)
-    table = prior_tables.markdown(report)
+    _tell(prior_tables.markdown(report), asdict(report), markdown, as_json=json_output)
+
+
+@app.command("retrieval")
+@command
+def retrieval(
+    count: Annotated[int, typer.Option("--count", "-n", help="Pictures in the library.", min=2)] = 10_000,
+    queries: Annotated[int, typer.Option("--queries", help="Held-out combinations searched for.", min=1)] = 200,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="The first query.", min=0)] = 0,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Keep pictures and library here; a stopped run goes on.")
+    ] = None,
+    markdown: Markdown = None,
+    model: ModelName = "tiny",
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Composed image search in a library of toybox pictures: does scene(texturing(A, B), C) find the true one?
+
+    Examples:
+
+    \b
+        pops bench retrieval
+        pops bench retrieval --count 300 --queries 20
+        pops bench retrieval --cache out/retrieval --markdown docs/bench-retrieval.md
+    """
+    import pops
+    from pops.bench import retrieval as bench
+
+    if markdown is not None:
+        check_place(markdown)
+    p = pops.load(model, device=device)
+    for name in ("texturing", "scene"):
+        p.spec(name)
+    with progress(quiet=quiet) as on_progress:
+        report = bench.measure(p, count=count, queries=queries, seed=seed, cache=cache, on_progress=on_progress)
+    _tell(bench.markdown(report), asdict(report), markdown, as_json=json_output)
+
+
+@app.command("render")
+@command
+def render(
+    steps: Annotated[int, typer.Option("--steps", help="Of the renderers.", min=1, max=1000)] = 10,
+    rounds: Annotated[int, typer.Option("--rounds", help="Of both in turn; medians are told.", min=1)] = 7,
+    markdown: Markdown = None,
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Rendering through pops beside the bare call of diffusers' pipeline: tiny's renderer, and a random Kandinsky's.
+
+    Examples:
+
+    \b
+        pops bench render
+        pops bench render --steps 50 --rounds 5 --markdown docs/bench-render.md
+    """
+    import pops
+    from pops.bench import render as bench
+
+    if markdown is not None:
+        check_place(markdown)
+    p = pops.load("tiny", device=device)
+    with progress(quiet=quiet) as on_progress:
+        report = bench.measure(p, steps=steps, rounds=rounds, on_progress=on_progress)
+    _tell(bench.markdown(report), bench.figures(report), markdown, as_json=json_output)
+
+
+def _tell(table: str, figures: dict[str, Any], markdown: Path | None, *, as_json: bool) -> None:
+    """The figures on stdout, as a table or a JSON object, and the table in a file if one was named."""
     if markdown is not None:
         with write_whole(markdown) as temporary:
             temporary.write_text(table, encoding="utf-8")
-    if json_output:
-        print_json(asdict(report))
+    if as_json:
+        print_json(figures)
     else:
         typer.echo(table)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pops.cli import bench, doctor, mix, models, operators, run, show, toybox
+from pops.cli import bench, doctor, index, mix, models, operators, renderers, run, show, toybox
 from pops.cli.shell import Root
 
 HELP = """Compose pictures like equations: photos are the operands, trained operators the signs.
@@ -32,9 +32,12 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("mix")(mix.mix)
+app.command("index")(index.index)
+app.command("search")(index.search)
 app.command("show")(show.show)
 app.add_typer(operators.app, name="operators")
 app.add_typer(models.app, name="models")
+app.command("renderers")(renderers.renderers)
 app.command("toybox")(toybox.toybox)
 app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, parse_size, print_json, progress
+from pops.cli.shell import (
+    Debug,
+    Decoder,
+    Device,
+    Json,
+    ModelName,
+    Quiet,
+    RendererName,
+    command,
+    parse_size,
+    print_json,
+    progress,
+)
 from pops.errors import ConfigError, ensure, suggest
 from pops.files import check_place, expanded
 
@@ -54,7 +66,7 @@ def mix(
     layout: Annotated[
         str,
         typer.Argument(
-            help="The shape: a photo, a text, an embedding's file or an expression.",
+            help="The shape: a photo, a text, an expression, the file of an embedding or a latent.",
             show_default=False,
             metavar="LAYOUT",
         ),
@@ -97,15 +109,16 @@ def mix(
         list[str] | None,
         typer.Option("--sweep", help="nu=0.1:0.9:5: one labelled grid over it; twice for two axes."),
     ] = None,
+    save_latent: Annotated[
+        Path | None, typer.Option("--save-latent", help="Keep the latent (.safetensors), as a layout for other mixes.")
+    ] = None,
     size: Annotated[str | None, typer.Option("--size", help="HEIGHTxWIDTH, or one number for a square's area.")] = None,
     fit: Annotated[
         str, typer.Option("--fit", help="How a photo as content becomes square: squash, crop, pad.")
     ] = "squash",
     model: ModelName = "tiny",
-    decoder: Annotated[
-        str | None, typer.Option("--decoder", help="A decoder's folder or hub id, instead of the model's own.")
-    ] = None,
-    renderer: Annotated[str | None, typer.Option("--renderer", help="A renderer other than the model's own.")] = None,
+    decoder: Decoder = None,
+    renderer: RendererName = None,
     device: Device = "auto",
     json_output: Json = False,
     quiet: Quiet = False,
@@ -122,17 +135,21 @@ def mix(
         pops mix rabbit.png "texturing(teapot.png, tiger.png)" -o out.png
 
     \b
-        a grid over two settings
+        a grid over two settings; a mix of a mix, without decoding between; the same again
         pops mix rabbit.png tiger -o grid.png --sweep nu=0.1:0.9:5 --sweep k_max=0.4:0.8:3
+        pops mix rabbit.png tiger -o out.png --save-latent mixed.safetensors
+        pops mix mixed.safetensors "a cactus" -o second.png
+        pops run out.png -o again.png
     """
     start = time.monotonic()
     from pops.magicmix.operands import MixSettings
     from pops.magicmix.presets import preset as preset_of
+    from pops.magicmix.schedule import parse_nu
     from pops.seeds import parse_seeds
 
     # 1) The settings: the preset's, and over them what the command says.
     settled = {
-        "nu": _nu(nu),
+        "nu": None if nu is None else parse_nu(nu),
         "k_min": k_min,
         "k_max": k_max,
         "strength": strength,
@@ -146,9 +163,9 @@ def mix(
     how |= {k: v for k, v in settled.items() if v is not None}
     axes, seeds = [Sweep.of(text) for text in sweep or []], parse_seeds(seed)
     count = len(seeds) * num_images
-    _check(axes, count, out, (layout, content))
-    cells = [dict(zip((a.name for a in axes), values, strict=True)) for values in product(*(a.values for a in axes))]
-    for cell in cells:
+    latents = _latents(save_latent, count, bool(axes))
+    check_places(axes, count, out, (layout, content), *latents)
+    for cell in _cells(axes):
         MixSettings.of({**how, **cell})
 
     # 2) The pictures.
@@ -159,10 +176,13 @@ def mix(
     common = {"fit": fit, "renderer": renderer, "on_note": told.append, **how}
     with progress(quiet=quiet or json_output) as on_progress:
         if axes:
-            written = [_write_grid(pops, layout, content, axes, cells, seeds[0], common, out, on_progress)]
+            written = [write_grid(pops, layout, content, axes, seeds[0], common, out, on_progress)]
         else:
-            made = pops.mix(layout, content, seed=seeds, num_images=num_images, on_progress=on_progress, **common)
-            written = _write(made, out)
+            common |= {"output": "both" if latents else "pil", "on_progress": on_progress}
+            made = pops.mix(layout, content, seed=seeds, num_images=num_images, **common)
+            written = write_pictures([one[0] for one in made] if latents else made, out)
+            for path, (picture, latent) in zip(latents, made if latents else (), strict=True):
+                pops.mixer(renderer).save_latent(latent, path, picture.info["pops"])
 
     # 3) What is told.
     for line in dict.fromkeys(told):
@@ -170,23 +190,11 @@ def mix(
     if json_output:
         seconds = round(time.monotonic() - start, 3)
         about = {"layout": layout, "content": content, "seeds": seeds, "model": pops.name, "seconds": seconds}
-        print_json({"ok": True, "outputs": [str(path) for path in written], **about})
+        kept = {"latents": [str(path) for path in latents]} if latents else {}
+        print_json({"ok": True, "outputs": [str(path) for path in written], **kept, **about})
     elif not quiet:
-        for path in written:
+        for path in [*written, *latents]:
             typer.echo(str(path))
-
-
-def _nu(text: str | None) -> float | list[float] | None:
-    """`0.9`, or a schedule `0.9,0.5`."""
-    if text is None:
-        return None
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(
-            f"--nu is a number from 0 to 1, or several with commas, such as 0.9,0.5; got {text!r}"
-        ) from None
-    return values if len(values) > 1 else values[0]
 
 
 def _size(text: str | None) -> int | tuple[int, int] | None:
@@ -196,7 +204,21 @@ def _size(text: str | None) -> int | tuple[int, int] | None:
     return both[0] if text.strip().isdigit() else both
 
 
-def _check(axes: Sequence[Sweep], count: int, out: Path, operands: Sequence[str]) -> None:
+def _latents(place: Path | None, count: int, grid: bool) -> list[Path]:
+    """Where latents are written, one a picture."""
+    if place is None:
+        return []
+    ensure(not grid, "a grid has many latents; leave --save-latent out, or mix without --sweep")
+    ensure(place.suffix.lower() == ".safetensors", f"--save-latent {place}: a latent's file ends in .safetensors")
+    return _names(place, count)
+
+
+def _cells(axes: Sequence[Sweep]) -> list[dict[str, float]]:
+    """Every combination, the first axis slowest."""
+    return [dict(zip((a.name for a in axes), values, strict=True)) for values in product(*(a.values for a in axes))]
+
+
+def check_places(axes: Sequence[Sweep], count: int, out: Path, operands: Sequence[str], *others: Path) -> None:
     """Before anything is computed: a name that can be written, not an operand's, and a grid that makes sense."""
     from pops.images import PICTURE_SUFFIXES
 
@@ -205,7 +227,7 @@ def _check(axes: Sequence[Sweep], count: int, out: Path, operands: Sequence[str]
     ensure(len(axes) <= 2, f"a grid has one --sweep or two, got {len(axes)}")
     ensure(len({axis.name for axis in axes}) == len(axes), "both --sweep name the same setting; give another")
     ensure(not axes or count == 1, "a grid shows one picture a cell; give one --seed and --num-images 1")
-    for path in _names(out, count):
+    for path in (*_names(out, count), *others):
         check_place(path)
         for operand in operands:
             same = path.resolve() == expanded(operand).absolute()
@@ -217,7 +239,7 @@ def _names(out: Path, count: int) -> list[Path]:
     return [out] if count == 1 else [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(count)]
 
 
-def _write(pictures: Sequence[Image.Image], out: Path) -> list[Path]:
+def write_pictures(pictures: Sequence[Image.Image], out: Path) -> list[Path]:
     """Each picture with its recipe."""
     from pops.images import save_picture
 
@@ -227,12 +249,11 @@ def _write(pictures: Sequence[Image.Image], out: Path) -> list[Path]:
     return paths
 
 
-def _write_grid(
+def write_grid(
     pops: Pops,
-    layout: str,
-    content: str,
+    layout: Any,
+    content: Any,
     axes: Sequence[Sweep],
-    cells: Sequence[dict[str, float]],
     seed: int,
     common: dict[str, Any],
     out: Path,
@@ -241,6 +262,7 @@ def _write_grid(
     """A cell for every combination: the first axis to the right, the second downwards."""
     from pops.images import save_picture
 
+    cells = _cells(axes)
     ensure(len(cells) <= MAX_CELLS, f"a grid has at most {MAX_CELLS} cells, this one {len(cells)}; sweep fewer values")
     pictures: list[Image.Image] = []
     for i, cell in enumerate(cells):

@@ -4,44 +4,26 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pops.cli.shell import Debug, Device, Json, Quiet, command, parse_size, print_json, progress
-from pops.errors import ConfigError, ensure
-from pops.files import check_place, expanded, is_file
+from pops.cli import recipe as recipes
+from pops.cli.mix_again import find_mix, repeat
+from pops.cli.recipe import Request, named_paths, settle
+from pops.cli.shell import Debug, Decoder, Device, Json, Quiet, RendererName, command, parse_size, print_json, progress
+from pops.errors import ensure
+from pops.files import check_place, expanded
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from pops.cli.shell import OnProgress
-    from pops.evaluation import Trace
-    from pops.expression import Expression
+    from pops.render.base import Control
+    from pops.request import Trace
     from pops.studio import Pops
-
-TREES = (".yaml", ".yml", ".json")
-
-
-@dataclass
-class Request:
-    """One command, settled: what a recipe gave, overridden by what the command line says."""
-
-    expression: Expression
-    model: str = "tiny"
-    decoder: str | None = None
-    precision: str | None = None
-    operators: Mapping[str, str] = field(default_factory=dict)  # beside the model's own: name -> folder or file
-    seeds: list[int] = field(default_factory=lambda: [0])
-    num_images: int = 1
-    picture: int | None = None  # only this one of all (a repeated recipe)
-    making: dict[str, Any] = field(default_factory=dict)  # steps, guidance, sampler, fit
-    rendering: dict[str, Any] = field(default_factory=dict)  # renderer, steps, guidance, size, ...
-    scale: int = 1
-    inputs: Mapping[str, str] = field(default_factory=dict)  # path -> digest, when the recipe was made
 
 
 @command
@@ -62,9 +44,7 @@ def run(
         str | None,
         typer.Option("--model", "-m", help="A model's name, its folder or a hub id. [default: tiny]"),
     ] = None,
-    decoder: Annotated[
-        str | None, typer.Option("--decoder", help="A decoder's folder or hub id, instead of the model's own.")
-    ] = None,
+    decoder: Decoder = None,
     precision: Annotated[
         str | None,
         typer.Option("--precision", help="Of the prior: float32, bfloat16, float16, int8. [default: float32]"),
@@ -87,7 +67,28 @@ def run(
     render_guidance: Annotated[
         float | None, typer.Option("--render-guidance", help="Guidance of the renderer.", min=0)
     ] = None,
-    renderer: Annotated[str | None, typer.Option("--renderer", help="A renderer other than the model's own.")] = None,
+    renderer: RendererName = None,
+    library: Annotated[
+        str | None, typer.Option("--library", help="Of photos (pops index), for --renderer retrieval: the nearest.")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="The IP-Adapter's file, instead of the renderer's own.")
+    ] = None,
+    embedding_scale: Annotated[
+        str | None, typer.Option("--embedding-scale", help="0.7, or of SDXL style, layout, style+layout. [default: 1]")
+    ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option("--control", help="depth=PHOTO, canny=PHOTO, or ready: depth=map:PICTURE. Repeatable."),
+    ] = None,
+    control_scale: Annotated[
+        list[str] | None, typer.Option("--control-scale", help="0.5, or depth=0.5. Repeatable. [default: 1]")
+    ] = None,
+    controlnet: Annotated[
+        list[str] | None, typer.Option("--controlnet", help="KIND=FOLDER, beside the renderer's own. Repeatable.")
+    ] = None,
+    save_control: Annotated[Path | None, typer.Option("--save-control", help="Keep the control picture.")] = None,
+    offload: Annotated[bool, typer.Option("--offload", help="For a small GPU: networks on it as they run.")] = False,
     fit: Annotated[
         str | None,
         typer.Option("--fit", help="How photos become square: squash, crop or pad. [default: squash]"),
@@ -126,12 +127,30 @@ def run(
         pops run "union(dog.png, hat.png)" -o out.png --tree tree.png
 
     \b
+        in the pose of another photo, by a depth ControlNet
+        pops run "texturing(teapot.png, tiger.png)" --control depth=pose.png --control-scale 0.5 -o out.png
+
+    \b
         the same picture again, byte for byte, from the recipe inside it
         pops run out.png -o again.png
     """
     start = time.monotonic()
     gc.disable()  # imports make millions of objects that live on; collecting takes a tenth of a short run
-    request = _settle(
+    mixed = find_mix(expression)
+    if mixed is not None:
+        useless = {"--steps": steps, "--guidance": guidance, "--sampler": sampler, "--render-steps": render_steps,
+                   "--render-guidance": render_guidance, "--fit": fit, "--size": size, "--scale": scale,
+                   "--prompt": prompt, "--negative": negative, "--save-embedding": save_embedding, "--tree": tree,
+                   "--equation": equation, "--dry-run": dry_run, "--adapter": adapter, "--control": control,
+                   "--embedding-scale": embedding_scale, "--control-scale": control_scale,
+                   "--controlnet": controlnet, "--save-control": save_control, "--offload": offload}  # fmt: skip
+        loading = {"model": model, "decoder": decoder, "precision": precision, "operators": named_paths(operator or [])}
+        repeat(
+            mixed, out, seed=seed, num_images=num_images, loading={**loading, "device": device}, renderer=renderer,
+            useless=useless, json_output=json_output, quiet=quiet,
+        )  # fmt: skip
+        return
+    request = settle(
         expression,
         model=model,
         decoder=decoder,
@@ -140,6 +159,9 @@ def run(
         seed=seed,
         num_images=num_images,
         scale=scale,
+        library=library,
+        adapter=adapter,
+        controlnets=controlnet or [],
         making={"steps": steps, "guidance": guidance, "sampler": sampler, "fit": fit},
         rendering={
             "renderer": renderer,
@@ -148,6 +170,9 @@ def run(
             "size": parse_size(size) if size else None,
             "prompt": prompt,
             "negative": negative,
+            "scale": recipes.embedding_scale(embedding_scale),
+            "control": named_paths(control or [], "--control", "depth=photo.png") or None,
+            "control_scale": recipes.control_scale(control_scale or []),
         },
     )
     from pops.studio import load
@@ -158,7 +183,13 @@ def run(
         operators=request.operators,
         device=device,
         precision=request.precision,
+        library=request.library,
+        adapter=request.adapter,
+        controlnets=request.controlnets,
+        offload=offload,
     )
+    from pops.expression.nodes import is_mix
+
     plan = pops.plan(request.expression)
     if dry_run:
         if json_output:
@@ -166,13 +197,24 @@ def run(
         else:
             typer.echo(str(plan))
         return
-    _check_outputs(request, [*plan.photos, *plan.saved], out, save_embedding, tree, equation)
+    operands = [*plan.photos, *plan.saved, *_control_photos(request)]
+    _check_outputs(request, operands, out, save_embedding, tree, equation, save_control)
 
     with progress(quiet=quiet or json_output) as on_progress:
-        trace = pops.trace(request.expression, seed=request.seeds, on_progress=on_progress, **request.making)
+        trace = pops.trace(
+            request.expression,
+            seed=request.seeds,
+            num_images=request.num_images,
+            renderer=request.rendering.get("renderer") if is_mix(plan.root) else None,
+            on_progress=on_progress,
+            **request.making,
+        )
         gc.enable()
         _tell_changed(request, trace)
-        written = _write_pictures(pops, request, trace, out, on_progress) if out else []
+        if out and save_control:
+            request.rendering["on_control"] = _keeper(request, save_control)
+        written = _write_pictures(pops, request, trace, out, bool(tree), on_progress) if out else []
+        request.rendering.pop("on_control", None)
         if save_embedding:
             trace.result.save(save_embedding)
         if tree or equation:
@@ -187,6 +229,7 @@ def run(
                 "expression": str(request.expression),
                 "seeds": request.seeds,
                 "model": pops.name,
+                **({"found": request.found} if request.found else {}),
                 "seconds": round(time.monotonic() - start, 3),
             }
         )
@@ -195,85 +238,7 @@ def run(
             typer.echo(str(path))
 
 
-# --- from the command line to a request ----------------------------------------------------------------
-
-
-def _settle(
-    source: str,
-    *,
-    model: str | None,
-    decoder: str | None,
-    precision: str | None,
-    operators: Sequence[str],
-    seed: str | None,
-    num_images: int | None,
-    scale: int | None,
-    making: Mapping[str, Any],
-    rendering: Mapping[str, Any],
-) -> Request:
-    from pops.seeds import parse_seeds
-
-    request = _read(source)
-    if seed is not None or num_images is not None:
-        request.picture = None
-    if seed is not None:
-        request.seeds = parse_seeds(seed)
-    if model and model != request.model:  # what was said of another model goes with it
-        request.model, request.decoder = model, None
-    request.decoder = decoder or request.decoder
-    request.precision = precision or request.precision
-    request.operators = {**request.operators, **_named_paths(operators)}
-    request.num_images = num_images or request.num_images
-    request.scale = scale or request.scale
-    request.making.update({k: v for k, v in making.items() if v is not None})
-    request.rendering.update({k: v for k, v in rendering.items() if v is not None})
-    return request
-
-
-def _named_paths(words: Sequence[str]) -> dict[str, str]:
-    """["texturing=PATH", ...] -> {"texturing": PATH}"""
-    pairs = [word.partition("=") for word in words]
-    for word, (name, _, path) in zip(words, pairs, strict=True):
-        ensure(bool(name and path), f"--operator is NAME=PATH, such as texturing=learned_prior.pth; got {word!r}")
-    return {name: path for name, _, path in pairs}
-
-
-def _read(source: str) -> Request:
-    """Text, a tree file, or the recipe in a picture."""
-    from pops.expression import load as load_expression
-    from pops.expression import parse
-    from pops.images import PHOTO_SUFFIXES, find_recipe
-
-    path = expanded(source)
-    suffix = path.suffix.lower()
-    if suffix in TREES and (is_file(path) or not set(source) & set("()*+")):
-        return Request(load_expression(path))
-    if suffix not in PHOTO_SUFFIXES or not is_file(path):
-        return Request(parse(source))
-    recipe = find_recipe(path)
-    if recipe is None:
-        typer.echo(f"pops: {source} carries no recipe of pops; it is taken as a photo", err=True)
-        return Request(parse(source))
-    try:
-        made = dict(recipe["render"])
-        size = made.get("size")
-        request = Request(
-            parse(recipe["expression"]),
-            model=recipe["model"],
-            decoder=recipe.get("decoder"),
-            precision=recipe.get("precision"),
-            operators=dict(recipe.get("operators", {})),
-            seeds=[int(s) for s in recipe["seeds"]],
-            num_images=int(made.pop("num_images")),
-            picture=int(recipe["picture"]),
-            making={k: recipe[k] for k in ("steps", "guidance", "sampler", "fit") if k in recipe},
-            rendering={k: v for k, v in made.items() if k != "seeds"} | ({"size": tuple(size)} if size else {}),
-            scale=int(recipe.get("scale", 1)),
-            inputs=dict(recipe.get("inputs", {})),
-        )
-    except (KeyError, TypeError, ValueError) as e:
-        raise ConfigError(f"the recipe in {path} is incomplete ({e!r}); it cannot be repeated") from e
-    return request
+# --- before anything is computed ----------------------------------------------------------------------
 
 
 def _check_outputs(request: Request, operands: Sequence[Any], *outputs: Path | None) -> None:
@@ -281,10 +246,11 @@ def _check_outputs(request: Request, operands: Sequence[Any], *outputs: Path | N
     from pops.embedding import WRITTEN_SUFFIXES
     from pops.images import PICTURE_SUFFIXES
 
-    out, embedding, tree, equation = outputs
+    out, embedding, tree, equation, control = outputs
     wanted = [path for path in outputs if path]
     ensure(bool(wanted), "say where the picture goes: -o out.png (or --save-embedding, --tree, --equation)")
-    for picture in filter(None, (out, tree, equation)):
+    ensure(not control or bool(out and request.rendering.get("control")), "--save-control goes with --control and -o")
+    for picture in filter(None, (out, tree, equation, control)):
         fits = picture.suffix.lower() in PICTURE_SUFFIXES
         ensure(fits, f"{picture}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
     ensure(
@@ -312,11 +278,34 @@ def _names(out: Path, count: int) -> list[Path]:
 
 
 def _tell_changed(request: Request, trace: Trace) -> None:
-    now = trace.result.provenance["inputs"]
+    from pops.rendering import control_digests
+
+    now = {**trace.result.provenance["inputs"], **control_digests(request.rendering.get("control", {}))}
     changed = [path for path, digest in request.inputs.items() if now.get(path) != digest]
     if changed:
         told = f"{', '.join(changed)} changed since the recipe was made; the picture will differ"
         typer.echo(f"pops: {told}", err=True)
+
+
+def _control_photos(request: Request) -> list[Any]:
+    """The photos of --control, as nodes."""
+    from pops.expression.nodes import Photo
+    from pops.render.controls import READY
+
+    return [Photo(source.removeprefix(READY)) for source in request.rendering.get("control", {}).values()]
+
+
+def _keeper(request: Request, path: Path) -> Callable[[Control], None]:
+    """What writes a control picture; of several each with its kind in the name."""
+    from pops.images import save_picture
+
+    several = len(request.rendering["control"]) > 1
+
+    def keep(control: Control) -> None:
+        own = path.with_name(f"{path.stem}-{control.kind}{path.suffix}") if several else path
+        save_picture(control.image, own)
+
+    return keep
 
 
 MOST_RESULTS = 8  # pictures right of an equation's =
@@ -326,17 +315,20 @@ MOST_RESULTS = 8  # pictures right of an equation's =
 
 
 def _write_pictures(
-    pops: Pops, request: Request, trace: Trace, out: Path, on_progress: OnProgress | None
+    pops: Pops, request: Request, trace: Trace, out: Path, tree: bool, on_progress: OnProgress | None
 ) -> list[Path]:
-    """Renders every row, and writes each picture with its recipe."""
+    """Renders every row (a mix is a picture already), and writes each picture with its recipe."""
     from pops.images import save_picture
 
-    pictures = pops.render(
-        trace.result,
+    how = request.rendering
+    if trace.mixed is not None and tree:  # then how to render is meant for the tree's other nodes
+        how = {k: v for k, v in how.items() if k == "renderer"}
+    pictures = pops.pictures(
+        trace,
         seed=request.seeds,
         num_images=request.num_images,
         on_progress=on_progress,
-        **request.rendering,
+        **how,
     )
     if request.picture is not None:
         ensure(request.picture < len(pictures), f"the recipe names picture {request.picture} of {len(pictures)}")
@@ -344,6 +336,8 @@ def _write_pictures(
     paths = _names(out, len(pictures))
     for path, picture in zip(paths, pictures, strict=True):
         recipe = dict(picture.info["pops"])
+        if "found" in recipe:
+            request.found.append({"output": str(path), **recipe["found"]})
         if request.scale > 1:
             recipe["scale"] = request.scale
         save_picture(_enlarged(picture, request.scale), path, recipe)
@@ -370,6 +364,8 @@ def _write_figures(
     leaves = (*trace.plan.photos, *trace.plan.saved, *trace.plan.given)
     nodes = None if tree else [*leaves, trace.plan.root]
     pictures = pops.illustrate(trace, nodes, row=row, seed=seed, on_progress=on_progress, **request.rendering)
+    if trace.mixed is not None and written:
+        pictures[trace.plan.root] = Image.open(written[0]).convert("RGB")
     if tree:
         save_picture(tree_figure(trace.plan, pictures), tree)
     if equation:

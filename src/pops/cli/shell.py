@@ -25,6 +25,12 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 ModelName = Annotated[str, typer.Option("--model", "-m", help="A model's name, its folder or a hub id.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+Decoder = Annotated[
+    str | None, typer.Option("--decoder", help="A decoder's folder or hub id, instead of the model's own.")
+]
+RendererName = Annotated[
+    str | None, typer.Option("--renderer", help="Other than the model's own: its name, folder or hub id.")
+]
 OnProgress = Callable[[int, int, str], None]
 Command = TypeVar("Command", bound=Callable[..., None])
 

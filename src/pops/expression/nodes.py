@@ -25,6 +25,8 @@ MAX_SEED = 2**63 - 1
 RESERVED = frozenset({"let", "_"})  # what no bare token may be
 KEYS = RESERVED | {"text", "photo", "word", "saved", "sum", "in", "seed"}  # what no operator or option may be
 
+MIX = "mix"  # the call that the language itself has: mix(layout, content), whose value is a picture
+
 BARE = r"[\w./~\\:][\w./~\\:-]*"  # a path, a name or a word without quotes; starts with no minus
 NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _BARE = re.compile(BARE)
@@ -241,6 +243,11 @@ class Let(Node):
             self._require(is_binding_name(name), f"let cannot bind '{name}'; use letters, digits and _")
             self._require(name not in seen, f"let binds '{name}' twice; give one of them another name")
             seen.add(name)
+
+
+def is_mix(node: Node) -> bool:
+    """Whether its value is a picture made by MagicMix."""
+    return isinstance(node, Call) and node.operator == MIX
 
 
 def walk(root: Node) -> Iterator[Node]:

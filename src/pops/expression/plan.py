@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pops.errors import ExpressionError
 from pops.expression.grammar import located, to_text
-from pops.expression.nodes import Call, Given, Missing, Node, Option, Photo, Saved, Sum, Text, Word
+from pops.expression.nodes import Call, Given, Missing, Node, Option, Photo, Saved, Sum, Text, Word, is_mix
 from pops.expression.resolve import Resolver, SpecLike
 
 SUM, TEXT = "+", "text"  # the `operator` of levels that no trained operator computes
@@ -33,15 +34,25 @@ class Job:
     prompt: str = ""
     seed: int | None = None
 
+    @property
+    def partial(self) -> bool:
+        """Whether an operand is missing."""
+        return any(isinstance(operand, Missing) for operand in self.operands)
+
 
 @dataclass(frozen=True)
 class Level:
-    """Jobs that one batch computes: the same operator (or SUM, or TEXT), options and number of operands."""
+    """Jobs that one batch computes: the same operator (or SUM, TEXT or MIX), options and number of operands."""
 
     depth: int  # 1 needs encoded photos and words only; n needs levels up to n - 1
     operator: str
     options: tuple[Option, ...]
     jobs: tuple[Job, ...]
+
+    @property
+    def partial(self) -> bool:
+        """Whether an operand of its jobs is missing: of all of them, or of none."""
+        return self.jobs[0].partial
 
     def option(self, key: str, default: Any = None) -> Any:
         """The value that the expression gives to `key`, else the default."""
@@ -60,11 +71,28 @@ class Plan:
     levels: tuple[Level, ...]
     uses: Mapping[Node, int] = field(repr=False)  # how many operands each node is, over all jobs
 
+    @cached_property
+    def embedded(self) -> frozenset[Node]:
+        """The nodes that somebody needs as an embedding (or, of words, as the text encoder reads them): the result,
+        what operators and sums take, and of a mix the content. Its words stay texts; a layout that is a photo, a mix
+        or a value stays what it is."""
+        needed: set[Node] = {self.root}
+        for job in self.jobs:
+            if not is_mix(job.node):
+                needed.update(job.operands)
+                continue
+            layout, content = job.operands
+            if not isinstance(content, Word):
+                needed.add(content)
+            if not isinstance(layout, (Word, Photo, Saved, Given)) and not is_mix(layout):
+                needed.add(layout)
+        return frozenset(needed)
+
     @property
     def texts(self) -> tuple[str, ...]:
-        """All texts that the text encoder sees, once each: words of text roles, prompts of text(...)."""
+        """All texts that the space's text encoder sees, once each: words of text roles, prompts of text(...)."""
         prompts = (job.prompt for level in self.levels if level.operator == TEXT for job in level.jobs)
-        return tuple(dict.fromkeys([*(word.text for word in self.words), *prompts]))
+        return tuple(dict.fromkeys([*(word.text for word in self.words if word in self.embedded), *prompts]))
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -94,11 +122,11 @@ def plan(root: Node, operators: Mapping[str, SpecLike] | None, *, text: str = ""
         else:
             jobs.append(job)
     depths: dict[Node, int] = {}
-    groups: dict[tuple[int, str, tuple[Option, ...], int], list[Job]] = {}
+    groups: dict[tuple[int, str, tuple[Option, ...], int, bool], list[Job]] = {}
     for job in jobs:
         depths[job.node] = depth = 1 + max((depths.get(operand, 0) for operand in job.operands), default=0)
         operator, options = _batch_of(job.node)
-        groups.setdefault((depth, operator, options, len(job.operands)), []).append(job)
+        groups.setdefault((depth, operator, options, len(job.operands), job.partial), []).append(job)
     levels = [Level(key[0], key[1], key[2], tuple(members)) for key, members in groups.items()]
     levels.sort(key=lambda level: level.depth)  # stable: otherwise in order of appearance
     uses = Counter(operand for job in jobs for operand in job.operands)
@@ -170,7 +198,11 @@ def _listing(plan: Plan) -> str:
         f"{_count(len(plan.jobs), 'step', none='0 steps')} in "
         f"{_count(len(plan.levels), 'batch', 'batches', none='0 batches')}",
     ]
-    rows = [("encode", ", ".join(short(leaf) for leaf in (*plan.photos, *plan.saved, *plan.given, *plan.words)))]
+    leaves = (*plan.photos, *plan.saved, *plan.given, *plan.words)
+    rows = [
+        ("encode", ", ".join(short(leaf) for leaf in leaves if leaf in plan.embedded)),
+        ("mix", ", ".join(short(leaf) for leaf in leaves if leaf not in plan.embedded)),
+    ]
     for level in plan.levels:
         for i, job in enumerate(level.jobs):
             made = to_text(job.node, number)

@@ -13,11 +13,14 @@ from typing import Literal, Protocol, TypeAlias
 
 from pops.errors import ExpressionError, suggest
 from pops.expression.grammar import to_text
-from pops.expression.nodes import Call, Given, Let, Missing, Name, Node, Option, Photo, Saved, Sum, Text, Word
+from pops.expression.nodes import MIX, Call, Given, Let, Missing, Name, Node, Option, Photo, Saved, Sum, Text, Word
+from pops.prior.samplers import SAMPLERS
 
 MAX_STEPS = 1000
 MAX_GUIDANCE = 100.0
-Kind: TypeAlias = Literal["image", "text", "any"]  # any: of an operator that nobody has described
+MAX_SIDE = 4096  # pixels
+# any: what mix takes, and of an operator that nobody has described
+Kind: TypeAlias = Literal["image", "text", "any"]
 
 
 class RoleLike(Protocol):
@@ -123,7 +126,10 @@ class Resolver:
         places = _places(node, scope, self.operators)
         options, operands = _checked(node), []
         for place, operand in zip(places, node.operands):
-            operands.append((yield operand, place))
+            value = yield operand, place
+            if node.operator == MIX and isinstance(value, Missing):
+                raise _at(operand, "a mix has no open operands", "give a photo, a text in quotes, or an expression")
+            operands.append(value)
         return Call(node.operator, tuple(operands), options, node.seed, span=node.span)
 
     def sum(self, node: Sum, scope: _Scope) -> _Asking:
@@ -189,11 +195,16 @@ def _what(node: Node) -> str:
 def _places(node: Call, scope: _Scope, operators: Mapping[str, SpecLike] | None) -> list[_Place]:
     """One place an operand, after a look at the operator's name and at their number."""
     name, count = node.operator, len(node.operands)
+    if name == MIX:
+        if count != 2:
+            hint = "a text goes in quotes" if count > 2 else 'write for instance mix(rabbit.png, "tiger")'
+            raise _at(node, f"mix takes 2 operands (layout, content), got {count}", hint)
+        return [_Place("any", f"the {role} of mix", scope) for role in ("layout", "content")]
     if operators is None:
         return [_Place("any", f"an operand of {name}", scope)] * count
     if name not in operators:
         known = ", ".join(sorted(operators)) or "none"
-        raise _at(node, f"unknown operator '{name}'{suggest(name, operators)}", f"known: {known}", len(name))
+        raise _at(node, f"unknown operator '{name}'{suggest(name, [*operators, MIX])}", f"known: {known}", len(name))
     roles, (fewest, most) = list(operators[name].roles), operators[name].arity
     if count < fewest or (most is not None and count > most):
         names = ", ".join(role.name for role in roles) + (", ..." if most != fewest else "")
@@ -217,23 +228,65 @@ def _is_guidance(value: int | float | str) -> bool:
 
 
 def _is_sampler(value: int | float | str) -> bool:
-    return isinstance(value, str) and bool(value)
+    return value in SAMPLERS
+
+
+def _is_fraction(value: int | float | str) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 1
+
+
+def _is_nu(value: int | float | str) -> bool:
+    if not isinstance(value, str):
+        return _is_fraction(value)
+    try:
+        return all(_is_fraction(float(part)) for part in value.split(","))
+    except ValueError:
+        return False
+
+
+def _is_strength(value: int | float | str) -> bool:
+    return isinstance(value, (int, float)) and -2 <= value <= 2
+
+
+def _is_text(value: int | float | str) -> bool:
+    return isinstance(value, str)
+
+
+def _is_inject(value: int | float | str) -> bool:
+    return value in ("state", "input")
+
+
+def _is_side(value: int | float | str) -> bool:
+    return isinstance(value, int) and 1 <= value <= MAX_SIDE
 
 
 _OPTIONS = {
     "steps": (f"a whole number from 1 to {MAX_STEPS}", _is_steps),
     "guidance": (f"a number from 0 to {MAX_GUIDANCE:g}", _is_guidance),
-    "sampler": ("the name of a sampler", _is_sampler),
+    "sampler": (f"the name of a sampler: {', '.join(SAMPLERS)}", _is_sampler),
+}
+_MIX_OPTIONS = {
+    "nu": ('a number from 0 (the layout) to 1 (the content), or several, "0.9,0.5"', _is_nu),
+    "k_min": ("a fraction of the steps, from 0 to 1", _is_fraction),
+    "k_max": ("a fraction of the steps, from 0 to 1", _is_fraction),
+    "strength": ("a number from -2 (removed) to 2", _is_strength),
+    "steps": _OPTIONS["steps"],
+    "guidance": _OPTIONS["guidance"],
+    "negative": ("a text", _is_text),
+    "inject": ("state or input", _is_inject),
+    "size": (f"a number of pixels, from 1 to {MAX_SIDE}", _is_side),
 }
 
 
 def _checked(node: Call | Text) -> tuple[Option, ...]:
     """The node's options in alphabetical order, after a look at each."""
+    table = _MIX_OPTIONS if isinstance(node, Call) and node.operator == MIX else _OPTIONS
     for key, value in node.options:
-        if key not in _OPTIONS:
-            raise _at(node, f"unknown option '{key}'{suggest(key, list(_OPTIONS))}", f"known: {', '.join(_OPTIONS)}")
-        wanted, fits = _OPTIONS[key]
+        if key not in table:
+            raise _at(node, f"unknown option '{key}'{suggest(key, list(table))}", f"known: {', '.join(table)}")
+        wanted, fits = table[key]
         if not fits(value):
             shown = f"'{value}'" if isinstance(value, str) else value
-            raise _at(node, f"{key} is {shown}", f"write {wanted}")
+            near = suggest(str(value), SAMPLERS) if key == "sampler" else ""
+            raise _at(node, f"{key} is {shown}{near}", f"write {wanted}")
     return tuple(sorted(node.options))

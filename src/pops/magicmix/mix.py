@@ -6,16 +6,16 @@ computes in. Knows nothing of expressions and of CLIP's image tower: contents th
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pops.errors import ModelError, PopsError, ensure
-from pops.magicmix.attention import Weights, hooks, weighing
+from pops.errors import ModelError, PopsError, ensure, suggest
+from pops.magicmix.attention import hooks, weighing
+from pops.magicmix.latents import is_latent, load_latent, save_latent
 from pops.magicmix.loading import adapter_width, pipeline_of, scheduler_of
 from pops.magicmix.operands import (
     OUTPUTS,
@@ -29,7 +29,9 @@ from pops.magicmix.operands import (
     working_size,
 )
 from pops.magicmix.pictures import decode, encode_photo, latent_layout, overflow, resized
-from pops.magicmix.prompt import Prompt, TextEncoders, token_strengths
+from pops.magicmix.progress import OnNote, OnPreview, OnStep, Told, Watch, memory, tell_cut
+from pops.magicmix.prompt import Prompt, TextEncoders
+from pops.magicmix.rows import Rows, rows_of
 from pops.magicmix.schedule import Run, check_nu, check_scheduler
 from pops.seeds import check_seed, generators, randn_items
 
@@ -37,9 +39,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-OnStep = Callable[[int, int], None]  # (network calls done, in all); raising from it stops the mix
-OnPreview = Callable[[int, list[Any]], None]  # (network calls done, the pictures of this batch as they look by then)
-OnNote = Callable[[str], None]  # one line for the user
 MAX_PICTURES = 10_000  # of one call
 
 
@@ -58,18 +57,6 @@ class Job:
         return self.layout.grid, len(self.layout.moving), len(self.content)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Conditions of one network call for B pictures: with guidance B negatives first, then B rows a term."""
-
-    hidden: Tensor  # [R, tokens, width]
-    added: dict[str, Any] | None
-    weights: Weights
-    shares: Tensor  # [terms, B, 1, 1, 1] of the guidance
-    guidance: float
-    guided: bool  # False: one term, and its prediction as it is
-
-
 class MagicMix:
     """Mixes with one pipeline's networks; a call leaves nothing behind on them, and threads may share them."""
 
@@ -86,18 +73,20 @@ class MagicMix:
         empty_is_zero: bool = False,
         space: str | None = None,
         max_batch: int = 8,
+        running: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """diffusers' and transformers' modules on one device; scheduler: a template, copied for each batch.
 
         space: of the embeddings that the UNet's IP-Adapter reads, None if unknown; empty_is_zero: as SDXL's
-        pipelines treat an empty negative text; max_batch: pictures denoised together.
+        pipelines treat an empty negative text; max_batch: pictures denoised together; running: what holds the
+        networks on their device while a call runs, where they are not there all the time.
         """
         check_scheduler(scheduler)
         ensure(max_batch >= 1, f"max_batch must be 1 or more, got {max_batch}")
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         pairs = [(tokenizer, text_encoder)] + ([(tokenizer_2, text_encoder_2)] if text_encoder_2 is not None else [])
         self.texts = TextEncoders(pairs, empty_is_zero=empty_is_zero)
-        self.space, self.max_batch = space, max_batch
+        self.space, self.max_batch, self._running = space, max_batch, running
         self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels a latent
         self.channels: int = unet.config.in_channels
         self.dim = adapter_width(unet)
@@ -163,53 +152,100 @@ class MagicMix:
         """One picture, or a list where layouts, contents or seeds are lists or num_images is above 1: all layouts
         with all contents, each with seeds s, s + 1, ... for every seed s.
 
-        layout: a photo (path, PIL image), a text, an Embedding, or a latent as output="latent" gives it [C, h, w].
-        content: a text ("tiger", with strengths "tiger:1.5 fur:-1"), an Embedding, several with weights ({"tiger":
-        0.7, "gold": 0.3}). how: nu, k_min, k_max, steps, guidance, strength, negative, inject, size; see MixSettings.
-        on_note: None warns. Raises ConfigError for a setting, OperandError for an operand, PhotoError for a photo.
+        layout: a photo (path, PIL image), a text, an Embedding, or a latent as output="latent" gives it [C, h, w], or
+        the file of one. content: a text ("tiger", with strengths "tiger:1.5 fur:-1"), an Embedding, several with
+        weights ({"tiger": 0.7, "gold": 0.3}). output: "pil", "latent", or "both" (pairs of them). how: nu, k_min,
+        k_max, steps, guidance, strength, negative, inject, size; see MixSettings. on_note: None warns.
+        Raises ConfigError for a setting, OperandError for an operand, PhotoError for a photo.
         """
-        import torch
-
-        # 1) What is asked for, checked before a network runs.
-        settings = MixSettings.of(how)
-        ensure(output in OUTPUTS, f'output must be "pil" or "latent", got {output!r}')
+        settings, told = MixSettings.of(how), Told(on_step, on_preview, preview_every, on_note)
         ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}")
-        ensure(preview_every >= 0, f"preview_every must be 0 (none) or more steps, got {preview_every}")
         many_seeds = isinstance(seed, (list, tuple, range))
         given: list[Any] = list(seed) if isinstance(seed, (list, tuple, range)) else [seed]
         seeds = [check_seed(check_seed(s) + j) for s in given for j in range(num_images)]
         ensure(len(seeds) > 0, "the list of seeds is empty; give at least one")
         (layouts, many_layouts), (contents, many_contents) = listed(layout), listed(content)
-        count = len(layouts) * len(contents) * len(seeds)
-        ensure(count <= MAX_PICTURES, f"{count} pictures at once, at most {MAX_PICTURES}; ask for fewer")
-        made = [content_of(c, role="content", width=self.dim, space=self.space) for c in contents]
-
-        with torch.no_grad(), _memory(min(count, self.max_batch)), hooks(self.unet):
-            # 2) The jobs; those of one kind make batches.
-            laid = [self._layout(item, settings) for item in layouts]
-            self._tell_cut([*made, *(item.moving for item in laid)], settings, on_note)
-            pairs = [(x, c) for x in laid for c in made]
-            jobs = [Job(i, *pairs[i // len(seeds)], seeds[i % len(seeds)]) for i in range(count)]
-            alike = [list(run) for _, run in groupby(sorted(jobs, key=lambda job: job.kind), key=lambda job: job.kind)]
-            batches = [run[i : i + self.max_batch] for run in alike for i in range(0, len(run), self.max_batch)]
-            probe = Run(self.scheduler, settings.steps, self.unet.device, settings.window.start)
-            calls = [
-                len(probe.calls) + (self._layout_calls(probe, settings) if b[0].layout.moving else 0) for b in batches
-            ]
-
-            # 3) The pictures.
-            results: list[Any] = [None] * count
-            for i, batch in enumerate(batches):
-                watch = _Watch(self.vae, sum(calls[:i]), sum(calls), on_step, on_preview, preview_every)
-                latents = self._denoise(batch, settings, watch)
-                finished = list(latents.cpu()) if output == "latent" else decode(self.vae, latents)
-                for job, picture in zip(batch, finished, strict=True):
-                    results[job.number] = picture if output == "latent" else resized(picture, job.layout.restored)
+        _check_count(len(layouts) * len(contents) * len(seeds))
+        trios = [(i, j, s) for i in range(len(layouts)) for j in range(len(contents)) for s in seeds]
+        results = self._pictures(layouts, contents, trios, settings, output, told)
         many = many_layouts or many_contents or many_seeds or num_images > 1
         return results if many else results[0]
 
+    def each(
+        self,
+        layouts: Sequence[Any],
+        contents: Sequence[Any],
+        *,
+        seeds: Sequence[int],
+        output: str = "pil",
+        on_step: OnStep | None = None,
+        on_note: OnNote | None = None,
+        **how: Any,
+    ) -> list[Any]:
+        """Picture i of layout i with content i and seed i, as a call with them gives it; all in few batches.
+
+        An object that stands in several places of a list is encoded once.
+        """
+        settings, count = MixSettings.of(how), len(seeds)
+        same = len(layouts) == len(contents) == count
+        ensure(same, f"as many layouts, contents and seeds, got {len(layouts)}, {len(contents)} and {count}")
+        _check_count(count)
+        own = {id(one): one for one in layouts}, {id(one): one for one in contents}  # each object once
+        place = [{key: n for n, key in enumerate(objects)} for objects in own]
+        trios = [
+            (place[0][id(x)], place[1][id(c)], check_seed(s)) for x, c, s in zip(layouts, contents, seeds, strict=True)
+        ]
+        told = Told(on_step, on_note=on_note)
+        return self._pictures(list(own[0].values()), list(own[1].values()), trios, settings, output, told)
+
+    def save_latent(self, latent: Tensor, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
+        """Writes a latent [C, h, w] as output="latent" gives it (.safetensors), to be a layout."""
+        save_latent(latent, path, vae=self.vae, provenance=provenance)
+
+    def _pictures(
+        self,
+        layouts: Sequence[Any],
+        contents: Sequence[Any],
+        trios: Sequence[tuple[int, int, int]],
+        how: MixSettings,
+        output: str,
+        told: Told,
+    ) -> list[Any]:
+        """trios: (number of a layout, number of a content, seed) of each picture."""
+        import torch
+
+        # 1) Operands, checked before a network runs.
+        known = output in OUTPUTS
+        ensure(known, f"output must be {', '.join(map(repr, OUTPUTS))}, got {output!r}{suggest(output, OUTPUTS)}")
+        made = [content_of(c, role="content", width=self.dim, space=self.space) for c in contents]
+        with self._running(), torch.no_grad(), memory(min(len(trios), self.max_batch)), hooks(self.unet):
+            # 2) The jobs; those of one kind make batches.
+            laid = [self._layout(item, how) for item in layouts]
+            tell_cut(self.texts, [*made, *(item.moving for item in laid)], Prompt.of(how.negative), told.on_note)
+            jobs = [Job(n, laid[i], made[j], seed) for n, (i, j, seed) in enumerate(trios)]
+            alike = [list(run) for _, run in groupby(sorted(jobs, key=lambda job: job.kind), key=lambda job: job.kind)]
+            batches = [run[i : i + self.max_batch] for run in alike for i in range(0, len(run), self.max_batch)]
+            probe = Run(self.scheduler, how.steps, self.unet.device, how.window.start)
+            calls = [len(probe.calls) + (self._layout_calls(probe, how) if b[0].layout.moving else 0) for b in batches]
+
+            # 3) The pictures.
+            results: list[Any] = [None] * len(jobs)
+            for i, batch in enumerate(batches):
+                latents = self._denoise(batch, how, Watch(self.vae, sum(calls[:i]), sum(calls), told))
+                for job, result in zip(batch, self._finished(latents, batch, output), strict=True):
+                    results[job.number] = result
+        return results
+
+    def _finished(self, latents: Tensor, jobs: Sequence[Job], output: str) -> list[Any]:
+        """Latents of a batch as they were asked for."""
+        kept = list(latents.cpu())
+        if output == "latent":
+            return kept
+        pictures = [resized(x, job.layout.restored) for x, job in zip(decode(self.vae, latents), jobs, strict=True)]
+        return pictures if output == "pil" else list(zip(pictures, kept, strict=True))
+
     # arXiv 2210.16056 section 3: start at k_max from the noised layout, mix down to k_min, go on with the content.
-    def _denoise(self, jobs: Sequence[Job], how: MixSettings, watch: _Watch) -> Tensor:
+    def _denoise(self, jobs: Sequence[Job], how: MixSettings, watch: Watch) -> Tensor:
         """Jobs of one kind -> latents [B, C, h, w], float32, in the VAE's scaled space."""
         import torch
 
@@ -247,7 +283,7 @@ class MagicMix:
         noise: Tensor,
         gens: Sequence[torch.Generator],
         to: Run,
-        watch: _Watch,
+        watch: Watch,
     ) -> dict[int, Tensor]:
         """-> the layouts [B, C, h, w] before each call of the window that starts with `to`."""
         run = Run(self.scheduler, how.steps, noise.device)
@@ -292,41 +328,9 @@ class MagicMix:
         return guided
 
     def _rows(self, contents: Sequence[Content], how: MixSettings, strength: float, grid: tuple[int, int, int]) -> Rows:
-        """Conditions of B pictures, each of as many terms; the negatives' attention is never re-weighted."""
-        import torch
-
-        # 1) Rows: negatives, then all first terms, all second terms, ...
-        device, dtype = self.unet.device, self.unet.dtype
-        count, terms = len(contents), len(contents[0])
-        shares = torch.tensor([[content[k].weight for content in contents] for k in range(terms)], device=device)
-        guided = not (how.guidance == 1 and terms == 1 and bool((shares == 1).all()))
-        negative = self.texts.encode(Prompt.of(how.negative), negative=True)
-        rows = [content[k] for k in range(terms) for content in contents]
-        encoded = [self.texts.encode(row.prompt) for row in rows]
-        both = [negative] * count * guided + encoded
-
-        # 2) The weights of tokens, and of the images: 0 is a UNet without its adapter, as texts alone have it.
-        tokens = [token_strengths(row.prompt, e, strength) for row, e in zip(rows, encoded, strict=True)]
-        ones = [1.0] * len(negative.hidden)
-        text = None
-        if any(tokens):
-            text = torch.tensor([ones] * count * guided + [t or ones for t in tokens], device=device)
-        image: Tensor | None = None
-        added: dict[str, Any] = {}
-        if self.dim is not None:
-            nothing = torch.zeros(self.dim)
-            has = [float(row.image is not None) for row in rows]
-            image = torch.tensor(has[:count] * guided + [h * strength for h in has], device=device)
-            vectors = [nothing] * count * guided + [nothing if row.image is None else row.image for row in rows]
-            added["image_embeds"] = [torch.stack(vectors).to(device, dtype)[:, None]]
-
-        # 3) SDXL's own: the pooled text, and the size (original, corner, target).
-        if self._two:
-            size = (grid[1] * self.factor, grid[2] * self.factor)
-            added["text_embeds"] = torch.stack([e.pooled for e in both if e.pooled is not None]).to(device, dtype)
-            added["time_ids"] = torch.tensor([[*size, 0, 0, *size]] * len(both), device=device, dtype=dtype)
-        hidden = torch.stack([e.hidden for e in both]).to(device, dtype)
-        return Rows(hidden, added or None, Weights(text, image), shares[..., None, None, None], how.guidance, guided)
+        """Conditions of B pictures with these latents' shape."""
+        size = (grid[1] * self.factor, grid[2] * self.factor) if self._two else None
+        return rows_of(contents, how, strength, texts=self.texts, dim=self.dim, size=size, like=self.unet)
 
     # --- layouts and pictures
     # ------------------------------------------------------------------------------------------
@@ -338,6 +342,8 @@ class MagicMix:
 
         from pops.images import read_rgb
 
+        if isinstance(operand, (str, Path)) and is_latent(operand):
+            operand = load_latent(operand, vae=self.vae)
         if isinstance(operand, torch.Tensor):
             return latent_layout(operand, self.channels, self.factor, self.unet.device)
         if isinstance(operand, (Image.Image, Path)) or (isinstance(operand, str) and is_photo(operand)):
@@ -351,48 +357,6 @@ class MagicMix:
         grid = (self.channels, height // self.factor, width // self.factor)
         return Layout(grid, moving=moving, restored=(out[1], out[0]))
 
-    def _tell_cut(self, contents: Sequence[Content], how: MixSettings, on_note: OnNote | None) -> None:
-        """One line for each text that the encoder does not read to its end."""
-        prompts = [term.prompt for content in contents for term in content] + [Prompt.of(how.negative)]
-        for prompt in dict.fromkeys(prompts):
-            encoded = self.texts.encode(prompt)
-            if encoded.cut:
-                line = f"the text encoder reads {encoded.limit} tokens; it was cut before {_start(encoded.cut)!r}"
-                if on_note:
-                    on_note(line)
-                else:
-                    warnings.warn(line, stacklevel=3)
 
-
-class _Watch:
-    """Counts network calls, tells progress, and shows previews."""
-
-    def __init__(
-        self, vae: Any, before: int, total: int, on_step: OnStep | None, on_preview: OnPreview | None, every: int
-    ) -> None:
-        self.vae, self.done, self.total = vae, before, total
-        self.on_step, self.on_preview, self.every = on_step, on_preview, every
-
-    def __call__(self, guess: Tensor) -> None:
-        self.done += 1
-        if self.on_preview and self.every and self.done % self.every == 0:
-            self.on_preview(self.done, decode(self.vae, guess.float()))
-        if self.on_step:
-            self.on_step(self.done, self.total)
-
-
-@contextmanager
-def _memory(count: int) -> Iterator[None]:
-    """A full memory becomes one line."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as e:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(e, MemoryError) or "memory" in str(e).lower():
-            raise PopsError(f"not enough memory to mix {count} pictures at once; ask for fewer or smaller ones") from e
-        raise
-
-
-def _start(text: str) -> str:
-    """The first words of what was left out."""
-    words = text.split()
-    return " ".join(words[:6]) + (" ..." if len(words) > 6 else "")
+def _check_count(count: int) -> None:
+    ensure(count <= MAX_PICTURES, f"{count} pictures at once, at most {MAX_PICTURES}; ask for fewer")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 INJECT = ("state", "input")
-OUTPUTS = ("pil", "latent")
+OUTPUTS = ("pil", "latent", "both")
 MAX_SIDE = 4096  # pixels denoised
 
 
@@ -72,6 +72,11 @@ class MixSettings:
         return Window.of(self.k_min, self.k_max, self.steps)
 
 
+def with_defaults(given: Mapping[str, Any], info: Mapping[str, Any], native: tuple[int, int]) -> dict[str, Any]:
+    """Settings as given, over a model's own guidance and size. info: its pops.json; native: (height, width)."""
+    return {"guidance": info.get("guidance", 7.5), "size": info.get("size", native[0]), **given}
+
+
 @dataclass(frozen=True)
 class Term:
     """One condition of the network, and its share of the guidance."""
@@ -113,7 +118,8 @@ def is_photo(text: str | Path) -> bool:
 
 
 def content_of(operand: Any, *, role: str, width: int | None, space: str | None) -> Content:
-    """A text, an Embedding, or several with weights: {"tiger": 0.7, "gold": 0.3}, (("tiger", 0.7), (embedding, 0.3)).
+    """A text (a Prompt is never taken for a file), an Embedding, or several with weights: {"tiger": 0.7, "gold": 0.3},
+    (("tiger", 0.7), (embedding, 0.3)).
 
     width: of the embeddings IP-Adapter reads, None without one; space: theirs, None if unknown.
     """
@@ -135,6 +141,8 @@ def content_of(operand: Any, *, role: str, width: int | None, space: str | None)
 
 
 def _term(part: Any, weight: float, role: str, width: int | None, space: str | None) -> Term:
+    if isinstance(part, Prompt) and part.words:
+        return Term(weight, part)
     if isinstance(part, str):
         if is_photo(part):
             raise OperandError(

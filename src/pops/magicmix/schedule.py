@@ -33,6 +33,16 @@ def check_nu(nu: object) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
+def parse_nu(text: str) -> float | list[float]:
+    """`0.9`, or a schedule `0.9,0.5`; ConfigError for anything else."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        told = f"nu is a number from 0 to 1, or several with commas, such as 0.9,0.5; got {text!r}"
+        raise ConfigError(told) from None
+    return values if len(values) > 1 else values[0]
+
+
 # arXiv 2210.16056 section 3, with the indices of the public implementations: of the timesteps T[0..N-1], descending,
 # mixing starts at T[N - int(k_max N)] and ends before T[N - int(k_min N)].
 @dataclass(frozen=True)

@@ -100,6 +100,30 @@ def hub_renderer(name: str) -> Path | None:
     return _snapshot(HUB[name].renderer, name, _WEIGHTS) if name in HUB else None
 
 
+def renderer_at(name_or_path: str | Path) -> Path:
+    """The folder of a renderer: given itself, a hub id's snapshot, or the one that a model brings."""
+    return _decoder(name_or_path)
+
+
+def fetched(name_or_path: str | Path, what: str, advice: str = _COPY) -> Path:
+    """The folder of a part that is no model ("ControlNet", "depth estimator"): given itself, or a hub id's snapshot.
+
+    ModelError in one line that ends with the advice where it is not to be had.
+    """
+    text = str(name_or_path)
+    folder = expanded(text)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not (isinstance(name_or_path, str) and _HUB_ID.fullmatch(text)):
+        raise ModelError(f"there is no {what} {text}; give its folder or hub id, {advice}")
+    try:
+        return _fetch(text, f"the {what}", _WEIGHTS, advice)
+    except ModelError:
+        if (here := _cached(text)) is not None:
+            return here
+        raise
+
+
 def _found(name_or_path: str | Path) -> Path:
     """A folder, or the snapshot of a hub id."""
     text = str(name_or_path)

@@ -122,11 +122,22 @@ Factory = Callable[[Path | None, RendererOptions], Renderer]
 
 # name -> factory, or "module:attribute" of one, imported on use.
 _FACTORIES: dict[str, Factory | str] = {
+    "kandinsky": "pops.render.kandinsky:load",
+    "sdxl": "pops.render.sdxl:load",
+    "retrieval": "pops.render.retrieval:load",
     "stable-diffusion": "pops.render.stable_diffusion:load",
     "swatch": "pops.render.base:swatch",
 }
 # The pipeline class in a folder's model_index.json -> the backend that reads the folder.
-_PIPELINES = {"StableDiffusionPipeline": "stable-diffusion"}
+_PIPELINES = {
+    "KandinskyV22Pipeline": "kandinsky",
+    "KandinskyV22CombinedPipeline": "kandinsky",
+    "KandinskyV22ControlnetPipeline": "kandinsky",
+    "StableDiffusionPipeline": "stable-diffusion",
+    "StableDiffusionControlNetPipeline": "stable-diffusion",
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusionXLControlNetPipeline": "sdxl",
+}
 
 
 def register(name: str, factory: Factory, *, pipeline: str | None = None) -> None:
@@ -163,20 +174,23 @@ def get(name: str) -> Factory:
 
 
 def backend_of(folder: Path) -> str:
-    """The backend that reads a folder, by the class in its model_index.json; ModelError if none does."""
+    """The backend that reads a folder, by the class in its model_index.json; ModelError if none does.
+
+    A folder with movq/ holds a Kandinsky 2.2 decoder, whatever its model_index.json says, or if it has none.
+    """
     index = folder / "model_index.json"
+    decoder = (folder / "movq").is_dir()
     try:
         pipeline = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
     except (OSError, ValueError, AttributeError) as e:
+        if decoder:
+            return "kandinsky"
         raise ModelError(f"{index} cannot be read; a renderer's folder has diffusers' layout ({e})") from e
-    if pipeline not in _PIPELINES and (folder / "movq").is_dir():
-        raise ModelError(
-            f"{folder} holds a Kandinsky 2.2 decoder, and pops has no renderer for it yet; keep the embedding "
-            "(--save-embedding e.safetensors), or give another renderer's folder (--decoder FOLDER)"
-        )
-    if pipeline not in _PIPELINES:
-        raise ModelError(f"{folder} holds a {pipeline}; pops renders with {', '.join(sorted(_PIPELINES))}")
-    return _PIPELINES[pipeline]
+    if pipeline in _PIPELINES:
+        return _PIPELINES[pipeline]
+    if decoder:
+        return "kandinsky"
+    raise ModelError(f"{folder} holds a {pipeline}; pops renders with {', '.join(sorted(_PIPELINES))}")
 
 
 def _imported(where: str) -> Factory:
@@ -198,6 +212,11 @@ def check_request(
         ConfigError,
     )
     ensure(steps >= 1, f"the renderer's steps must be 1 or more, got {steps}", ConfigError)
+    check_size(size, multiple=multiple)
+
+
+def check_size(size: tuple[int, int], *, multiple: int) -> None:
+    """ConfigError unless (height, width) in pixels are multiples of `multiple`, and not too large."""
     height, width = size
     ensure(max(size) <= MAX_SIDE, f"height and width are at most {MAX_SIDE}, got {height}x{width}", ConfigError)
     ensure(

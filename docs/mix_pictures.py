@@ -1,0 +1,66 @@
+"""Makes the pictures of docs/magicmix.md: each recipe as a strip, and the grids over nu and over strength.
+
+python docs/mix_pictures.py            # all; or the names of some
+python docs/mix_pictures.py --list     # the commands, as the page shows them
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "docs" / "pictures"
+OBJECTS, TEXTURES, SCENES = "examples/objects", "examples/textures", "examples/scenes"
+RABBIT, TEAPOT, DOG, TIGER = (
+    f"{OBJECTS}/rabbit.png",
+    f"{OBJECTS}/teapot.png",
+    f"{OBJECTS}/dog.png",
+    f"{TEXTURES}/tiger.png",
+)
+CLOSE = "nu=0.7, k_min=0.1, k_max=0.7"  # the preset style: the layout's shape in fine detail
+FREE = "nu=0.9, k_min=0.3, k_max=0.6"  # the preset object: a new object in the layout's place
+
+# name -> (expression, seed); each is drawn as an equation, layout and content before the =
+RECIPES: dict[str, tuple[str, int]] = {
+    "rabbit-tiger": (f'mix({RABBIT}, "tiger", {CLOSE})', 0),
+    "teapot-cactus": (f'mix({TEAPOT}, "a cactus", {FREE})', 0),
+    "dog-coffee-machine": (f'mix({DOG}, "a coffee machine", {FREE})', 0),
+    "texts": (f'mix("a castle", "a pumpkin", {FREE})', 0),
+    "photos": (f"mix({RABBIT}, {OBJECTS}/cat.png, {FREE})", 0),
+    "expression": (f"mix({RABBIT}, texturing({TEAPOT}, {TIGER}), {CLOSE})", 0),
+    "inside": (f'texturing(mix({TEAPOT}, "a cactus", {FREE}), {TIGER})', 0),
+    "style": (f'mix({SCENES}/beach.png, "snow", {CLOSE})', 0),
+    "removal": (f'mix({TEXTURES}/watermelon.png, "watermelon", {FREE}, strength=-1)', 0),
+}
+# name -> arguments of pops mix
+GRIDS: dict[str, list[str]] = {
+    "grid-nu": [RABBIT, "tiger", "--sweep", "nu=0:1:6", "--k-min", "0.1", "--k-max", "0.7"],
+    "grid-strength": [RABBIT, "tiger", "--sweep", "strength=-1:2:7", "--preset", "style"],
+    "grid-window": [RABBIT, "tiger", "--sweep", "nu=0.1:0.9:5", "--sweep", "k_max=0.4:0.8:3"],
+}
+
+
+def commands() -> dict[str, list[str]]:
+    """name -> the arguments of pops"""
+    made = {}
+    for name, (expression, seed) in RECIPES.items():
+        strip = ["--equation", f"docs/pictures/mix-{name}.jpg", "--seed", str(seed)]
+        made[name] = ["run", expression, "-o", f"out/mix-{name}.png", *strip]
+    for name, arguments in GRIDS.items():
+        made[name] = ["mix", *arguments, "-o", f"docs/pictures/mix-{name}.jpg"]
+    return made
+
+
+def main(words: list[str]) -> None:
+    for name, arguments in commands().items():
+        if "--list" in words:
+            print(f"pops {shlex.join(arguments)}")
+        elif not words or name in words:
+            subprocess.run([sys.executable, "-m", "pops.cli.main", *arguments], cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

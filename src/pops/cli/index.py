@@ -1,0 +1,143 @@
+"""pops index: a folder of photos into a library; pops search: the photos nearest to an expression."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
+from pops.files import expanded
+
+if TYPE_CHECKING:
+    from pops.library import Report
+
+TREES = (".yaml", ".yml", ".json")
+LISTED = 20  # files left out that are named one by one
+
+
+@command
+def index(
+    folder: Annotated[
+        Path, typer.Argument(help="Of photos; the folders in it, too.", show_default=False, metavar="FOLDER")
+    ],
+    library: Annotated[
+        Path, typer.Option("--out", "-o", help="The library: a folder, made or brought up to date.", show_default=False)
+    ],
+    fit: Annotated[
+        str | None,
+        typer.Option("--fit", help="How photos become square: squash, crop or pad. [default: the library's, squash]"),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Forget photos of other folders, too, where they are no more.")
+    ] = False,
+    model: ModelName = "tiny",
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Encode a folder of photos into a library, to search it with expressions.
+
+    Run it again to take in what is new, changed or gone; stopped, it goes on where it was.
+
+    Examples:
+
+    \b
+        pops index photos -o photos.library
+        pops search "scene(teapot.png, beach.png)" --library photos.library
+        pops run "texturing(teapot.png, tiger.png)" --renderer retrieval --library photos.library -n 4 -o near.png
+    """
+    import pops
+    from pops.library import index_folder
+    from pops.studio import PHOTO_SIDE
+
+    p = pops.load(model, device=device)
+    side = int(p.files.info.get("photo_side", PHOTO_SIDE))
+    with progress(quiet=quiet or json_output) as on_progress:
+        report = index_folder(folder, library, p.space, fit=fit, side=side, prune=prune, on_progress=on_progress)
+    if json_output:
+        print_json({"ok": True, **_told(report)})
+        return
+    if not quiet:
+        _list_skipped(report)
+        typer.echo(_summary(report))
+
+
+@command
+def search(
+    expression: Annotated[
+        str, typer.Argument(help="An expression or a tree file (.yaml, .json).", show_default=False, metavar="EXPR")
+    ],
+    library: Annotated[
+        Path, typer.Option("--library", "-l", help="What pops index made.", show_default=False, metavar="LIBRARY")
+    ],
+    count: Annotated[int, typer.Option("--count", "-k", help="How many photos.", min=1, max=10_000)] = 10,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Of the operators.", min=0)] = 0,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of every operator.", min=1, max=1000)] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance of every operator.", min=0)] = None,
+    model: ModelName = "tiny",
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find the photos of a library nearest to an expression: the score (cosine) and the path of each.
+
+    Examples:
+
+    \b
+        pops search "texturing(teapot.png, tiger.png)" --library photos.library
+        pops search "scene(dog.png, beach.png)" -l photos.library -k 3 --json
+        pops search 'text("a marble rabbit")' -l photos.library
+    """
+    import pops
+    from pops.expression import load as load_expression
+    from pops.expression import parse
+    from pops.library import Library
+
+    asked = load_expression(expanded(expression)) if Path(expression).suffix.lower() in TREES else parse(expression)
+    opened = Library.open(library)
+    p = pops.load(model, device=device)
+    opened.require_encoder(p.space)
+    with progress(quiet=quiet or json_output) as on_progress:
+        e = p.evaluate(asked, seed=seed, steps=steps, guidance=guidance, on_progress=on_progress)
+    matches = opened.search(e, count)[0]
+    if json_output:
+        found = [{**asdict(m), "there": Path(m.path).is_file()} for m in matches]
+        print_json({"ok": True, "expression": str(asked), "library": str(library), "matches": found})
+        return
+    for m in matches:
+        gone = "" if Path(m.path).is_file() else "  (no longer there)"
+        typer.echo(f"{m.score:.4f}  {m.path}{gone}")
+
+
+def _told(report: Report) -> dict[str, Any]:
+    listed = {
+        name: [{"path": path, "reason": why} for path, why in getattr(report, name).items()]
+        for name in ("skipped", "others")
+    }
+    return {**asdict(report), **listed}
+
+
+def _list_skipped(report: Report) -> None:
+    for path, why in list(report.skipped.items())[:LISTED]:
+        typer.echo(f"pops: {path} {why}", err=True)
+    more = len(report.skipped) - LISTED
+    if more > 0:
+        typer.echo(f"pops: {more} more files were left out; --json lists all", err=True)
+
+
+def _summary(report: Report) -> str:
+    """One line: what the library holds, and what changed."""
+    counts = {
+        "new": report.new,
+        "changed": report.changed,
+        "removed": report.removed,
+        "left out": len(report.skipped),
+        "of other kinds": len(report.others),
+    }
+    said = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing changed"
+    return f"{report.library}: {report.photos} photos ({said})"

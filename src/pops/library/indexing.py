@@ -1,0 +1,267 @@
+"""A folder of photos into a library: only what is new or changed is read, only new contents are encoded.
+
+What cannot be read is left out and told. A run that was stopped goes on where it was: the work of all but its last
+seconds is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pops.errors import ConfigError, PhotoError, PopsError, ensure
+from pops.files import expanded
+from pops.images import FITS, PHOTO_SUFFIXES, load_photo
+from pops.library.scan import Scan, Stamp, scan
+from pops.library.store import About, Entry, Library, check_new
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+BATCH = 64  # photos read, and encoded, together
+READERS = 4  # threads that read photos while the encoder works
+SAVE_EVERY = 20.0  # seconds of work that a stopped run may lose
+OnProgress = Callable[[int, int, str], None]  # (done, total, what); raising from it stops
+
+
+class Encoder(Protocol):
+    """What makes a picture a vector; Space is one."""
+
+    id: str
+    dim: int
+
+    @property
+    def fingerprint(self) -> str: ...
+    def encode_images(self, images: Sequence[Image.Image]) -> Tensor: ...
+
+
+@dataclass
+class Report:
+    """What a run did. photos: in the library now; encoded: contents that went through the encoder; skipped: path ->
+    why, files that ought to be photos; others: path -> why, files that say of themselves that they are none."""
+
+    library: str
+    photos: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    encoded: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file that was opened: its entry, the picture if it has to be encoded, and whether to look again next time."""
+
+    path: str
+    entry: Entry
+    picture: Image.Image | None = None
+    again: bool = False
+
+
+def index_folder(
+    folder: str | Path,
+    library: str | Path,
+    encoder: Encoder,
+    *,
+    fit: str | None = None,
+    side: int = 512,
+    prune: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Report:
+    """Brings the library up to date with the photos in a folder (and the folders in it); others in it stay.
+
+    fit: how a photo becomes square (None: as the library has it, squash in a new one), side: of how many pixels;
+    prune: photos that are nowhere any more go, too, also those of other folders. Raises SpaceError or ConfigError
+    where the library is of another space, encoder or fit, PhotoError where a new library would be empty.
+    """
+    begun, where = time.monotonic(), expanded(library)
+    ensure(fit is None or fit in FITS, f"fit must be one of {', '.join(FITS)}, got {fit!r}", ConfigError)
+    found = scan(folder)
+    with _alone(where):
+        store = Library.open(where) if Library.there(where) else None
+        fit = fit or (store.about.fit if store else FITS[0])
+        about = About(encoder.id, encoder.dim, encoder.fingerprint, fit, side)
+        if store is not None:
+            store.about.require(about, where)
+        run = _Run(found, store, about, where, encoder)
+        with warnings.catch_warnings():  # load_photo sets filters, and those of threads would meet
+            warnings.simplefilter("ignore")
+            run.read_changed(on_progress)
+        run.forget(prune)
+        return run.finish(time.monotonic() - begun)
+
+
+class _Run:
+    """One run: entries is what the files table will be."""
+
+    def __init__(self, found: Scan, store: Library | None, about: About, where: Path, encoder: Encoder) -> None:
+        self.found, self.store, self.about, self.where, self.encoder = found, store, about, where, encoder
+        self.entries: dict[str, Entry] = {} if store is None else store.entries()
+        self.known: set[str] = set() if store is None else store.digests()
+        self.report = Report(str(where))
+        self.vectors: dict[str, Tensor] = {}  # not yet written
+        self.dirty = False
+        self.saved = time.monotonic()
+
+    def read_changed(self, on_progress: OnProgress | None) -> None:
+        """Reads and encodes every new or changed file; writes now and then, and what there is when it is stopped."""
+        todo = [path for path, stamp in self.found.files.items() if not self._as_it_was(path, stamp)]
+        photos = {path for path, entry in self.entries.items() if entry.digest}
+        self.report.unchanged = len(photos.intersection(self.found.files).difference(todo))
+        chunks = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
+        readers = ThreadPoolExecutor(READERS, thread_name_prefix="pops-index")
+        try:
+            ahead = self._start(readers, chunks[0]) if chunks else []
+            for i in range(len(chunks)):
+                reading = ahead
+                ahead = self._start(readers, chunks[i + 1]) if i + 1 < len(chunks) else []
+                self._take([future.result() for future in reading])
+                if on_progress:
+                    on_progress(min(len(todo), (i + 1) * BATCH), len(todo), "indexing")
+                if time.monotonic() - self.saved > SAVE_EVERY:
+                    self._save()
+        except BaseException:
+            readers.shutdown(cancel_futures=True)
+            with suppress(PopsError):  # what stopped the run is told, whatever happens here
+                self._save()
+            raise
+        readers.shutdown()
+
+    def forget(self, prune: bool) -> None:
+        """Entries of files that are no more, or that have become something else than a file."""
+        gone = [p for p in self.entries if p not in self.found.files and self.found.covers(p)]
+        if prune:
+            gone += [p for p in self.entries if not self.found.covers(p) and not Path(p).exists()]
+        for path in gone:
+            self.report.removed += bool(self.entries.pop(path).digest)
+            self.dirty = True
+
+    def finish(self, seconds: float) -> Report:
+        """Writes, tidies, and says what was done."""
+        report = self.report
+        for path, why in self.found.problems.items():
+            report.skipped.setdefault(path, why)
+        for path in self.found.files:
+            problem = self.entries[path].problem if path in self.entries else ""
+            if problem:
+                self._refused(path, problem)
+        if self.store is None and not any(e.digest for e in self.entries.values()):
+            told = f"{len(report.skipped) + len(report.others)} files are none, or cannot be read"
+            why = next(iter(report.skipped.values()), "")
+            raise PhotoError(
+                f"{self.found.root} holds no photo ({told}{': ' + why if why else ''}); name another folder"
+            )
+        self._save()
+        assert self.store is not None
+        if self.store.stale:
+            self.store.tidy()
+        report.photos = sum(bool(e.digest) for e in self.entries.values())
+        report.seconds = round(seconds, 3)
+        return report
+
+    def _as_it_was(self, path: str, stamp: Stamp) -> bool:
+        known = self.entries.get(path)
+        return known is not None and known.stamp == stamp and (not known.digest or known.digest in self.known)
+
+    def _start(self, readers: ThreadPoolExecutor, paths: Sequence[str]) -> list[Future[_Read]]:
+        return [readers.submit(self._read, path, self.found.files[path]) for path in paths]
+
+    def _read(self, path: str, stamp: Stamp) -> _Read:
+        """In a reader's thread. A photo by its name is hashed first: moved and touched ones need no decoding."""
+        try:
+            digest = _digest(path) if Path(path).suffix.lower() in PHOTO_SUFFIXES and stamp.size else ""
+            if digest in self.known:
+                return _Read(path, Entry(stamp, digest))
+            picture = load_photo(path, fit=self.about.fit, size=self.about.side)
+            return _Read(path, Entry(stamp, digest or _digest(path)), picture)
+        except PhotoError as e:
+            passing = isinstance(e.__cause__, (PermissionError, MemoryError)) or not Path(path).exists()
+            return _Read(path, Entry(stamp, problem=_without(str(e), path)), again=passing)
+        except OSError as e:
+            return _Read(
+                path, Entry(stamp, problem=f"cannot be read ({e.strerror}); change its permissions"), again=True
+            )
+
+    def _take(self, batch: Sequence[_Read]) -> None:
+        """Encodes a batch's new contents, each once, and notes its files."""
+        fresh = {r.entry.digest: r.picture for r in batch if r.picture is not None and r.entry.digest not in self.known}
+        if fresh:
+            vectors = self.encoder.encode_images([p for p in fresh.values() if p is not None])
+            self.vectors |= dict(zip(fresh, vectors, strict=True))
+            self.known |= set(fresh)
+            self.report.encoded += len(fresh)
+        for read in batch:
+            before, entry = self.entries.get(read.path), read.entry
+            if read.again:  # it may be back next time: what is known of it stays
+                self._refused(read.path, entry.problem)
+                continue
+            if entry.digest:
+                as_before = before is not None and before.digest == entry.digest
+                kind = "unchanged" if as_before else "changed" if before is not None and before.digest else "new"
+                setattr(self.report, kind, getattr(self.report, kind) + 1)
+            elif before is not None and before.digest:
+                self.report.removed += 1
+            self.entries[read.path] = entry
+            self.dirty = True
+
+    def _refused(self, path: str, problem: str) -> None:
+        listed = self.report.skipped if Path(path).suffix.lower() in PHOTO_SUFFIXES else self.report.others
+        listed[path] = problem
+
+    def _save(self) -> None:
+        if self.store is None and not self.vectors:
+            return
+        if self.store is None:
+            self.store = Library.create(self.where, self.about)
+        if self.dirty or self.vectors:
+            self.store.commit(self.entries, self.vectors)
+        self.vectors, self.dirty, self.saved = {}, False, time.monotonic()
+
+
+def _digest(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _without(message: str, path: str) -> str:
+    """A message that begins with the file's path, without it."""
+    return message.removeprefix(path).lstrip()
+
+
+@contextmanager
+def _alone(where: Path) -> Iterator[None]:
+    """The only writer of a library; ConfigError where another one is at work. Leaves no folder behind without need."""
+    from filelock import FileLock, Timeout
+
+    if not Library.there(where):
+        check_new(where)
+    made = [folder for folder in (where, *where.parents) if not folder.exists()]
+    guard = FileLock(where / ".lock", timeout=0)
+    try:
+        try:
+            where.mkdir(parents=True, exist_ok=True)
+            guard.acquire()
+        except Timeout:
+            raise ConfigError(f"another pops index is writing {where}; wait until it is done") from None
+        except OSError as e:
+            raise ConfigError(f"{where} cannot be written ({e.strerror}); choose another place (-o)") from e
+        yield
+    finally:
+        guard.release()
+        if not Library.there(where) and made:
+            with suppress(OSError):
+                (where / ".lock").unlink(missing_ok=True)
+                for folder in made:  # the innermost first; one that is not empty stays
+                    folder.rmdir()

@@ -1,0 +1,86 @@
+"""Latents in files: what a mix was before it was decoded, to be the layout of another. Knows no UNet and no text.
+
+A latent means something to the autoencoder that made it, and to no other. So the file keeps how spread the numbers in
+some of the autoencoder's layers are: the same in every precision, and another in another autoencoder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pops.errors import OperandError, ensure
+from pops.files import expanded, is_file, write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT, VERSION, KEY, SUFFIX = "pops.latent", "1", "latent", ".safetensors"
+SAME = 0.01  # two autoencoders are one where the spreads of their layers differ by less; rounding is far below it
+
+
+def save_latent(latent: Tensor, path: str | Path, *, vae: Any, provenance: Mapping[str, Any] | None = None) -> None:
+    """Writes [C, h, w] of this autoencoder, whole; OperandError for another shape, NaN, or another suffix."""
+    from safetensors.torch import save
+
+    path = Path(path)
+    ensure(path.suffix.lower() == SUFFIX, f"{path}: a latent's file ends in {SUFFIX}", OperandError)
+    channels = vae.config.latent_channels
+    fits = latent.ndim == 3 and len(latent) == channels and bool(latent.isfinite().all())
+    told = f"a latent to save is [{channels}, h, w] of finite numbers, got {list(latent.shape)}"
+    ensure(fits, told, OperandError)
+    about = {"format": FORMAT, "version": VERSION, "spreads": json.dumps(spreads(vae))}
+    about["provenance"] = json.dumps(dict(provenance or {}), default=str)
+    content = save({KEY: latent.detach().float().cpu().contiguous()}, about)
+    with write_whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def is_latent(path: str | Path) -> bool:
+    """Whether it is a file that `save_latent` wrote; False for whatever else."""
+    from safetensors import SafetensorError, safe_open
+
+    where = expanded(path)
+    if where.suffix.lower() != SUFFIX or not is_file(where):
+        return False
+    try:
+        with safe_open(where, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
+def load_latent(path: str | Path, *, vae: Any) -> Tensor:
+    """[C, h, w], float32; OperandError, naming the file, for a latent of another autoencoder or shape."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(expanded(path), framework="pt") as file:
+            about, latent = file.metadata() or {}, file.get_tensor(KEY)
+        theirs, made = json.loads(about["spreads"]), json.loads(about["provenance"])
+    except (SafetensorError, OSError, KeyError, ValueError) as e:
+        raise OperandError(f"{path} holds no latent that can be read ({e}); save it again") from e
+    version = about.get("version")
+    ensure(version == VERSION, f"{path} has version {version}, this pops reads {VERSION}; update pops", OperandError)
+    channels = vae.config.latent_channels
+    fits = latent.ndim == 3 and len(latent) == channels
+    told = f"{path} holds a latent {list(latent.shape)}, this model's are [{channels}, h, w]"
+    ensure(fits, f"{told}; use the model that made it{_named(made)}", OperandError)
+    ours = spreads(vae)
+    same = len(ours) == len(theirs) and all(math.isclose(a, b, rel_tol=SAME) for a, b in zip(ours, theirs))
+    told = f"{path} holds a latent of another model's autoencoder{_named(made)}"
+    ensure(same, f"{told}; use that model, or the picture instead of the latent", OperandError)
+    return latent  # type: ignore[no-any-return]
+
+
+def spreads(vae: Any) -> list[float]:
+    """The standard deviations of four of the autoencoder's layers, the first and the last among them."""
+    layers = [weight for weight in vae.parameters() if weight.ndim > 1]
+    return [float(layers[(len(layers) - 1) * k // 3].detach().float().std()) for k in range(4)]
+
+
+def _named(made: Mapping[str, Any]) -> str:
+    return f" ({made['model']})" if isinstance(made, Mapping) and made.get("model") else ""

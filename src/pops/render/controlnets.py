@@ -1,0 +1,121 @@
+"""ControlNets beside a Stable Diffusion UNet (arXiv 2302.05543): read when one is asked for, several at once.
+
+Knows no photo: a Control's picture is ready (pops.render.controls makes it).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pops.errors import CheckpointError, ConfigError, ModelError, ensure
+from pops.render.base import Control, RendererOptions
+from pops.sd_folder import found_controlnets, read_controlnet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MODES = {1: "L", 3: "RGB"}  # channels of the control picture
+# What must be the same in a ControlNet and the UNet whose residuals it adds to.
+_SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "addition_embed_type")
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A Control on its way into a network: hint [1, channels, height, width] in 0 .. 1."""
+
+    network: Any
+    hint: Tensor
+    scale: float
+
+
+class ControlNets:
+    """The ControlNets of one UNet by kind. Threads may share it."""
+
+    def __init__(self, folder: Path | None, options: RendererOptions, unet: Any, factor: int) -> None:
+        """folder: the renderer's, with controlnets/<kind>/ in it; options.controlnets add to these, or replace them;
+        factor: pixels a latent."""
+        self.folders: Mapping[str, Path] = {**found_controlnets(folder), **options.controlnets}
+        self._unet, self._factor = unet, factor
+        self._device = "cpu" if options.offload else options.device
+        self._networks: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """All there are; nothing is read for it."""
+        return tuple(self.folders)
+
+    def network(self, kind: str) -> Any:
+        """The ControlNet of a kind; CheckpointError if it belongs to another UNet."""
+        with self._lock:
+            if kind not in self._networks:
+                takes = ", ".join(self.folders) or "none"
+                ensure(kind in self.folders, f"there is no {kind} ControlNet here; there are: {takes}", ConfigError)
+                read = read_controlnet(self.folders[kind], device=self._device, dtype=self._unet.dtype)
+                self._check(read, self.folders[kind])
+                self._networks[kind] = read
+            return self._networks[kind]
+
+    def hints(self, controls: Sequence[Control], size: tuple[int, int], device: Any) -> list[Hint]:
+        """Controls -> their networks and pictures fitted to size (height, width); those of scale 0 are left out."""
+        made = []
+        for control in controls:
+            if control.scale:
+                network = self.network(control.kind)
+                hint = _hint(control, size, network.config.conditioning_channels)
+                made.append(Hint(network, hint.to(device, network.dtype), float(control.scale)))
+        return made
+
+    def _check(self, network: Any, folder: Path) -> None:
+        ours, its = self._unet.config, network.config
+        for name in _SHARED:
+            mine, other = getattr(ours, name, None), getattr(its, name, None)
+            same = mine == other or (isinstance(mine, (list, tuple)) and list(mine) == list(other or ()))
+            told = f"{folder} is for another UNet ({name} {other}, here {mine}); give the ControlNet of this one"
+            ensure(same, told, CheckpointError)
+        step = 2 ** (len(its.conditioning_embedding_out_channels) - 1)
+        told = f"{folder} reads a picture of {step} pixels a latent, this renderer has {self._factor}"
+        ensure(step == self._factor, told, CheckpointError)
+        told = f"{folder} reads pictures of {its.conditioning_channels} channels; pops gives grey or RGB"
+        ensure(its.conditioning_channels in _MODES, told, ModelError)
+        told = f"{folder} pools its picture (as shuffle ControlNets do), which needs a guess mode that pops has not"
+        ensure(not getattr(its, "global_pool_conditions", False), told, ModelError)
+
+
+# The residuals of several ControlNets are added up, in the order of the controls.
+def residuals(hints: Sequence[Hint], x: Tensor, t: Tensor, text: Tensor, added: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the UNet's call takes of the ControlNets; nothing without hints.
+
+    x [R, C, h, w]: the network's input; text [R, tokens, width]: without the embedding, as stock diffusers has it;
+    added: SDXL's pooled text and time ids.
+    """
+    down: list[Tensor] = []
+    mid: Any = None
+    for each in hints:
+        down_now, mid_now = each.network(
+            x,
+            t,
+            encoder_hidden_states=text,
+            controlnet_cond=each.hint.expand(len(x), -1, -1, -1),
+            conditioning_scale=each.scale,
+            added_cond_kwargs=dict(added) or None,
+            return_dict=False,
+        )
+        down = list(down_now) if mid is None else [a + b for a, b in zip(down, down_now, strict=True)]
+        mid = mid_now if mid is None else mid + mid_now
+    return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid} if hints else {}
+
+
+def _hint(control: Control, size: tuple[int, int], channels: int) -> Tensor:
+    """The control's picture -> [1, channels, height, width] in 0 .. 1, resized as diffusers resizes it."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    picture = control.image.resize(size[::-1], Image.Resampling.LANCZOS).convert(_MODES[channels])
+    array = np.asarray(picture, dtype=np.float32).reshape(*size, channels) / 255
+    return torch.from_numpy(array.transpose(2, 0, 1)[None].copy())

@@ -1,0 +1,139 @@
+"""pops bench mix: silhouettes against exact masks, the figures it makes, and the stock run beside a mix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import pops
+from pops.bench import mix as bench
+from pops.bench import mix_figures, mix_time
+from pops.bench.silhouette import overlap, silhouettes
+from pops.errors import ConfigError
+from toybox.oracle import HEADS
+from toybox.world import held_out
+
+
+@pytest.fixture(scope="module")
+def pairs() -> bench.Pairs:
+    return bench.draw_pairs(6, 3)
+
+
+def test_silhouettes_of_true_pictures_are_the_exact_masks(pairs: bench.Pairs) -> None:
+    found = overlap(silhouettes(pairs.pictures, pairs.empties), pairs.masks)
+    assert found.min() >= bench.READABLE and found.mean() > 0.87
+    brighter = (pairs.pictures.float() + 12).clamp(0, 255).to(torch.uint8)  # the whole picture shifted
+    assert overlap(silhouettes(brighter, pairs.empties), pairs.masks).mean() > 0.8
+    assert overlap(silhouettes(pairs.empties, pairs.empties), pairs.masks).max() == 0
+    shadow = pairs.empties.clone()
+    shadow[:, :, 60:80, 20:70] = (shadow[:, :, 60:80, 20:70].float() * 0.7).to(torch.uint8)
+    assert not silhouettes(shadow, pairs.empties).any()
+    # A layout that is not there any more, and one that is somewhere else.
+    assert overlap(silhouettes(pairs.pictures.flip(0), pairs.empties.flip(0)), pairs.masks).mean() < found.mean()
+
+
+def test_holes_are_filled_and_specks_are_not_seen() -> None:
+    behind = torch.full((1, 3, 32, 32), 120, dtype=torch.uint8)
+    seen = behind.clone()
+    seen[0, 0, 10:24, 10:24] = 250
+    seen[0, :, 14:18, 14:18] = 120
+    seen[0, 0, 2, 2] = 250
+    expected = torch.zeros(1, 32, 32, dtype=torch.bool)
+    expected[0, 10:24, 10:24] = True
+    assert torch.equal(silhouettes(seen, behind), expected)
+    assert overlap(expected, expected).item() == 1 and overlap(~expected, expected).item() == 0
+
+
+def test_pairs_are_held_out_and_the_same_for_a_seed(pairs: bench.Pairs) -> None:
+    from toybox.pairs import family
+
+    again = bench.draw_pairs(2, 3)
+    assert torch.equal(again.pictures, pairs.pictures[:2]) and again.seeds == pairs.seeds[:2]
+    assert pairs.kinds == ["object", "material"] * 3
+    assert pairs.seeds == sorted(set(pairs.seeds)) and pairs.seeds[0] >= 3
+    for number, kind, name, text in zip(pairs.seeds, pairs.kinds, pairs.names, pairs.texts, strict=True):
+        drawn = family(number, "test", "union" if kind == "object" else "texturing")
+        assert held_out(kind, drawn.base.objects[0].category, name) and name in HEADS[kind] and text.endswith(name)
+    share = pairs.masks.float().mean((1, 2))
+    assert share.min() > 0.05 and share.max() < 0.8
+
+
+@pytest.fixture(scope="module")
+def report(random_model: Path) -> bench.Report:
+    p = pops.load(random_model, device="cpu")
+    how: dict[str, Any] = {"steps": 4, "size": 24}
+    return bench.measure(p, count=2, nus=(0, 1), strengths=(-1, 1), how=how)
+
+
+def test_the_report(report: bench.Report) -> None:
+    json.dumps(report.__dict__)
+    assert report.ceiling["true_pictures"] > 0.8 and report.layouts["all"]["iou"] == report.ceiling["true_pictures"]
+    assert [row["value"] for row in report.curves["nu"]] == [0, 1] and report.point["all"] is None
+    for rows in report.curves.values():
+        for row in rows:
+            assert all(0 <= v <= 1 for kind in ("all", "object", "material") for v in row[kind].values())
+            both = [(row["object"][name] + row["material"][name]) / 2 for name in ("iou", "probability", "right")]
+            assert both == pytest.approx([row["all"][name] for name in ("iou", "probability", "right")])
+    # The same setting on both curves: nu 0.9 would be; here strength 1 stands for every nu.
+    assert report.settings["nu"] == 0.9 and report.settings["guidance"] == 2.0
+
+
+def test_curves_are_judged() -> None:
+    def rows(*values: tuple[float, float]) -> list[dict[str, Any]]:
+        return [{"all": {"iou": a, "probability": b, "right": b}} for a, b in values]
+
+    assert bench._monotone(rows((0.9, 0.1), (0.7, 0.5))) == {"iou_falls": True, "probability_rises": True}
+    assert bench._monotone(rows((0.9, 0.5), (0.95, 0.4))) == {"iou_falls": False, "probability_rises": False}
+    assert bench._enough({"iou": 0.6, "right": 0.6}) and not bench._enough({"iou": 0.9, "right": 0.5})
+
+
+def test_table_and_plot(report: bench.Report) -> None:
+    table = mix_figures.markdown(report)
+    assert "| nu | all: IoU" in table and "| -1 | " in table and "(object): none" in table
+    picture = mix_figures.plot(report)
+    assert picture.size == (1020, 380) and len(picture.getcolors(1 << 20) or ()) > 50
+
+
+def test_bad_requests(random_model: Path) -> None:
+    p = pops.load(random_model, device="cpu")
+    with pytest.raises(ConfigError, match="count must be at least 2"):
+        bench.measure(p, count=1)
+    with pytest.raises(ConfigError, match="nu must be from 0"):
+        bench.measure(p, count=2, nus=(0, 2))
+
+
+def test_time_makes_as_many_calls_as_stock(random_model: Path) -> None:
+    found = mix_time.measure(pops.load(random_model, device="cpu"), rounds=1, steps=10)
+    assert found["network_calls"] == {"mix": 6, "stock": 6}
+    assert [row["network_calls"] for row in found["k_max"]] == [3, 6, 10]
+    assert found["ratio"] == found["ratios"][0] > 0
+    assert "| pops mix | 6 |" in mix_time.table(found)
+
+
+def test_the_command(random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pops.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(app, ["bench", "mix", "--model", str(random_model), "--count", "2", *words])
+
+    done = run("--steps", "2", "--nu", "0,1", "--strength", "1", "--json", "--markdown", "m.md", "--plot", "p.png")
+    assert done.exit_code == 0, done.output
+    assert set(json.loads(done.stdout)["curves"]) == {"nu", "strength"} and "| nu |" in Path("m.md").read_text()
+    with Image.open("p.png") as picture:
+        assert picture.size == (1020, 380)
+    for words, says in {
+        ("--nu", "1,0"): "--nu takes rising numbers",
+        ("--strength", "x"): "--strength takes rising numbers",
+        ("--plot", "p.txt"): "pictures are written as",
+        ("--time", "--plot", "q.png"): "--time draws no curves",
+    }.items():
+        failed = run(*words)
+        assert failed.exit_code == 2 and says in failed.stderr, failed.output
