@@ -1,10 +1,10 @@
 """How mixes keep their layout and show their content: pairs of toybox, whose masks are known, and the oracle.
 
 Layouts are pictures of one object in a studio, with their exact masks; contents are texts, half of them another kind
-of object, half a material. Every combination is held out of training. Of each mix its silhouette is read
-(silhouette.py) and compared with the layout's mask, and the oracle says how probable the content is, over nu and over
-strength. A pair has the same seed at every setting. Layouts whose silhouette cannot be read off their true picture
-(an object of its background's hue) are not drawn: nothing could be said of their mixes.
+of object ("a cactus"), half a material ("a tiger rabbit", for a rabbit). Every combination is held out of training. Of
+each mix its silhouette is read (silhouette.py) and compared with the layout's mask, and the oracle says how probable the
+content is, over nu and over strength. A pair has the same seed at every setting. Layouts whose silhouette cannot be read
+off their true picture (an object of its background's hue) are not drawn: nothing could be said of their mixes.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> 
         seeds.append(number)
         kinds.append(kind)
         names.append(name)
-        texts.append(article(name) if kind == "object" else name)
+        # A material is a word beside a noun in the world's captions: the layout's own noun, then.
+        texts.append(article(name if kind == "object" else f"{name} {layout.objects[0].category}"))
         if on_progress:
             on_progress(len(seeds), count, "drawing")
     layouts = [to_image(x) for x in pictures]
