@@ -93,7 +93,7 @@ def test_every_part_has_a_floor() -> None:
         ("prior/a.py", "from pops import load", True),  # the lazy names are above everything
         ("studio.py", "from pops.training import trainer", True),
         ("studio.py", "import toybox", True),
-        ("cli/bench.py", "from toybox import world", False),
+        ("cli/bench/operators.py", "from toybox import world", False),
     ],
 )
 def test_the_walk_sees_what_it_should(

@@ -26,11 +26,11 @@ from pops.errors import (
     PhotoError,
     SpaceError,
 )
-from pops.request import seed_list
 from pops.operators import operator
 from pops.operators.checkpoint import save_operator
 from pops.operators.spec import BUILTIN
 from pops.prior.transformer import PriorModel
+from pops.request import seed_list
 from pops.studio import Pops
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, ModelError, SpaceError, ensure
 from pops.render.base import Capabilities, Control, RendererOptions, RenderOptions, check_request
-from pops.render.common import (
+from pops.render.kandinsky_folder import Decoder, check_unet, read_decoder
+from pops.render.loop import (
     batches_of,
     check_finite,
     check_guidance,
@@ -29,7 +30,6 @@ from pops.render.common import (
     step_options,
     steps_of_call,
 )
-from pops.render.kandinsky_folder import Decoder, check_unet, read_decoder
 from pops.sd_folder import CONTROLNETS
 from pops.seeds import generators, randn_items
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pops.errors import ModelError, SpaceError, ensure
 from pops.render.base import Capabilities, RendererOptions, RenderOptions, check_request
-from pops.render.common import (
+from pops.render.controlnets import ControlNets, Hint, residuals
+from pops.render.loop import (
     batches_of,
     check_finite,
     check_guidance,
@@ -29,7 +30,6 @@ from pops.render.common import (
     step_options,
     steps_of_call,
 )
-from pops.render.controlnets import ControlNets, Hint, residuals
 from pops.render.scales import prepare, scales_of, scaling
 from pops.sd_folder import Networks, read_networks, right_adapter
 from pops.seeds import generators, randn_items

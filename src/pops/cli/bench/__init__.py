@@ -1,0 +1,21 @@
+"""pops bench: measurements, as a table for people or one JSON object."""
+
+from __future__ import annotations
+
+import typer
+
+from pops.cli.bench.mix import mix
+from pops.cli.bench.operators import samplers, toybox
+from pops.cli.bench.prior import prior
+from pops.cli.bench.render import control, render, retrieval
+
+app = typer.Typer(help="Measure a model against the truth.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def root() -> None:
+    pass
+
+
+for measurement in (toybox, samplers, prior, render, control, retrieval, mix):
+    app.command()(measurement)

@@ -1,0 +1,114 @@
+"""pops bench render, control, retrieval: what becomes of embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pops.cli.bench.shared import Markdown, RenderSteps, tell
+from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, progress
+from pops.files import check_place
+
+
+@command
+def render(
+    steps: Annotated[int, typer.Option("--steps", help="Of the renderers.", min=1, max=1000)] = 10,
+    rounds: Annotated[int, typer.Option("--rounds", help="Of both in turn; medians are told.", min=1)] = 7,
+    markdown: Markdown = None,
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Rendering through pops beside the bare call of diffusers' pipeline: tiny's renderer, and a random Kandinsky's.
+
+    Examples:
+
+    \b
+        pops bench render
+        pops bench render --steps 50 --rounds 5 --markdown docs/bench-render.md
+    """
+    import pops
+    from pops.bench import render as bench
+
+    if markdown is not None:
+        check_place(markdown)
+    p = pops.load("tiny", device=device)
+    with progress(quiet=quiet) as on_progress:
+        report = bench.measure(p, steps=steps, rounds=rounds, on_progress=on_progress)
+    tell(bench.markdown(report), bench.figures(report), markdown, as_json=json_output)
+
+
+@command
+def control(
+    count: Annotated[
+        int, typer.Option("--count", "-n", help="Held-out texturings, each in another pose.", min=1)
+    ] = 100,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="The first case.", min=0)] = 0,
+    scale: Annotated[float, typer.Option("--scale", help="Of the control.", min=0)] = 1.0,
+    render_steps: RenderSteps = None,
+    markdown: Markdown = None,
+    model: ModelName = "tiny",
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Spatial control on toybox: does a result stand where the depth of another photo says?
+
+    Examples:
+
+    \b
+        pops bench control
+        pops bench control --count 8 --render-steps 8
+        pops bench control --markdown docs/bench-control.md
+    """
+    import pops
+    from pops.bench import control as bench
+
+    if markdown is not None:
+        check_place(markdown)
+    p = pops.load(model, device=device)
+    with progress(quiet=quiet) as on_progress:
+        report = bench.measure(p, count=count, seed=seed, scale=scale, steps=render_steps, on_progress=on_progress)
+    tell(bench.markdown(report), asdict(report), markdown, as_json=json_output)
+
+
+@command
+def retrieval(
+    count: Annotated[int, typer.Option("--count", "-n", help="Pictures in the library.", min=2)] = 10_000,
+    queries: Annotated[int, typer.Option("--queries", help="Held-out combinations searched for.", min=1)] = 200,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="The first query.", min=0)] = 0,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Keep pictures and library here; a stopped run goes on.")
+    ] = None,
+    markdown: Markdown = None,
+    model: ModelName = "tiny",
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Composed image search in a library of toybox pictures: does scene(texturing(A, B), C) find the true one?
+
+    Examples:
+
+    \b
+        pops bench retrieval
+        pops bench retrieval --count 300 --queries 20
+        pops bench retrieval --cache out/retrieval --markdown docs/bench-retrieval.md
+    """
+    import pops
+    from pops.bench import retrieval as bench
+
+    if markdown is not None:
+        check_place(markdown)
+    p = pops.load(model, device=device)
+    for name in ("texturing", "scene"):
+        p.spec(name)
+    with progress(quiet=quiet) as on_progress:
+        report = bench.measure(p, count=count, queries=queries, seed=seed, cache=cache, on_progress=on_progress)
+    tell(bench.markdown(report), asdict(report), markdown, as_json=json_output)
