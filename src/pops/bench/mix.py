@@ -2,9 +2,10 @@
 
 Layouts are pictures of one object in a studio, with their exact masks; contents are texts, half of them another kind
 of object ("a cactus"), half a material ("a tiger rabbit", for a rabbit). Every combination is held out of training.
+
 Of each mix its silhouette is read (silhouette.py) and compared with the layout's mask, and the oracle says how probable
-the content is, over nu and over strength. A pair has the same seed at every setting. Layouts whose silhouette cannot be read
-off their true picture (an object of its background's hue) are not drawn: nothing could be said of their mixes.
+the content is, over nu and over strength. A pair has the same seed at every setting. Layouts whose silhouette cannot be
+read off their true picture (an object of its background's hue) are not drawn: nothing could be said of their mixes.
 """
 
 from __future__ import annotations
