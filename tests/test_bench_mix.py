@@ -1,4 +1,4 @@
-"""pops bench mix: silhouettes against exact masks, the figures it makes, and the stock run beside a mix."""
+"""pops bench mix: the pairs it draws, the figures it makes, and the stock run beside a mix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 import pops
 from pops.bench import mix as bench
 from pops.bench import mix_figures, mix_time
-from pops.bench.silhouette import overlap, silhouettes
 from pops.errors import ConfigError
 from toybox.oracle import HEADS
 from toybox.world import held_out
@@ -25,38 +24,13 @@ def pairs() -> bench.Pairs:
     return bench.draw_pairs(6, 3)
 
 
-def test_silhouettes_of_true_pictures_are_the_exact_masks(pairs: bench.Pairs) -> None:
-    found = overlap(silhouettes(pairs.pictures, pairs.empties), pairs.masks)
-    assert found.min() >= bench.READABLE and found.mean() > 0.87
-    brighter = (pairs.pictures.float() + 12).clamp(0, 255).to(torch.uint8)  # the whole picture shifted
-    assert overlap(silhouettes(brighter, pairs.empties), pairs.masks).mean() > 0.8
-    assert overlap(silhouettes(pairs.empties, pairs.empties), pairs.masks).max() == 0
-    shadow = pairs.empties.clone()
-    shadow[:, :, 60:80, 20:70] = (shadow[:, :, 60:80, 20:70].float() * 0.7).to(torch.uint8)
-    assert not silhouettes(shadow, pairs.empties).any()
-    # A layout that is not there any more, and one that is somewhere else.
-    assert overlap(silhouettes(pairs.pictures.flip(0), pairs.empties.flip(0)), pairs.masks).mean() < found.mean()
-
-
-def test_holes_are_filled_and_specks_are_not_seen() -> None:
-    behind = torch.full((1, 3, 32, 32), 120, dtype=torch.uint8)
-    seen = behind.clone()
-    seen[0, 0, 10:24, 10:24] = 250
-    seen[0, :, 14:18, 14:18] = 120
-    seen[0, 0, 2, 2] = 250
-    expected = torch.zeros(1, 32, 32, dtype=torch.bool)
-    expected[0, 10:24, 10:24] = True
-    assert torch.equal(silhouettes(seen, behind), expected)
-    assert overlap(expected, expected).item() == 1 and overlap(~expected, expected).item() == 0
-
-
 def test_pairs_are_held_out_and_the_same_for_a_seed(pairs: bench.Pairs) -> None:
     from toybox.pairs import family
 
     again = bench.draw_pairs(2, 3)
     assert torch.equal(again.pictures, pairs.pictures[:2]) and again.seeds == pairs.seeds[:2]
     assert pairs.kinds == ["object", "material"] * 3
-    assert pairs.seeds == sorted(set(pairs.seeds)) and pairs.seeds[0] >= 3
+    assert pairs.seeds == list(range(3, 9))
     for number, kind, name, text in zip(pairs.seeds, pairs.kinds, pairs.names, pairs.texts, strict=True):
         drawn = family(number, "test", "union" if kind == "object" else "texturing")
         assert held_out(kind, drawn.base.objects[0].category, name) and name in HEADS[kind] and name in text

@@ -238,3 +238,33 @@ def test_full_captions_parse_back(category: str, scene: str) -> None:
 def test_bad_captions_say_what_to_do(text: str, said: str) -> None:
     with pytest.raises(CaptionError, match=said):
         parse_caption(text)
+
+
+def test_poses_share_things_and_differ_in_place() -> None:
+    from toybox.poses import nearness, poses
+    from toybox.shot import shoot
+
+    first, second, third = poses(3)
+    assert (first, second, third) == poses(3) and len({first, second, third}) == 3
+    assert first.scene == second.scene == third.scene
+    a, b = first.objects[0], second.objects[0]
+    assert (a.category, a.shape, a.material) == (b.category, b.shape, b.material) and (a.yaw, a.x) != (b.yaw, b.x)
+    shares = [len(spec.objects) for seed in range(40) for spec in poses(seed, count=1)]
+    assert 2 <= shares.count(2) <= 16 and all(len(poses(s, count=1, pairs=0)[0].objects) == 1 for s in range(5))
+    near = nearness(shoot(first.objects, first.camera, 48))
+    assert near.shape == (48, 48) and near.min() == 0 and near.max() == 1
+    assert near[-1].mean() > near[:6].mean(), "the ground in front is nearer than the sky"
+
+
+def test_silhouettes_are_read_from_pictures() -> None:
+    from toybox.poses import poses
+    from toybox.shot import shoot
+    from toybox.silhouette import Silhouette, iou
+
+    specs = [poses(seed, "test", 1)[0] for seed in range(12)]
+    exact = torch.stack([shoot(spec.objects, spec.camera, 96).mask > 0.5 for spec in specs])
+    read = Silhouette.load().read(torch.stack([drawing.draw(spec, 96) for spec in specs]))
+    assert iou(read, exact).mean() > 0.75
+    assert iou(exact, exact).tolist() == [1.0] * 12 and iou(exact[:1], ~exact[:1]).tolist() == [0.0]
+    nothing = torch.zeros(1, 4, 4, dtype=torch.bool)
+    assert iou(nothing, nothing).tolist() == [1.0]

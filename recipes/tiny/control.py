@@ -1,11 +1,11 @@
 """Stage 3b: spatial control, a ControlNet on depth for the finished renderer.
 
-    python -m recipes.tiny.poses --seeds 2600
-    python -m recipes.tiny.control --steps 2500
+    python -m recipes.tiny.poses --seeds 2000
+    python -m recipes.tiny.control --steps 1400 --batch 20
 
-The renderer stays as it is. A sample is a picture of one pose, its exact depth, and the embedding of the same things
-in a pose drawn anew: so the network learns to take the look from the embedding and the place from the depth. It has no
-cross-attention, and half of the renderer's encoder's weights to begin with.
+The renderer stays as it is. A sample is a picture of one pose, its depth (exact, or as the estimator reads it), and
+the embedding of the same things in a pose drawn anew: so the network learns to take the look from the embedding and the
+place from the depth. It has no cross-attention; what layers it shares with the renderer's encoder begin as those.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from diffusers import AutoencoderTiny, ControlNetModel, DDIMScheduler, UNet2DCon
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForDepthEstimation
 
-from recipes.tiny import encode, poses, settings
+from recipes.tiny import data, encode, poses, settings
 from recipes.tiny.diffusion import SCHEDULER, SIDE, UNET, build
 from recipes.tiny.loop import Stage
 
@@ -60,9 +61,22 @@ def supply() -> dict[str, Tensor]:
         made = {
             "latents": encode.latents(encode.vae(), rows["images"]),
             "embeds": encode.embed(encode.towers(), rows["images"]).half(),
+            "read": read_hints(rows["images"]),
         }
         save_file(made, path)
-    return {**load_file(path), "hints": rows["hints"], "masks": rows["masks"]}
+    return {**load_file(path), "exact": rows["hints"]}
+
+
+@torch.no_grad()
+def read_hints(images: Tensor) -> Tensor:
+    """Nearness as the finished depth estimator reads it from pictures: uint8 [N, S, S], like the exact ones."""
+    net = AutoModelForDepthEstimation.from_pretrained(settings.WORK / "depth_estimator", dtype=torch.float32).eval()
+    out = []
+    for batch in images.split(32):
+        near = 1 / net(data.to_unit(batch)).predicted_depth.clamp_min(1e-3)
+        low, high = near.amin((1, 2), keepdim=True), near.amax((1, 2), keepdim=True)
+        out.append(((near - low) / (high - low) * 255).round().to(torch.uint8))
+    return torch.cat(out)
 
 
 def hint(rows: Tensor) -> Tensor:
@@ -72,8 +86,8 @@ def hint(rows: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
@@ -93,13 +107,15 @@ def main() -> None:
         shown, seen = (seed + torch.randint(poses.POSES, (args.batch,), generator=gen) for _ in range(2))
         z, e = rows["latents"][shown].float(), rows["embeds"][seen].float()
         e[: args.batch // 10] = 0  # the guidance's other branch
+        exact = torch.rand(args.batch, 1, 1, generator=gen) < 0.5
+        hints = torch.where(exact, rows["exact"][shown], rows["read"][shown])
         t = torch.randint(1000, (args.batch,), generator=gen)
         a = abar[t].view(-1, 1, 1, 1)
         eps = torch.randn(z.shape, generator=gen)
         noisy = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         want = a.sqrt() * eps - (1 - a).sqrt() * z
         with torch.autocast("cpu", torch.bfloat16):
-            down, mid = net(noisy, t, NO_TEXT.expand(len(z), -1, -1), hint(rows["hints"][shown]), return_dict=False)
+            down, mid = net(noisy, t, NO_TEXT.expand(len(z), -1, -1), hint(hints), return_dict=False)
             got = unet(
                 noisy,
                 t,
@@ -121,7 +137,7 @@ def grid(stage: Stage, unet: UNet2DConditionModel, empty: Tensor, rows: dict[str
     mirror = build_control()
     mirror.load_state_dict(stage.average.values)
     at = torch.arange(columns) * poses.POSES
-    e, hints = rows["embeds"][at].float(), hint(rows["hints"][at + 1])
+    e, hints = rows["embeds"][at].float(), hint(rows["read"][at + 1])
     scheduler = DDIMScheduler(**SCHEDULER)
     scheduler.set_timesteps(12)
     z = torch.randn(columns, settings.LATENT, SIDE, SIDE, generator=torch.Generator().manual_seed(0))

@@ -1,6 +1,6 @@
 """Stage 2c: what reads depth from a picture, transformers' GLPNForDepthEstimation, and the world's silhouette reader.
 
-    python -m recipes.tiny.depth --steps 3000
+    python -m recipes.tiny.depth --steps 2400
 
 Both are trained on the pictures of `poses` alone, where the exact answers are known: depth as nearness (inverse depth,
 0..1 a picture) for spatial control; the silhouette (share of a pixel that objects cover) for the benchmarks that ask
@@ -74,7 +74,7 @@ def spoiled(x: Tensor, gen: torch.Generator) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -1,6 +1,6 @@
 """Stage 1b: pictures of things in several poses with their exact depth, for spatial control. Resumable by shards.
 
-    python -m recipes.tiny.poses --seeds 3000
+    python -m recipes.tiny.poses --seeds 2000
 
 A shard holds POSES pictures a seed: images, hints (nearness, one byte) and masks (share of a pixel that objects cover).
 """
@@ -66,7 +66,7 @@ def _work(job: tuple[Path, range]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3000)
+    parser.add_argument("--seeds", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     settings.DATA.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,8 @@
 Layouts are pictures of one object in a studio, with their exact masks; contents are texts, half of them another kind
 of object ("a cactus"), half a material ("a tiger rabbit", for a rabbit). Every combination is held out of training.
 
-Of each mix its silhouette is read (silhouette.py) and compared with the layout's mask, and the oracle says how probable
-the content is, over nu and over strength. A pair has the same seed at every setting. Layouts whose silhouette cannot be
-read off their true picture (an object of its background's hue) are not drawn: nothing could be said of their mixes.
+Of each mix its silhouette is read (toybox.silhouette) and compared with the layout's mask, and the oracle says how
+probable the content is, over nu and over strength. A pair has the same seed at every setting.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pops.bench.silhouette import overlap, silhouettes
 from pops.errors import ConfigError, ensure
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ KINDS = ("object", "material")
 NUS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 1.0)
 STRENGTHS = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0)
 ENOUGH = 0.6  # of IoU, and of contents read right: a mix that is both
-READABLE = 0.8  # IoU, with the exact mask, of the silhouette read off a layout's true picture
 STEADY = 0.02  # a curve that goes back by less is still monotone
 SIDE = 96  # pixels of the oracle's pictures
 OnProgress = Callable[[int, int, str], None]
@@ -41,7 +38,6 @@ class Pairs:
 
     layouts: list[Image.Image]
     pictures: Tensor  # uint8 [n, 3, SIDE, SIDE], the layouts
-    empties: Tensor  # the same without the object
     masks: Tensor  # bool [n, SIDE, SIDE], exact
     kinds: list[str]  # of the content: object or material, which is the oracle's head, too
     names: list[str]  # what the oracle ought to read there
@@ -57,7 +53,6 @@ class Report:
     count: int
     seed: int
     settings: dict[str, Any]
-    passed_over: int = 0  # families whose layouts are not readable
     ceiling: dict[str, float] = field(default_factory=dict)  # what the reading of silhouettes gives at best
     layouts: dict[str, dict[str, float]] = field(default_factory=dict)  # the content read in the layouts themselves
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -89,8 +84,7 @@ def measure(
             MixSettings.of({**given, name: value})
     pairs = draw_pairs(count, seed, on_progress)
     settings = {k: v for k, v in vars(MixSettings.of(given)).items() if k not in ("negative", "inject")}
-    passed_over = pairs.seeds[-1] + 1 - seed - count
-    report = Report(p.name, count, seed, settings, passed_over, _ceiling(mixer, pairs))
+    report = Report(p.name, count, seed, settings, _ceiling(mixer, pairs))
     report.layouts = _row(pairs, pairs.pictures)
     for name, values in (("nu", nus), ("strength", strengths)):
         rows = []
@@ -110,8 +104,7 @@ def measure(
 
 
 def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> Pairs:
-    """Pairs of the held-out families `seed`, `seed + 1`, ... that are readable; contents are objects and materials in
-    turn."""
+    """Pairs of the held-out families `seed`, `seed + 1`, ...; contents are objects and materials in turn."""
     import torch
 
     from toybox.draw import light, object_paints, paint, setting_of, to_image
@@ -119,11 +112,10 @@ def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> 
     from toybox.shot import shoot
     from toybox.words import article
 
-    pictures, empties, masks, kinds, names, texts = [], [], [], [], [], []
-    seeds: list[int] = []
-    number = seed - 1
-    while len(seeds) < count:
-        number, kind = number + 1, KINDS[len(seeds) % 2]
+    pictures, masks, kinds, names, texts = [], [], [], [], []
+    seeds = list(range(seed, seed + count))
+    for number in seeds:
+        kind = KINDS[(number - seed) % len(KINDS)]
         drawn = family(number, "test", "union" if kind == "object" else "texturing")
         layout, worn = drawn.studio, drawn.studio.objects[0].material.name
         name = drawn.other.objects[0].category if kind == "object" else drawn.textured.objects[0].material.name
@@ -133,21 +125,16 @@ def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> 
         setting = setting_of(layout.scene, layout.setting)
         shot = shoot(layout.objects, layout.camera, SIDE)
         picture = paint(light(shot, setting), [object_paints(o) for o in layout.objects])
-        empty, mask = paint(light(shoot((), layout.camera, SIDE), setting), []), shot.mask > 0.5
-        if float(overlap(silhouettes(picture[None], empty[None]), mask[None])) < READABLE:
-            continue
         pictures.append(picture)
-        empties.append(empty)
-        masks.append(mask)
-        seeds.append(number)
+        masks.append(shot.mask > 0.5)
         kinds.append(kind)
         names.append(name)
         # A material is a word beside a noun in the world's captions: the layout's own noun, then.
         texts.append(article(name if kind == "object" else f"{name} {layout.objects[0].category}"))
         if on_progress:
-            on_progress(len(seeds), count, "drawing")
+            on_progress(len(pictures), count, "drawing")
     layouts = [to_image(x) for x in pictures]
-    drawn_as = torch.stack(pictures), torch.stack(empties), torch.stack(masks)
+    drawn_as = torch.stack(pictures), torch.stack(masks)
     return Pairs(layouts, *drawn_as, kinds, names, texts, seeds)
 
 
@@ -174,7 +161,10 @@ def _row(pairs: Pairs, pictures: Tensor) -> dict[str, dict[str, float]]:
     """For all pairs and each kind of content: mean IoU, mean probability of the content, share read right."""
     import torch
 
-    iou = overlap(silhouettes(pictures, pairs.empties), pairs.masks)
+    from toybox.silhouette import Silhouette
+    from toybox.silhouette import iou as overlap
+
+    iou = overlap(Silhouette.load().read(pictures), pairs.masks)
     probable, right = _content(pairs, pictures)
     rows = {}
     for kind in ("all", *KINDS):
@@ -208,7 +198,10 @@ def _ceiling(mixer: MagicMix, pairs: Pairs) -> dict[str, float]:
 
     from pops.magicmix.operands import photo_latent_input
     from pops.magicmix.pictures import decode, encode_photo
+    from toybox.silhouette import Silhouette
+    from toybox.silhouette import iou as overlap
 
+    reader = Silhouette.load()
     coded: list[Image.Image] = []
     with torch.no_grad():
         for picture in pairs.layouts:
@@ -216,7 +209,7 @@ def _ceiling(mixer: MagicMix, pairs: Pairs) -> dict[str, float]:
             latent = encode_photo(mixer.vae, photo_latent_input(picture, (size[0], size[1])))
             coded += decode(mixer.vae, latent[None])
     return {
-        name: float(overlap(silhouettes(x, pairs.empties), pairs.masks).mean())
+        name: float(overlap(reader.read(x), pairs.masks).mean())
         for name, x in (("true_pictures", pairs.pictures), ("autoencoded", _stacked(coded)))
     }
 

@@ -22,7 +22,7 @@ def markdown(report: Report) -> str:
     said = ", ".join(f"{k} {v:g}" for k, v in report.settings.items() if isinstance(v, (int, float)))
     top, plain = report.ceiling, report.layouts["all"]
     lines = [
-        f"Model `{report.model}`, {report.count} pairs, seed {report.seed} ({report.passed_over} passed over); {said}.",
+        f"Model `{report.model}`, {report.count} pairs, seed {report.seed}; {said}.",
         "",
         f"Silhouettes read off true pictures: IoU {top['true_pictures']:.3f} with the exact masks, after the "
         f"autoencoder {top['autoencoded']:.3f}. The layouts themselves: IoU {plain['iou']:.3f}, content read in "
