@@ -1,6 +1,6 @@
 """Objects of toybox textured by real photographs: a grid for the docs. The photographs themselves stay out of it.
 
-    python docs/photo_grid.py FOLDER_OF_TEXTURE_PHOTOS [--show-photos] [-o docs/pictures/photo_textures.png]
+    python docs/photo_grid.py FOLDER_OF_TEXTURE_PHOTOS [--show-photos] [-o docs/pictures/photo_textures.jpg]
 
 Under each object stand the photograph's main colours (its 24 x 24 thumbnail, quantised) and its photographer; with
 --show-photos the photograph takes their place, for looking at on one's own machine.
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--show-photos", action="store_true")
-    parser.add_argument("-o", "--out", type=Path, default=ROOT / "docs" / "pictures" / "photo_textures.png")
+    parser.add_argument("-o", "--out", type=Path, default=ROOT / "docs" / "pictures" / "photo_textures.jpg")
     args = parser.parse_args()
     photos = sorted(p for p in args.photos.iterdir() if p.suffix in {".jpg", ".png"})[: len(OBJECTS)]
     p = pops.load("tiny")
@@ -62,7 +62,7 @@ def main() -> None:
                 pen.text((x + CELL / 2, y + 2), credit(photo), (120, 120, 130), font=font, anchor="mm")
                 y += 14
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    page.save(args.out)
+    page.save(args.out, quality=90)
     print(args.out)
 
 

@@ -34,10 +34,10 @@ def main(names: list[str]) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for name, (expression, more) in EQUATIONS.items():
         if not names or name in names:
-            pops("run", expression, "-o", f"out/{name}.png", "--equation", f"docs/pictures/{name}.png", *more)
+            pops("run", expression, "-o", f"out/{name}.png", "--equation", f"docs/pictures/{name}.jpg", *more)
     if not names or "tree" in names:
         expression = EQUATIONS["tree"][0]
-        pops("run", expression, "-o", "out/tree.png", "--tree", "docs/pictures/generative_tree.png")
+        pops("run", expression, "-o", "out/tree.png", "--tree", "docs/pictures/generative_tree.jpg")
     if "toybox" in names or not (names or (OUT / "toybox.jpg").exists()):
         pops("toybox", "--contact-sheet", "docs/pictures/toybox.jpg")
 

@@ -37,7 +37,7 @@ def available() -> bool:
 class Product:
     """[n, in] => [n, out], both float32, by weights q int8 [out, in], a scale for each of their rows, and a bias [out].
 
-    fine: 16 bits of activations in place of 8. Raises AttributeError where torch's OpenMP is not GNU's. Threads share it.
+    fine: 16 bits of activations in place of 8. Threads share it. AttributeError where torch's OpenMP is not GNU's.
     """
 
     def __init__(self, q: Tensor, scale: Tensor, bias: Tensor, fine: bool) -> None:
@@ -52,8 +52,8 @@ class Product:
         weights, column = _blocked(q), q.sum(1, dtype=torch.int32).float() * scale
         self.constants = (weights, scale.contiguous(), column, bias.contiguous())
         self.addresses = tuple(t.data_ptr() for t in self.constants)
-        self.outputs, self.inputs, self.fine = *q.shape, fine
-        self.plan = lru_cache(maxsize=64)(partial(_plan, *q.shape, fine))
+        self.outputs, self.inputs = q.shape
+        self.plan = lru_cache(maxsize=64)(partial(_plan, self.outputs, self.inputs, fine))
 
     def __call__(self, x: Tensor) -> Tensor:
         import torch
