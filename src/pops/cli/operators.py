@@ -61,7 +61,10 @@ def show_operator(
     for i, role in enumerate(spec.roles, start=1):
         more = " (repeatable)" if spec.repeat and i == len(spec.roles) else ""
         typer.echo(f"  operand {i}: {role.name}, {'a photo' if role.kind == 'image' else 'words'}{more}")
-    typer.echo(f"  guidance {spec.guidance:g}, steps {spec.steps} by default; _ stands for a missing operand")
+    whole, partial = spec.defaults(missing=False), spec.defaults(missing=True)
+    typer.echo(f"  guidance {whole[1]:g}, steps {whole[0]} by default; _ stands for a missing operand")
+    if partial != whole:
+        typer.echo(f"  where one is missing: guidance {partial[1]:g}, steps {partial[0]}")
 
 
 @app.command("import")
