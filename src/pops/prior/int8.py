@@ -30,7 +30,7 @@ def available() -> bool:
         from llvmlite.binding import get_host_cpu_features
 
         return bool(get_host_cpu_features().get("avx512vnni")) and _exact()
-    except (ImportError, AttributeError, OSError, RuntimeError):  # RuntimeError: nowhere to keep what is compiled
+    except Exception:  # not installed, of another version, nowhere to keep what is compiled: oneDNN does without
         return False
 
 
