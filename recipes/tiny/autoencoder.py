@@ -125,7 +125,7 @@ def decoder_losses(
     l1, s, t = (y - x).abs().mean(), ssim_loss(y, x), texture_loss(y, x)
     look = 1 - F.cosine_similarity(seen.float(), e).mean()
     coarse = (F.avg_pool2d(y, 8) - F.avg_pool2d(x, 8)).abs().mean()
-    loss = l1 + 0.5 * gradient_loss(y, x) + 0.2 * s + 0.5 * coarse + 1.0 * t + 0.5 * look
+    loss = l1 + 0.5 * gradient_loss(y, x) + 0.2 * s + 0.5 * coarse + 0.5 * t + 0.15 * look
     mse = float((y - x).square().mean().detach()) / 4
     return loss, {
         "l1": float(l1.detach()),
