@@ -684,7 +684,7 @@ def test_the_command(random_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["outputs"] == ["out-0.png", "out-1.png"]
     made = read_recipe("out-1.png")["mix"]
-    assert made["strength"] == -1 and made["nu"] == [0.5, 1.0]
+    assert made["strength"] == -2 and made["nu"] == [0.5, 1.0]
     grid = pops("a.png", "tiger", "-o", "grid.png", "--sweep", "nu=0.1:0.9:3", "--sweep", "k-max=0.5:1:2")
     assert grid.exit_code == 0, grid.output
     assert read_recipe("grid.png")["sweep"] == {"nu": [0.1, 0.5, 0.9], "k_max": [0.5, 1.0]}

@@ -30,7 +30,7 @@ def stages(scale: float, workers: int) -> list[list[str]]:
         ["depth", *steps(2400)],
         ["control", *steps(1400)],
         ["operators", "prior", *steps(1000)],
-        *(["operators", name, *steps(1400)] for name in OPERATORS),
+        *(["operators", name, *steps(3000)] for name in OPERATORS),
         ["oracle", *steps(4800)],
         ["assemble", "--publish"],
     ]

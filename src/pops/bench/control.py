@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[int, int, str], None]
 SIDE = 96  # pixels of toybox's readers
+ANOTHER = 0.5  # intersection over union of A's and C's exact silhouettes below which the pose is another one
 GOOD = 0.7  # intersection over union from which a silhouette counts as C's
 
 
@@ -69,15 +70,20 @@ def draw_case(seed: int) -> Case:
     from toybox.pairs import family
     from toybox.poses import posed
     from toybox.shot import shoot
+    from toybox.silhouette import iou
     from toybox.world import plain_material
 
     f = family(seed, "test", "texturing")
     rng = random.Random(seed)
     here = posed(f.base, rng)
-    there = posed(replace(f.studio, objects=f.base.objects), rng)
+    stands = shoot(here.objects, here.camera, SIDE).mask > 0.5
+    while True:
+        there = posed(replace(f.studio, objects=f.base.objects), rng)
+        shot = shoot(there.objects, there.camera, SIDE)
+        if float(iou(stands[None], shot.mask[None] > 0.5)) < ANOTHER:
+            break
     thing = there.objects[0]
     other = replace(there, objects=(replace(thing, material=plain_material(thing.category, rng)),))
-    shot = shoot(other.objects, other.camera, SIDE)
     lit = light(shot, setting_of(other.scene, other.setting))
     second = f.textured.objects[0].material
     return Case(

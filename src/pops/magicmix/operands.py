@@ -73,8 +73,9 @@ class MixSettings:
 
 
 def with_defaults(given: Mapping[str, Any], info: Mapping[str, Any], native: tuple[int, int]) -> dict[str, Any]:
-    """Settings as given, over a model's own guidance and size. info: its pops.json; native: (height, width)."""
-    return {"guidance": info.get("guidance", 7.5), "size": info.get("size", native[0]), **given}
+    """Settings as given, over a model's own steps, guidance and size. info: its pops.json; native: (height, width)."""
+    own = {"steps": info.get("steps", MixSettings.steps), "guidance": info.get("guidance", 7.5)}
+    return {**own, "size": info.get("size", native[0]), **given}
 
 
 @dataclass(frozen=True)
