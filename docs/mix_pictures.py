@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "pictures"
 OBJECTS, TEXTURES, SCENES = "examples/objects", "examples/textures", "examples/scenes"
@@ -57,12 +59,21 @@ def commands() -> dict[str, list[str]]:
     return made
 
 
+def lighten(path: Path, quality: int = 80) -> None:
+    """Grids again, in half the bytes. Their recipe goes: the command stands on the page."""
+    with Image.open(path) as picture:
+        picture.load()
+    picture.save(path, quality=quality)
+
+
 def main(words: list[str]) -> None:
     for name, arguments in commands().items():
         if "--list" in words:
             print(f"pops {shlex.join(arguments)}")
         elif not words or name in words:
             subprocess.run([sys.executable, "-m", "pops.cli.main", *arguments], cwd=ROOT, check=True)
+            if name in GRIDS:
+                lighten(OUT / f"mix-{name}.jpg")
 
 
 if __name__ == "__main__":

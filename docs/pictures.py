@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "pictures"
 OBJECTS, TEXTURES, SCENES = "examples/objects", "examples/textures", "examples/scenes"
@@ -30,6 +32,13 @@ def pops(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "pops.cli.main", *arguments], cwd=ROOT, check=True)
 
 
+def lighten(path: Path, quality: int = 75) -> None:
+    """The large pictures again, in half the bytes: the repository is to stay small."""
+    with Image.open(path) as picture:
+        picture.load()
+    picture.save(path, quality=quality)
+
+
 def main(names: list[str]) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for name, (expression, more) in EQUATIONS.items():
@@ -40,6 +49,7 @@ def main(names: list[str]) -> None:
         pops("run", expression, "-o", "out/tree.png", "--tree", "docs/pictures/generative_tree.jpg")
     if "toybox" in names or not (names or (OUT / "toybox.jpg").exists()):
         pops("toybox", "--contact-sheet", "docs/pictures/toybox.jpg")
+        lighten(OUT / "toybox.jpg")
 
 
 if __name__ == "__main__":

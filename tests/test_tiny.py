@@ -140,7 +140,7 @@ def test_without_an_embedding_the_adapter_adds_nothing(tiny: Pops) -> None:
 def test_it_is_small(folder: Path) -> None:
     weights = [p for p in folder.rglob("*") if p.is_file()]
     assert not [p for p in weights if p.suffix in {".bin", ".pt", ".pth", ".pkl"}]
-    assert sum(p.stat().st_size for p in weights if p.suffix == ".safetensors") < 44e6
+    assert sum(p.stat().st_size for p in weights if p.suffix == ".safetensors") < 52e6
     assert json.loads((folder / "pops.json").read_text())["name"] == "tiny"
 
 
