@@ -1,8 +1,9 @@
-"""The same embedding in three poses: a grid for docs/controls.md, by the depth of toybox photos in examples/poses.
+"""The same embedding in three poses, and with words beside it: pictures for docs/controls.md.
 
     python docs/control_pictures.py
 
-Each row: the operands, the result as it comes, then three photos C and the result with `--control depth=C`.
+control.jpg, each row: the operands, the result as it comes, then three photos C of examples/poses and the result with
+`--control depth=C`. prompt.jpg: the result as it comes, and with `--prompt` at smaller and smaller `--embedding-scale`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pops.images import load_photo
 ROOT = Path(__file__).resolve().parents[1]
 POSES = ROOT / "examples" / "poses"
 ROWS = (("teapot", "tiger"), ("rabbit", "marble"), ("car", "polka_dots"))
+PROMPTS = ("", "a frozen teapot", "a rainbow teapot", "a teapot in the snow", "a gold teapot")
+SCALES = (1.0, 0.5, 0.35, 0.2)
 COUNT = 3
 CELL, GAP, GROUP = 112, 6, 18
 
@@ -38,8 +41,21 @@ def draw_poses(name: str) -> None:
             to_image(draw(spec, 96)).save(path)
 
 
+def draw_prompts(p: pops.Pops) -> None:
+    """A row a weight of the embedding, a column a prompt."""
+    a, b = ROOT / "examples" / "objects" / "teapot.png", ROOT / "examples" / "textures" / "tiger.png"
+    e = p.apply("texturing", str(a), str(b), seed=0)
+    page = Image.new("RGB", (len(PROMPTS) * (CELL + GAP) + GAP, len(SCALES) * (CELL + GAP) + GAP), "white")
+    for row, scale in enumerate(SCALES):
+        for column, prompt in enumerate(PROMPTS):
+            picture = p.render(e, seed=0, prompt=prompt, scale=scale)[0].resize((CELL, CELL), Image.Resampling.LANCZOS)
+            page.paste(picture, (GAP + column * (CELL + GAP), GAP + row * (CELL + GAP)))
+    page.save(ROOT / "docs" / "pictures" / "prompt.jpg", quality=88)
+
+
 def main() -> None:
     p = pops.load("tiny")
+    draw_prompts(p)
     width = (3 + 2 * COUNT) * (CELL + GAP) + (COUNT + 1) * GROUP
     page = Image.new("RGB", (width, len(ROWS) * (CELL + GAP) + GAP), "white")
     for row, (name, texture) in enumerate(ROWS):
