@@ -59,8 +59,8 @@ def commands() -> dict[str, list[str]]:
     return made
 
 
-def lighten(path: Path, quality: int = 80) -> None:
-    """Grids again, in half the bytes. Their recipe goes: the command stands on the page."""
+def lighten(path: Path, quality: int = 85) -> None:
+    """The picture again, in half the bytes. Its recipe goes: the command stands on the page."""
     with Image.open(path) as picture:
         picture.load()
     picture.save(path, quality=quality)
@@ -72,8 +72,7 @@ def main(words: list[str]) -> None:
             print(f"pops {shlex.join(arguments)}")
         elif not words or name in words:
             subprocess.run([sys.executable, "-m", "pops.cli.main", *arguments], cwd=ROOT, check=True)
-            if name in GRIDS:
-                lighten(OUT / f"mix-{name}.jpg")
+            lighten(OUT / f"mix-{name}.jpg")
 
 
 if __name__ == "__main__":
