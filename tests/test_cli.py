@@ -191,6 +191,7 @@ def test_dry_run_computes_nothing(call: Any) -> None:
         (["run", "x" * 300 + ".safetensors", "-m", "$M", "-o", "x.png"], "does not exist"),
         (["run", "1*a.png", "-m", "$M", "-o", "x" * 300 + ".png"], "cannot be written (File name too long)"),
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--tree", "a.png/t.png"], "a.png is no folder"),
+        (["run", "1*a.png", "-m", "$M", "--dry-run", "--sampler", "dmp++2m"], "did you mean 'dpm++2m'"),
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--guidance", "inf"], "guidance must be from 0 to 100, got inf"),
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--render-guidance", "inf"], "must be 0 or more, got inf"),
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--size", "9000"], "at most 4096, got 9000x9000"),

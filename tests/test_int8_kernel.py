@@ -11,11 +11,15 @@ from torch import Tensor
 
 from pops.prior import int8, linear
 
-pytest.importorskip("numba")
-if not int8.available():
-    pytest.skip("this machine's CPU cannot run the kernel", allow_module_level=True)
+features = pytest.importorskip("llvmlite.binding").get_host_cpu_features()
+if sys.platform != "linux" or not features.get("avx512vnni"):
+    pytest.skip("the kernel is for Linux and CPUs with AVX-512 VNNI", allow_module_level=True)
 
 SHAPES = [(1, 1), (31, 17), (32, 16), (33, 100), (95, 64), (200, 260)]
+
+
+def test_it_is_there_where_the_cpu_has_the_instruction() -> None:
+    assert int8.available(), "a broken kernel must not pass for a CPU without it"
 
 
 def whole(n: int, k: int, rows: int, *, fine: bool) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def digest(path: str | Path) -> str:
+    """16 hex digits of the file's sha256: enough to tell that an operand has changed since a recipe was made."""
+    with expanded(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def is_file(path: str | Path) -> bool:

@@ -5,7 +5,6 @@ Knows no network: a MagicMix is handed to it, and the model encodes photos and e
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from pops.embedding import READ_SUFFIXES, Embedding
 from pops.errors import ConfigError, ExpressionError, OperandError, ensure
 from pops.expression import Expression, parse
 from pops.expression.nodes import MIX, Node, Photo, Saved, Word
-from pops.files import expanded, is_file
+from pops.files import digest, expanded, is_file
 from pops.magicmix.latents import is_latent
 from pops.magicmix.operands import MixSettings, is_photo, with_defaults
 from pops.magicmix.prompt import Prompt
@@ -89,8 +88,7 @@ def digests(operands: Collection[Any]) -> dict[str, str]:
         if isinstance(operand, Expression):
             found |= inputs_of(operand.plan())
         elif isinstance(operand, (str, Path)) and is_file(expanded(operand)):
-            with expanded(operand).open("rb") as file:
-                found[str(operand)] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            found[str(operand)] = digest(operand)
     return found
 
 

@@ -5,14 +5,13 @@ Knows no network: a Renderer is handed to it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, ensure
-from pops.files import expanded, is_file
+from pops.files import digest, expanded, is_file
 from pops.render.base import OnPreview, RenderOptions, check_size
 from pops.render.controls import READY, ControlMaker, OnControl, scales_of
 from pops.seeds import check_seed
@@ -68,8 +67,7 @@ def control_digests(control: Mapping[str, str | None]) -> dict[str, str]:
     for source in control.values():
         path = (source or "").removeprefix(READY)
         if source is not None and is_file(expanded(path)):
-            with expanded(path).open("rb") as file:
-                digests[path] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            digests[path] = digest(path)
     return digests
 
 

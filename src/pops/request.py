@@ -5,7 +5,6 @@ Knows no models.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from pops.errors import ConfigError, OperandError, ensure, suggest
 from pops.expression.nodes import Given, Missing, Node, Word, path_node
 from pops.expression.plan import Plan
 from pops.expression.resolve import MAX_GUIDANCE, MAX_STEPS
-from pops.files import expanded
+from pops.files import digest
 from pops.prior.samplers import check_sampler
 from pops.seeds import check_seed
 
@@ -112,8 +111,5 @@ def node_of(operand: Operand, kind: str, given: dict[str, Any], where: str) -> N
 
 def inputs_of(layout: Plan) -> dict[str, str]:
     """The files an expression reads -> 16 hex digits of each one's sha256: has an operand changed since?"""
-    digests = {}
-    for path in [*(photo.path for photo in layout.photos), *(saved.path for saved in layout.saved)]:
-        with expanded(path).open("rb") as file:
-            digests[path] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return digests
+    paths = [*(photo.path for photo in layout.photos), *(saved.path for saved in layout.saved)]
+    return {path: digest(path) for path in paths}

@@ -175,8 +175,10 @@ def run(
             "control_scale": recipes.control_scale(control_scale or []),
         },
     )
+    from pops.request import Settings
     from pops.studio import load
 
+    Settings.of(request.making)  # a mistake is told now, also to a dry run
     pops = load(
         request.model,
         decoder=request.decoder,

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
+from pops.cli.bench.shared import tell
+from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, progress
 from pops.errors import ConfigError, ensure
 
 
@@ -51,7 +52,7 @@ def mix(
     import pops
     from pops.bench import mix as bench
     from pops.bench import mix_figures, mix_time
-    from pops.files import check_place, write_whole
+    from pops.files import check_place
     from pops.images import PICTURE_SUFFIXES, save_picture
 
     ensure(not (time and plot), "--time draws no curves; leave --plot out")
@@ -77,13 +78,7 @@ def mix(
         report, table = asdict(found), mix_figures.markdown(found)
         if plot is not None:
             save_picture(mix_figures.plot(found), plot)
-    if markdown is not None:
-        with write_whole(markdown) as temporary:
-            temporary.write_text(table, encoding="utf-8")
-    if json_output:
-        print_json(report)
-    else:
-        typer.echo(table)
+    tell(table, report, markdown, as_json=json_output)
 
 
 def _numbers(text: str, option: str, example: str) -> list[float]:
