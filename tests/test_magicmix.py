@@ -20,7 +20,7 @@ from pops.errors import ConfigError, ModelError, OperandError, PhotoError, PopsE
 from pops.magicmix.attention import Weights, cross_attentions, hooks, weighing
 from pops.magicmix.operands import MixSettings, is_photo, working_size
 from pops.magicmix.presets import PRESETS, preset
-from pops.magicmix.prompt import Prompt
+from pops.magicmix.prompt import Prompt, reached
 from pops.magicmix.schedule import Window, check_scheduler
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -384,6 +384,35 @@ def test_strength_reaches_the_words_and_no_negatives(mix: MagicMix, monkeypatch:
     torch.testing.assert_close(mix(PHOTO, "tiger", strength=-2, **how), mix(PHOTO, "tiger:-2", **how), rtol=0, atol=0)
 
 
+def test_strength_reaches_what_other_tokens_say(mix: MagicMix) -> None:
+    def states(text: str, strength: float = 1.0) -> torch.Tensor:
+        prompt = Prompt.of(text)
+        return reached(mix.texts, prompt, mix.texts.encode(prompt), strength)[0]
+
+    whole, less, nothing = (states(text) for text in ("red zebra tiger", "zebra tiger", ""))
+    n = len("zebra")  # letters: the test's tokenizer does not know the word
+    gone = states("red:0 zebra tiger")
+    torch.testing.assert_close(gone[:2], whole[:2])  # the start, and the word's own token
+    torch.testing.assert_close(gone[2 : 3 + n], less[1 : 2 + n])  # the other words, as if it were not there
+    torch.testing.assert_close(gone[3 + n :], less[2 + n : -1])  # the end and the padding
+    assert (whole[2:] - gone[2:]).abs().amax() > 1e-3
+    torch.testing.assert_close(states("red:-1.5 zebra tiger")[2:], whole[2:] - 2.5 * (whole[2:] - gone[2:]))
+
+    one_by_one = states("red:0 zebra tiger") + states("red zebra tiger:2") - whole
+    torch.testing.assert_close(states("red:0 zebra tiger:2"), one_by_one)
+    all_gone = states("red zebra tiger", 0.0)
+    torch.testing.assert_close(all_gone[: 3 + n], whole[: 3 + n])
+    torch.testing.assert_close(all_gone[3 + n :][:9], nothing[1:10])
+
+
+def test_reach_is_of_the_words_unless_asked(mix: MagicMix) -> None:
+    how: dict[str, Any] = {"steps": 2, "k_max": 1.0, "output": "latent", "guidance": 2.0}
+    assert torch.equal(mix(PHOTO, "red tiger", reach="text", **how), mix(PHOTO, "red tiger", **how))
+    words, text = (mix(PHOTO, "red:0 tiger", reach=reach, **how) for reach in ("words", "text"))
+    assert torch.equal(mix(PHOTO, "red:0 tiger", **how), words)
+    assert (words - text).std() > 1e-4
+
+
 def test_nothing_is_left_behind(mix: MagicMix) -> None:
     before = dict(mix.unet.attn_processors)
     expected = mix(PHOTO, "tiger", steps=4, output="latent")
@@ -490,6 +519,7 @@ def test_progress_and_previews(mix: MagicMix) -> None:
         ({"k_max": 1.5}, "k_max is a fraction"),
         ({"k_min": float("nan")}, "k_min is a fraction"),
         ({"strength": 2.1}, "strength must be from -2"),
+        ({"reach": "word"}, "did you mean 'words'"),
         ({"steps": 0}, "steps must be from 1"),
         ({"steps": 2.5}, "steps must be from 1"),
         ({"guidance": -1}, "guidance must be 0 or more"),
@@ -680,11 +710,11 @@ def test_the_command(random_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     def pops(*words: str) -> Any:
         return CliRunner().invoke(app, ["mix", *words, "--model", str(random_model), "--steps", "2"])
 
-    done = pops("a.png", "tiger", "-o", "out.png", "--seed", "0,1", "--preset", "remove", "--nu", "0.5,1", "--json")
+    done = pops("a.png", "tiger:0", "-o", "out.png", "--seed", "0,1", "--preset", "remove", "--nu", "0.5,1", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["outputs"] == ["out-0.png", "out-1.png"]
     made = read_recipe("out-1.png")["mix"]
-    assert made["strength"] == -2 and made["nu"] == [0.5, 1.0]
+    assert made["reach"] == "text" and made["nu"] == [0.5, 1.0]
     grid = pops("a.png", "tiger", "-o", "grid.png", "--sweep", "nu=0.1:0.9:3", "--sweep", "k-max=0.5:1:2")
     assert grid.exit_code == 0, grid.output
     assert read_recipe("grid.png")["sweep"] == {"nu": [0.1, 0.5, 0.9], "k_max": [0.5, 1.0]}
@@ -693,6 +723,7 @@ def test_the_command(random_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
         ("a.png", "tiger", "-o", "b.txt"): "pictures are written as",
         ("a.png", "tiger", "-o", "b.png", "--nu", "2"): "nu must be from 0",
         ("a.png", "tiger", "-o", "b.png", "--preset", "stile"): "did you mean 'style'",
+        ("a.png", "tiger", "-o", "b.png", "--preset", "remove"): "nothing in 'tiger' is marked to go",
         ("a.png", "tiger", "-o", "b.png", "--sweep", "k_mx=0:1:2"): "did you mean 'k_max'",
         ("a.png", "tiger", "-o", "b.png", "--sweep", "nu=0:2:2"): "nu must be from 0",
         ("a.png", "tiger", "-o", "b.png", "--sweep", "nu"): "--sweep is NAME=FIRST:LAST:COUNT",

@@ -312,7 +312,8 @@ def test_run_figures_and_embedding(call: Any) -> None:  # noqa: F811
         ["run", f"mix(a.png, texturing(b.png, _, steps=2), {FEW})", "--seed", "0,4", "-n", "2"],
         ["mix", "a.png", "tiger:1.5", "--steps", "3", "--nu", "0.5,1", "--seed", "5", "--fit", "crop"],
         ["mix", "a.png", "b.png", "--steps", "3", "--seed", "0:2", "-n", "2", "--size", "40x24", "--negative", "red"],
-        ["mix", "red", "texturing(b.png, _, steps=2)", "--steps", "3", "--preset", "remove", "--seed", "1,2"],
+        ["mix", "red", "texturing(b.png, _, steps=2)", "--steps", "3", "--preset", "breed", "--seed", "1,2"],
+        ["mix", "a.png", "red:-0.5 tiger", "--steps", "3", "--preset", "remove"],
         ["mix", "a.png", "tiger", "--steps", "3", "--sweep", "nu=0.1:0.9:2", "--sweep", "k_max=0.5:1:2"],
     ],
 )

@@ -14,10 +14,13 @@ from toybox.materials import MATERIALS
 from toybox.objects import CATEGORIES
 from toybox.oracle import Oracle
 from toybox.pairs import (
+    CHANGE_PICTURES,
     GRID,
     GRID_PICTURES,
     OPERATORS,
     PICTURES,
+    change,
+    draw_alike,
     draw_family,
     draw_grid,
     draw_triplet,
@@ -164,7 +167,18 @@ def test_triplets_change_what_they_say_and_nothing_else() -> None:
     assert len(f.edited.objects[0].adjectives) == 1
 
 
-def test_families_and_grids_equal_their_pictures_drawn_alone() -> None:
+def test_changes_show_nothing_held_out() -> None:
+    for seed in range(40):
+        c = change(seed)
+        base, words = c.base.objects[0], [spec.objects[0].adjectives[0] for spec in c.edited]
+        assert len(set(words)) == len(words) == CHANGE_PICTURES - 1 and not base.adjectives
+        assert not [found for spec in c.pictures() for found in held_out_of(spec)]
+        for spec in c.edited:
+            assert (spec.objects[0].shape, spec.setting, spec.camera) == (base.shape, c.base.setting, c.base.camera)
+    assert change(3) == change(3) != change(4)
+
+
+def test_families_grids_and_changes_equal_their_pictures_drawn_alone() -> None:
     f = family(2)
     pictures, shots = draw_family(f, SIZE)
     assert set(pictures) == set(PICTURES) and "swatch" not in shots
@@ -175,6 +189,9 @@ def test_families_and_grids_equal_their_pictures_drawn_alone() -> None:
     assert len(drawn) == GRID_PICTURES == len(g.pictures())
     for k in (0, GRID, GRID * GRID, GRID_PICTURES - 1):
         assert difference(drawn[k], drawing.draw(g.pictures()[k], SIZE)) < 0.01
+    specs = change(3).pictures()
+    for picture, spec in zip(draw_alike(specs, SIZE)[0], specs, strict=True):
+        assert difference(picture, drawing.draw(spec, SIZE)) < 0.01
 
 
 def test_a_triplet_is_drawn() -> None:

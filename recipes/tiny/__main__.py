@@ -19,7 +19,8 @@ def stages(scale: float, workers: int) -> list[list[str]]:
 
     return [
         ["render", "--families", "3100"],
-        ["render", "--families", "600", "--split", "grid"],
+        ["render", "--families", "900", "--split", "grid"],
+        ["render", "--families", "2000", "--split", "change"],
         ["render", "--families", "200", "--split", "union"],
         ["poses", "--seeds", "2000"],
         ["clip", *steps(6000)],

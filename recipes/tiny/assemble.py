@@ -55,8 +55,7 @@ def renderer(out: Path) -> None:
     """A StableDiffusionPipeline folder, and the adapter beside it."""
     folder = out / "renderer"
     shutil.rmtree(folder, ignore_errors=True)
-    state = torch.load(settings.WORK / "diffusion" / "checkpoint.pt", weights_only=True)["average"]
-    own, adapter = diffusion.split(state)
+    own, adapter = diffusion.split(diffusion.trained().state_dict())
     unet = UNet2DConditionModel(**diffusion.UNET)
     unet.load_state_dict(own)
     tokenizer = load_or_write()

@@ -190,7 +190,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pictures = data.load()
-    captions = data.load_captions(pictures.families, pictures.grids)
+    captions = data.load_captions(pictures.families, pictures.grids, pictures.changes)
     tokenizer = load_or_write()
     tokens = dict(tokenizer(captions.texts, padding="longest", truncation=True, return_tensors="pt"))
     towers = Towers(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoModelForDepthEstimation
 
 from recipes.tiny import data, encode, poses, settings
-from recipes.tiny.diffusion import SCHEDULER, SIDE, UNET, build
+from recipes.tiny.diffusion import SCHEDULER, SIDE, UNET, trained
 from recipes.tiny.loop import Stage
 
 CONTROL = {
@@ -48,9 +48,7 @@ def build_control(unet: UNet2DConditionModel | None = None) -> ControlNetModel:
 
 def renderer() -> UNet2DConditionModel:
     """The finished renderer's UNet, frozen."""
-    unet = build()
-    unet.load_state_dict(torch.load(settings.WORK / "diffusion" / "checkpoint.pt", weights_only=True)["average"])
-    return unet.requires_grad_(False).eval()  # type: ignore[no-any-return]
+    return trained().requires_grad_(False)  # type: ignore[no-any-return]
 
 
 def supply() -> dict[str, Tensor]:

@@ -11,19 +11,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recipes.tiny import settings
-from toybox.pairs import GRID_PICTURES, PICTURES, family, grid
+from toybox.pairs import CHANGE_PICTURES, GRID_PICTURES, PICTURES, change, family, grid
 from toybox.words import captions
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Families first, PICTURES in order within each, then grids, GRID_PICTURES each."""
+    """Families, PICTURES in order within each; then grids, GRID_PICTURES each; then changes, CHANGE_PICTURES each."""
 
     images: Tensor  # uint8 [N, 3, SIZE, SIZE]
     guides: Tensor  # uint8 [N, 3, THUMB, THUMB]
     labels: Tensor  # int64 [N, 6], see render.LABELS
     families: int
     grids: int
+    changes: int
 
     def __len__(self) -> int:
         return len(self.images)
@@ -41,14 +42,15 @@ def shards(split: str) -> list[Path]:
 
 def load(guides: bool = True) -> Pictures:
     """All training pictures."""
-    parts = {split: [load_file(p) for p in shards(split)] for split in ("train", "grid")}
+    parts = {split: [load_file(p) for p in shards(split)] for split in ("train", "grid", "change")}
     if not parts["train"]:
         raise SystemExit(f"no shards in {settings.DATA}: run `python -m recipes.tiny.render` first")
     families = sum(len(r["images"]) for r in parts["train"]) // len(PICTURES)
     grids = sum(len(r["images"]) for r in parts["grid"]) // GRID_PICTURES
-    rows = parts["train"] + parts["grid"]
+    changes = sum(len(r["images"]) for r in parts["change"]) // CHANGE_PICTURES
+    rows = parts["train"] + parts["grid"] + parts["change"]
     images, thumbs, labels = (torch.cat([r.pop(k) for r in rows]) for k in ("images", "guides", "labels"))
-    return Pictures(images, thumbs if guides else thumbs[:0], labels, families, grids)
+    return Pictures(images, thumbs if guides else thumbs[:0], labels, families, grids, changes)
 
 
 def load_companies() -> tuple[Tensor, int]:
@@ -75,9 +77,10 @@ class Captions:
         return [rng.choice(self.of[int(i)]) for i in rows]
 
 
-def load_captions(families: int, grids: int) -> Captions:
+def load_captions(families: int, grids: int, changes: int) -> Captions:
     index: dict[str, int] = {}
     specs = [s for seed in range(families) for s in family(seed).pictures().values()]
     specs += [s for seed in range(grids) for s in grid(seed).pictures()]
+    specs += [s for seed in range(changes) for s in change(seed).pictures()]
     of = [[index.setdefault(t, len(index)) for t in captions(s)] for s in specs]
     return Captions(list(index), of)

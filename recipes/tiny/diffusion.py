@@ -14,16 +14,18 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recipes.tiny import settings
 from recipes.tiny.autoencoder import widened
 from recipes.tiny.encode import embed, towers
 from recipes.tiny.loop import Stage
-from toybox.pairs import GRID, GRID_PICTURES, PICTURES
+from toybox.pairs import CHANGE_PICTURES, CHANGES, GRID, GRID_PICTURES, PICTURES
 
 SIDE = settings.SIZE // 8
 TOKENS = 4  # image tokens: what diffusers takes a plain projection to have
@@ -106,25 +108,69 @@ def _order(state: dict[str, Tensor]) -> list[str]:
     return [n.removesuffix(".processor") for n in fresh.attn_processors if n.endswith("attn2.processor")]
 
 
+class Aligned(nn.Module):
+    """The UNet and, for training alone, a reader of its middle: what the image tower sees in each patch of the clean
+    picture (representation alignment, arXiv 2410.06940). The middle has the grid of the patches, of 16 pixels each.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet = unet
+        wide, seen = UNET["block_out_channels"][-1], int(settings.VISION["hidden_size"])
+        torch.manual_seed(1)
+        self.reader = nn.Sequential(nn.Linear(wide, 2 * wide), nn.SiLU(), nn.Linear(2 * wide, seen))
+        self.middle: Tensor | None = None
+        unet.mid_block.register_forward_hook(self._keep)
+
+    def _keep(self, block: nn.Module, inputs: object, output: Tensor) -> None:
+        self.middle = output
+
+    def forward(self, noisy: Tensor, t: Tensor, prompt: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """=> v [B, C, S, S], and the patches' states as read from the middle [B, patches, W]."""
+        v = self.unet(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
+        assert self.middle is not None
+        return v, self.reader(self.middle.flatten(2).mT)
+
+
+def trained() -> UNet2DConditionModel:
+    """The UNet with the averaged weights of its training."""
+    state = torch.load(settings.WORK / "diffusion" / "checkpoint.pt", weights_only=True)["average"]
+    unet = build()
+    unet.load_state_dict(of_unet(state))
+    return unet.eval()  # type: ignore[no-any-return]
+
+
+def of_unet(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The UNet's part of a training's state."""
+    return {k.removeprefix("unet."): v for k, v in state.items() if k.startswith("unet.")}
+
+
 class Supply:
-    """Latents, embeddings and prompts of all training pictures, drawn by weight."""
+    """Latents, embeddings, patches' states and prompts of all training pictures, drawn by weight."""
 
     def __init__(self, folder: Path) -> None:
         rows = load_file(folder / "embeds.safetensors")
         self.latents, self.embeds = load_file(folder / "latents.safetensors")["latents"], rows["embeds"]
+        self.patches = load_file(folder / "patches.safetensors")["states"]
+        some = self.patches[:: max(1, len(self.patches) // 4000)].float().flatten(0, 1)
+        self.middle, self.scale = some.mean(0), some.std(0)
         text = load_file(folder / "prompts.safetensors")
         self.prompts, self.said, self.empty = text["hidden"], text["of"], text["empty"]
         self.spread = self.embeds.float().std(0)
-        families = int(rows["families"])
-        grids = (len(self.latents) - families * len(PICTURES)) // GRID_PICTURES
+        families, grids = int(rows["families"]), int(rows["grids"])
+        changes = (len(self.latents) - families * len(PICTURES) - grids * GRID_PICTURES) // CHANGE_PICTURES
         of_family = torch.tensor([SHARES[n] for n in PICTURES])
         of_grid = torch.tensor(
             [1.0] * GRID * GRID + [SHARES["swatch"]] * GRID + [SHARES["empty"]] * GRID + [1.0] * GRID
         )
-        self.weights = torch.cat([of_family.repeat(families), of_grid.repeat(grids)])
+        of_change = torch.tensor([1.0] + [SHARES["edited"]] * CHANGES)
+        self.weights = torch.cat([of_family.repeat(families), of_grid.repeat(grids), of_change.repeat(changes)])
 
-    def batch(self, n: int, gen: torch.Generator, noise: float) -> tuple[Tensor, Tensor, Tensor]:
-        """(latents, image embeddings, prompt states): 60 % image alone, 15 % both, 15 % text alone, 10 % nothing."""
+    def batch(self, n: int, gen: torch.Generator, noise: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(latents, image embeddings, prompt states, patches' states).
+
+        60 % have an image alone, 15 % both, 15 % a text alone, 10 % nothing.
+        """
         rows = torch.multinomial(self.weights, n, generator=gen)
         texts = round(0.3 * n)
         z, e = self.latents[rows].float(), self.embeds[rows].float()
@@ -135,7 +181,7 @@ class Supply:
         prompt[:texts] = self.prompts[self.said[rows[:texts], which]].float()
         e[: texts // 2] = 0
         e[n - max(1, round(0.1 * n)) :] = 0
-        return z, e, prompt
+        return z, e, prompt, (self.patches[rows].float() - self.middle) / self.scale
 
 
 @torch.no_grad()
@@ -164,23 +210,26 @@ def train(rank: int, args: argparse.Namespace) -> None:
     supply = Supply(settings.WORK)
     unet = build()
     if args.start is not None:
-        unet.load_state_dict(widened(torch.load(args.start, weights_only=True)["average"], unet.state_dict()))
-    stage = Stage("diffusion", unet, args.steps, args.lr, ema=0.998, weight_decay=0.01, save_seconds=240)
+        state = torch.load(args.start, weights_only=True)["average"]
+        unet.load_state_dict(widened(of_unet(state) or state, unet.state_dict()))
+    model = Aligned(unet)
+    stage = Stage("diffusion", model, args.steps, args.lr, ema=0.998, weight_decay=0.01, save_seconds=240)
     abar = DDIMScheduler(**SCHEDULER).alphas_cumprod
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         gen = stage.generator()
-        z, e, prompt = supply.batch(args.batch // args.workers, gen, args.noise)
+        z, e, prompt, patches = supply.batch(args.batch // args.workers, gen, args.noise)
         t = torch.randint(1000, (len(z),), generator=gen)
         a = abar[t].view(-1, 1, 1, 1)
         eps = torch.randn(z.shape, generator=gen)
         noisy = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         want = a.sqrt() * eps - (1 - a).sqrt() * z
-        with torch.autocast("cpu", torch.bfloat16):
-            got = unet(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
-        each = (got.float() - want).square().mean((1, 2, 3))
-        high = t > 600
-        return each.mean(), {"high": float(each[high].mean().detach()) if bool(high.any()) else 0.0}
+        # attention in plain products: over so few tokens its backward is faster than the fused kernel's (docs/log.md)
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            got, read = model(noisy, t, prompt, e)
+        v = (got.float() - want).square().mean()
+        unlike = 1 - F.cosine_similarity(read.float(), patches, dim=-1).mean()
+        return v + args.align * unlike, {"v": float(v.detach()), "unlike": float(unlike.detach())}
 
     stage.run(step_loss, lambda: grid(stage, supply), picture_every=1000)
 
@@ -192,7 +241,7 @@ def grid(stage: Stage, supply: Supply) -> None:
     n = min(12, len(held["images"]))
     embeds = embed(towers(), held["images"][:n])
     mirror = build()
-    mirror.load_state_dict(stage.average.values)
+    mirror.load_state_dict(of_unet(stage.average.values))
     empty = supply.empty.float()
     z = sample(mirror, embeds, empty.expand(n, -1, -1), empty, 2.0)
     with torch.no_grad():
@@ -207,6 +256,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="over all workers")
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--noise", type=float, default=0.25, help="largest noise on the embedding, in its own spread")
+    parser.add_argument("--align", type=float, default=0.25, help="weight of the loss on the patches' states")
     parser.add_argument("--start", type=Path, default=None, help="a checkpoint to begin with, of an earlier run")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(

@@ -3,8 +3,9 @@
     python -m recipes.tiny.operators prior
     python -m recipes.tiny.operators texturing
 
-Triplets come from families (every operator) and grids (texturing, scene and instruct: one object in four materials and
-four scenes holds dozens). The operators are low-rank adapters on the base prior.
+Triplets come from families (every operator), grids (texturing, scene and instruct: one object in four materials and
+four scenes holds dozens), companies (union) and changes (instruct). The operators are low-rank adapters on the base
+prior.
 """
 
 from __future__ import annotations
@@ -28,7 +29,18 @@ from pops.training.trainable import save_prior
 from pops.training.trainer import export, train, train_prior
 from recipes.tiny import settings
 from toybox.adjectives import ADJECTIVES
-from toybox.pairs import COMPANY, GRID, GRID_PICTURES, PICTURES, company, family, grid
+from toybox.pairs import (
+    CHANGE_PICTURES,
+    CHANGES,
+    COMPANY,
+    GRID,
+    GRID_PICTURES,
+    PICTURES,
+    change,
+    company,
+    family,
+    grid,
+)
 from toybox.words import article
 
 OPERATORS = ("texturing", "union", "scene", "instruct")
@@ -52,7 +64,9 @@ class Embedded:
         self.families = int(rows["families"])
         n = len(PICTURES)
         self.by_name = {name: self.e[k : self.families * n : n] for k, name in enumerate(PICTURES)}
-        g = self.e[self.families * n :].view(-1, GRID_PICTURES, self.e.shape[-1])
+        first, last = self.families * n, self.families * n + int(rows["grids"]) * GRID_PICTURES
+        g = self.e[first:last].view(-1, GRID_PICTURES, self.e.shape[-1])
+        self.changes = self.e[last:].view(-1, CHANGE_PICTURES, self.e.shape[-1])
         cells, swatches, empties, edited = g.split([GRID * GRID, GRID, GRID, GRID], 1)
         self.cells = cells.view(len(g), GRID, GRID, -1)  # grid, scene, material
         self.swatches, self.empties, self.edited = swatches, empties, edited
@@ -112,6 +126,13 @@ def instruct(d: Embedded) -> tuple[Tensor, Tensor, list[str], list[str]]:
         targets.append(d.edited[:, s])
         for g in specs:
             o = g.edited[s].objects[0]
+            words.append(o.adjectives[0])
+            texts.append(f"{article(o.adjectives[0])} {o.category}")
+    for seed, change_e in enumerate(d.changes):
+        operands.append(change_e[:1].expand(CHANGES, -1))
+        targets.append(change_e[1:])
+        for spec in change(seed).edited:
+            o = spec.objects[0]
             words.append(o.adjectives[0])
             texts.append(f"{article(o.adjectives[0])} {o.category}")
     return torch.cat(operands)[:, None], torch.cat(targets), words, texts

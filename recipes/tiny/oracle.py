@@ -35,6 +35,15 @@ def augment(images: Tensor, gen: torch.Generator) -> Tensor:
     return (x + 0.04 * torch.randn(x.shape, generator=gen)).clamp(0, 1)
 
 
+def weight_of_none(labels: Tensor) -> float:
+    """The weight under which "none" is as frequent as a name is on average: most pictures show no adjective, many no
+    named material, and a soft picture should not be read by that alone.
+    """
+    none = float((labels < 0).float().mean())
+    named = labels[labels >= 0]
+    return min(1.0, (1 - none) / len(named.unique()) / none) if none and len(named) else 1.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3000)
@@ -54,6 +63,8 @@ def main() -> None:
     oracle = oracle.to(memory_format=torch.channels_last)
     print(sum(p.numel() for p in oracle.parameters()) / 1e6, "M parameters", flush=True)
     stage = Stage("oracle", oracle, args.steps, args.lr, ema=0.99, weight_decay=0.05)
+    weights = [weight_of_none(pictures.labels[:, k]) for k in range(len(HEADS))]
+    means = [float(torch.where(pictures.labels[:, k] < 0, w, 1.0).mean()) for k, w in enumerate(weights)]
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         gen = stage.generator()
@@ -66,7 +77,9 @@ def main() -> None:
             label = pictures.labels[rows, k]
             target = torch.where(label < 0, torch.full_like(label, len(names)), label)
             logits = said[name].float()
-            loss = loss + F.cross_entropy(logits, target, label_smoothing=0.05)
+            each = F.cross_entropy(logits, target, label_smoothing=0.05, reduction="none")
+            weight = torch.where(label < 0, weights[k], 1.0)
+            loss = loss + (each * weight).mean() / means[k]
             known = label >= 0
             figures[name] = float((logits.argmax(1) == target)[known].float().mean()) if bool(known.any()) else 1.0
         return loss, figures

@@ -20,7 +20,7 @@ from toybox.adjectives import ADJECTIVES
 from toybox.draw import Shot, draw
 from toybox.materials import MATERIALS
 from toybox.objects import CATEGORIES
-from toybox.pairs import PICTURES, Family, company, draw_family, draw_grid, family, grid
+from toybox.pairs import PICTURES, Family, change, company, draw_alike, draw_family, draw_grid, family, grid
 from toybox.scenes import SCENES
 from toybox.world import SceneSpec, SwatchSpec
 
@@ -96,6 +96,19 @@ def render_grids(path: Path, seeds: range) -> int:
     return len(images)
 
 
+def render_changes(path: Path, seeds: range) -> int:
+    """Renders the changes of some seeds into one shard, change by change."""
+    images, thumbs, labels = [], [], []
+    for seed in seeds:
+        specs = change(seed).pictures()
+        pictures, shots = draw_alike(specs, settings.SIZE)
+        images += pictures
+        thumbs += [guides(s) for s in shots]
+        labels += [label(s) for s in specs]
+    _write(path, images, thumbs, labels, seeds, "change", "")
+    return len(images)
+
+
 def render_companies(path: Path, seeds: range) -> int:
     """Renders the companies of some seeds into one shard, for the operator union."""
     specs = [s for seed in seeds for s in company(seed).pictures()]
@@ -125,6 +138,8 @@ def _work(job: tuple[Path, range, str, str | None]) -> int:
         path, seeds, split, focus = job
         if split == "grid":
             return render_grids(path, seeds)
+        if split == "change":
+            return render_changes(path, seeds)
         if split == "union":
             return render_companies(path, seeds)
         return render_shard(path, seeds, split, focus)
@@ -132,9 +147,9 @@ def _work(job: tuple[Path, range, str, str | None]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--families", type=int, default=4000, help="families, grids or companies")
+    parser.add_argument("--families", type=int, default=4000, help="families, grids, changes or companies")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--split", choices=("train", "test", "grid", "union"), default="train")
+    parser.add_argument("--split", choices=("train", "test", "grid", "change", "union"), default="train")
     parser.add_argument("--focus", default=None, help="test: the operator whose combinations are held out")
     args = parser.parse_args()
     settings.DATA.mkdir(parents=True, exist_ok=True)

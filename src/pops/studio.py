@@ -245,7 +245,7 @@ class Pops(Parts):
 
         layout, content: a photo (a path, or a string that names one; a PIL image), a text, an Embedding or its file,
         an expression, the file of a latent as layout, or a list of them; photos and expressions as content go through
-        IP-Adapter. how: nu, k_min, k_max, steps, guidance, strength, negative, inject, size; see MixSettings and
+        IP-Adapter. how: nu, k_min, k_max, steps, guidance, strength, reach, negative, inject, size; see MixSettings and
         MagicMix.__call__. fit: of photos as content; output: "pil", "latent", or "both" (pairs of them). A picture's
         `info["pops"]` is its recipe.
         """

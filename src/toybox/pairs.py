@@ -185,14 +185,26 @@ def draw_family(
 
     Equal to drawing each alone, at about half the cost: pictures of one geometry share it.
     """
+    pictures = f.pictures()
+    scenes = {name: spec for name, spec in pictures.items() if isinstance(spec, SceneSpec)}
+    drawn, shots = draw_alike(list(scenes.values()), size, samples, device)
+    found = dict(zip(scenes, drawn, strict=True))
+    for name, spec in pictures.items():
+        if isinstance(spec, SwatchSpec):
+            found[name] = draw_swatch(spec, size, samples, device)
+    return {name: found[name] for name in pictures}, dict(zip(scenes, shots, strict=True))
+
+
+def draw_alike(
+    specs: list[SceneSpec], size: int = 96, samples: int = 2, device: Device = "cpu"
+) -> tuple[list[Tensor], list[Shot]]:
+    """Pictures uint8 [3, size, size] and the shot behind each. What has one geometry is traced once, and lit once where
+    the scene is the same, too.
+    """
     shots: dict[tuple[tuple[ObjectSpec, ...], Camera], Shot] = {}
     lits: dict[tuple[int, str, object], object] = {}
-    pictures: dict[str, Tensor] = {}
-    behind: dict[str, Shot] = {}
-    for name, spec in f.pictures().items():
-        if isinstance(spec, SwatchSpec):
-            pictures[name] = draw_swatch(spec, size, samples, device)
-            continue
+    pictures, behind = [], []
+    for spec in specs:
         bare = tuple(_geometry(o) for o in spec.objects)
         shot = shots.get((bare, spec.camera))
         if shot is None:
@@ -201,8 +213,8 @@ def draw_family(
         lit = lits.get(key)
         if lit is None:
             lit = lits[key] = light(shot, setting_of(spec.scene, spec.setting))
-        pictures[name] = paint(lit, [object_paints(o) for o in spec.objects])  # type: ignore[arg-type]
-        behind[name] = shot
+        pictures.append(paint(lit, [object_paints(o) for o in spec.objects]))  # type: ignore[arg-type]
+        behind.append(shot)
     return pictures, behind
 
 
@@ -288,6 +300,39 @@ def draw_grid(
     edited = [painted(spec, s) for s, spec in enumerate(g.edited)]
     shots: list[Shot | None] = [*[shot] * len(cells), *[None] * len(swatches), *bare, *[shot] * len(edited)]
     return [*cells, *swatches, *empties, *edited], shots
+
+
+@dataclass(frozen=True)
+class Change:
+    """One object in one scene, and what several adjectives make of it: triplets of instruct for training."""
+
+    base: SceneSpec
+    edited: tuple[SceneSpec, ...]  # base, each with another adjective
+
+    def pictures(self) -> list[SceneSpec]:
+        return [self.base, *self.edited]
+
+
+CHANGES = 6  # adjectives of a change
+CHANGE_PICTURES = 1 + CHANGES
+
+
+def change(seed: int, names: Vocabulary = CORE) -> Change:
+    """The change of a seed; for training only: it shows nothing held out."""
+    rng = random.Random(f"change {seed}")
+    category = rng.choice(names.categories)
+
+    def free(kind: str, options: Iterable[str]) -> list[str]:
+        return [o for o in options if not held_out(kind, category, o)]
+
+    thing = sample_object(
+        rng, category, _first_material(category, free("material", names.materials), rng, lambda _: True)
+    )
+    others = free("scene", (s for s in names.scenes if s != "studio"))
+    scene, setting = sample_setting(rng, "studio" if rng.random() < 0.22 else rng.choice(others))
+    base = SceneSpec((thing,), scene, setting, sample_camera(rng))
+    adjectives = rng.sample(free("adjective", names.adjectives), CHANGES)
+    return Change(base, tuple(replace(base, objects=(replace(thing, adjectives=(a,)),)) for a in adjectives))
 
 
 @dataclass(frozen=True)

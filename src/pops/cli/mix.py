@@ -94,6 +94,10 @@ def mix(
     strength: Annotated[
         float | None, typer.Option("--strength", help="Of the content's words, from -2 (removed) to 2. [1]")
     ] = None,
+    reach: Annotated[
+        str | None,
+        typer.Option("--reach", help="Strength is of the words alone, or of all the text says by them: text."),
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps of the denoising. [50]")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance. [the model's own]")] = None,
     seed: Annotated[str, typer.Option("--seed", "-s", help="0, or several: 0,1,2 or 0:4.")] = "0",
@@ -153,6 +157,7 @@ def mix(
         "k_min": k_min,
         "k_max": k_max,
         "strength": strength,
+        "reach": reach,
         "steps": steps,
         "guidance": guidance,
         "negative": negative,
@@ -161,6 +166,8 @@ def mix(
     }
     how: dict[str, Any] = dict(preset_of(preset)) if preset else {}
     how |= {k: v for k, v in settled.items() if v is not None}
+    if preset == "remove":
+        _check_removal(content, how.get("strength", 1.0))
     axes, seeds = [Sweep.of(text) for text in sweep or []], parse_seeds(seed)
     count = len(seeds) * num_images
     latents = _latents(save_latent, count, bool(axes))
@@ -195,6 +202,18 @@ def mix(
     elif not quiet:
         for path in [*written, *latents]:
             typer.echo(str(path))
+
+
+def _check_removal(content: str, strength: float) -> None:
+    from pops.magicmix.prompt import Prompt
+
+    least = min((strength if own is None else own for own in Prompt.of(content).strengths), default=strength)
+    ensure(
+        least <= 0,
+        f"nothing in {content!r} is marked to go; say what the picture shows, with a strength of 0 or less on that: "
+        '"a zebra:0 rabbit"',
+        ConfigError,
+    )
 
 
 def _size(text: str | None) -> int | tuple[int, int] | None:

@@ -256,6 +256,10 @@ def _is_inject(value: int | float | str) -> bool:
     return value in ("state", "input")
 
 
+def _is_reach(value: int | float | str) -> bool:
+    return value in ("words", "text")
+
+
 def _is_side(value: int | float | str) -> bool:
     return isinstance(value, int) and 1 <= value <= MAX_SIDE
 
@@ -270,6 +274,7 @@ _MIX_OPTIONS = {
     "k_min": ("a fraction of the steps, from 0 to 1", _is_fraction),
     "k_max": ("a fraction of the steps, from 0 to 1", _is_fraction),
     "strength": ("a number from -2 (removed) to 2", _is_strength),
+    "reach": ("words or text", _is_reach),
     "steps": _OPTIONS["steps"],
     "guidance": _OPTIONS["guidance"],
     "negative": ("a text", _is_text),

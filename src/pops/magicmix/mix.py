@@ -155,7 +155,7 @@ class MagicMix:
         layout: a photo (path, PIL image), a text, an Embedding, or a latent as output="latent" gives it [C, h, w], or
         the file of one. content: a text ("tiger", with strengths "tiger:1.5 fur:-1"), an Embedding, several with
         weights ({"tiger": 0.7, "gold": 0.3}). output: "pil", "latent", or "both" (pairs of them). how: nu, k_min,
-        k_max, steps, guidance, strength, negative, inject, size; see MixSettings. on_note: None warns.
+        k_max, steps, guidance, strength, reach, negative, inject, size; see MixSettings. on_note: None warns.
         Raises ConfigError for a setting, OperandError for an operand, PhotoError for a photo.
         """
         settings, told = MixSettings.of(how), Told(on_step, on_preview, preview_every, on_note)

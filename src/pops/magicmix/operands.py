@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 INJECT = ("state", "input")
+REACH = ("words", "text")
 OUTPUTS = ("pil", "latent", "both")
 MAX_SIDE = 4096  # pixels denoised
 
@@ -37,6 +38,7 @@ class MixSettings:
     steps: int = 50
     guidance: float = 7.5
     strength: float = 1.0  # of the content's tokens in cross-attention, from -2 to 2
+    reach: str = "words"  # what strength acts on: the words' own tokens, or also what other tokens say because of them
     negative: str = ""
     inject: str = "state"  # what is mixed: the picture between two steps, or only what the network sees of it
     size: int | tuple[int, int] | None = None  # (height, width) in pixels, or the side of a square of that area
@@ -53,6 +55,8 @@ class MixSettings:
         ensure(isinstance(self.negative, str), f"negative is a text, got a {type(self.negative).__name__}")
         known = self.inject in INJECT
         ensure(known, f'inject must be "state" or "input", got {self.inject!r}{suggest(str(self.inject), INJECT)}')
+        known = self.reach in REACH
+        ensure(known, f'reach must be "words" or "text", got {self.reach!r}{suggest(str(self.reach), REACH)}')
         if self.size is not None:
             sides = self.size if isinstance(self.size, (tuple, list)) else (self.size, self.size)
             fine = len(sides) == 2 and all(isinstance(s, int) and 1 <= s <= MAX_SIDE for s in sides)

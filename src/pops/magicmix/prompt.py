@@ -148,3 +148,42 @@ def token_strengths(prompt: Prompt, encoded: Encoded, strength: float) -> list[f
     tokens = [s for s, n in zip(each, encoded.kept, strict=True) for _ in range(n)]
     length = encoded.hidden.shape[0]
     return [1.0, *tokens, *[1.0] * (length - 1 - len(tokens))]
+
+
+def reached(texts: TextEncoders, prompt: Prompt, encoded: Encoded, strength: float) -> tuple[Tensor, Tensor | None]:
+    """The states [tokens, width] and the pooled text, with the strengths in what *other* tokens say because of a word.
+
+    An encoder spreads a word's meaning over all that follows it, the text's end and the padding most of all. Words of
+    strength s have these states h moved along what the words brought to them: h + (s - 1) (h - h of the text without
+    them). 1 leaves them, 0 is the text without the words. The words' own tokens are `token_strengths`' matter.
+    """
+    import torch
+
+    each = [strength if own is None else own for own in prompt.strengths]
+    hidden, pooled = encoded.hidden.clone(), encoded.pooled
+    for s in sorted(set(each) - {1.0}):
+        stays = [own != s for own in each]
+        less = texts.encode(Prompt(tuple(w for w, stay in zip(prompt.words, stays, strict=True) if stay), ()))
+        if encoded.kept is None or less.kept is None:
+            raise OperandError(f"the tokenizer does not split {prompt.text!r} at its spaces; leave strength at 1")
+        here, there = _alike(encoded, less, stays)
+        moved = encoded.hidden[here] - less.hidden[there]
+        hidden.index_add_(0, torch.tensor(here, device=hidden.device), (s - 1) * moved)
+        if pooled is not None and encoded.pooled is not None and less.pooled is not None:
+            pooled = pooled + (s - 1) * (encoded.pooled - less.pooled)
+    return hidden, pooled
+
+
+def _alike(whole: Encoded, less: Encoded, stays: Sequence[bool]) -> tuple[list[int], list[int]]:
+    """Places of the same tokens in a text and in the text of those of its words that stay: words, end and padding."""
+    here, there = list[int](), list[int]()
+    a, b, left = 1, 1, iter(less.kept or ())
+    for n, stay in zip(whole.kept or (), stays, strict=True):
+        m = next(left) if stay else 0
+        here += range(a, a + min(n, m))
+        there += range(b, b + min(n, m))
+        a, b = a + n, b + m
+    length = whole.hidden.shape[0]
+    here += range(a, length)
+    there += [min(b + k, length - 1) for k in range(length - a)]
+    return here, there

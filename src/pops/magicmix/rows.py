@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pops.magicmix.attention import Weights
 from pops.magicmix.operands import Content, MixSettings
-from pops.magicmix.prompt import Prompt, TextEncoders, token_strengths
+from pops.magicmix.prompt import Prompt, TextEncoders, reached, token_strengths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,10 @@ def rows_of(
     negative = texts.encode(Prompt.of(how.negative), negative=True)
     rows = [content[k] for k in range(terms) for content in contents]
     encoded = [texts.encode(row.prompt) for row in rows]
-    both = [negative] * count * guided + encoded
+    states = [(e.hidden, e.pooled) for e in encoded]
+    if how.reach == "text":
+        states = [reached(texts, row.prompt, e, strength) for row, e in zip(rows, encoded, strict=True)]
+    both = [(negative.hidden, negative.pooled)] * count * guided + states
 
     # 2) The weights of tokens, and of the images: 0 is a UNet without its adapter, as texts alone have it.
     tokens = [token_strengths(row.prompt, e, strength) for row, e in zip(rows, encoded, strict=True)]
@@ -70,7 +73,7 @@ def rows_of(
 
     # 3) SDXL's own: the pooled text, and the size (original, corner, target).
     if size is not None:
-        added["text_embeds"] = torch.stack([e.pooled for e in both if e.pooled is not None]).to(device, dtype)
+        added["text_embeds"] = torch.stack([pooled for _, pooled in both if pooled is not None]).to(device, dtype)
         added["time_ids"] = torch.tensor([[*size, 0, 0, *size]] * len(both), device=device, dtype=dtype)
-    hidden = torch.stack([e.hidden for e in both]).to(device, dtype)
+    hidden = torch.stack([h for h, _ in both]).to(device, dtype)
     return Rows(hidden, added or None, Weights(text, image), shares[..., None, None, None], how.guidance, guided)

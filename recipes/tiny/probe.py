@@ -1,0 +1,109 @@
+"""Where tiny loses what a picture shows: the oracle reads held-out truths as they are, and after each part.
+
+    python -m recipes.tiny.probe autoencoder --stage decoder both
+    python -m recipes.tiny.probe renderer --guidance 2 3 4
+
+The parts are read from their training's checkpoints, so that a stage can be judged before it is published.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pops.bench.toybox import ASKED, _answer
+from recipes.tiny import data, settings
+from recipes.tiny.autoencoder import build
+from recipes.tiny.diffusion import sample, trained
+from recipes.tiny.encode import averaged, embed, towers, vae
+from toybox.oracle import HEADS, WEIGHTS, Oracle
+from toybox.pairs import OPERATORS, draw_triplet, triplet
+
+
+def truths(operator: str, count: int) -> tuple[Tensor, list[dict[str, str]]]:
+    """True results of held-out triplets, uint8 [count, 3, SIZE, SIZE], drawn once and kept, and what they show."""
+    path = settings.WORK / f"probe-{operator}.safetensors"
+    specs = [triplet(operator, seed, "test") for seed in range(count)]
+    images = load_file(path)["images"] if path.exists() else torch.zeros(0, 3, settings.SIZE, settings.SIZE)
+    if len(images) < count:
+        images = torch.stack([draw_triplet(t, settings.SIZE)[1] for t in specs])
+        save_file({"images": images}, path)
+    return images[:count], [_answer(t.result) for t in specs]
+
+
+@torch.no_grad()
+def read(oracle: Oracle, images: Tensor, answers: list[dict[str, str]], operator: str) -> str:
+    """Percent of the pictures of which each attribute, and all of them, are read right."""
+    said = {k: torch.cat([oracle(b.float() / 255)[k] for b in images.split(64)]).argmax(1).tolist() for k in HEADS}
+    right = torch.tensor(
+        [[(*HEADS[k], "")[said[k][i]] == a[k] for k in ASKED[operator]] for i, a in enumerate(answers)]
+    ).float()
+    each = ", ".join(f"{k} {100 * v:.1f}" for k, v in zip(ASKED[operator], right.mean(0).tolist(), strict=True))
+    return f"{each}, all {100 * float(right.prod(1).mean()):.1f}"
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+@torch.no_grad()
+def autoencoded(stage: str) -> Callable[[Tensor], Tensor]:
+    model = averaged(stage, build())
+    return lambda images: torch.cat(
+        [to_bytes(model.decode(model.encode(data.to_unit(b)).latents).sample) for b in images.split(16)]
+    )
+
+
+@torch.no_grad()
+def rendered(guidance: float, steps: int) -> Callable[[Tensor], Tensor]:
+    """Pictures anew from their own embeddings, by the renderer as far as it is trained."""
+    eye, coder = towers(), vae()
+    unet = trained()
+    empty = load_file(settings.WORK / "prompts.safetensors")["empty"].float()
+
+    def run(images: Tensor) -> Tensor:
+        rows = []
+        for b in images.split(25):
+            e = embed(eye, b)
+            rows.append(
+                to_bytes(coder.decode(sample(unet, e, empty.expand(len(e), -1, -1), empty, guidance, steps)).sample)
+            )
+        return torch.cat(rows)
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=("autoencoder", "renderer"))
+    parser.add_argument("--stage", nargs="+", default=["decoder"], help="autoencoder: the stages to compare")
+    parser.add_argument("--guidance", nargs="+", type=float, default=[3.0], help="renderer: the guidances to compare")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--count", type=int, default=80, help="truths an operator")
+    parser.add_argument("--operators", default=",".join(OPERATORS))
+    parser.add_argument("--oracle", type=Path, default=WEIGHTS)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    oracle = Oracle.load(args.oracle)
+    ways: dict[str, Callable[[Tensor], Tensor]] = {"true pictures": lambda images: images}
+    with torch.no_grad():
+        if args.part == "autoencoder":
+            ways |= {stage: autoencoded(stage) for stage in args.stage}
+        else:
+            ways |= {f"guidance {g:g}": rendered(g, args.steps) for g in args.guidance}
+        for operator in args.operators.split(","):
+            images, answers = truths(operator, args.count)
+            for name, way in ways.items():
+                shown = way(images)
+                psnr = -10 * ((shown.float() - images.float()) / 255).square().mean().clamp_min(1e-9).log10()
+                print(f"{operator}, {name}: {read(oracle, shown, answers, operator)}; {psnr:.2f} dB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
