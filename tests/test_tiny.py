@@ -93,6 +93,15 @@ def test_operators_beat_the_average_on_held_out_triplets(tiny: Pops) -> None:
     assert all(row["beats_average"] > 0.8 for row in report.operators.values())
 
 
+def test_pictures_of_some_triplets_are_judged(tiny: Pops) -> None:
+    from pops.bench.toybox import markdown, measure
+
+    report = measure(tiny, operators=["scene"], count=6, pictures=2, render_steps=2)
+    judged = report.operators["scene"]["oracle"]
+    assert judged["true_pictures"]["object"] in (0, 0.5, 1) and set(judged) >= {"object", "scene", "all", "round_trip"}
+    assert "6 held-out triplets" in markdown(report) and "Pictures of the first 2." in markdown(report)
+
+
 def test_stock_kandinsky_prior_pipeline_loads_and_runs(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -51,6 +51,7 @@ class Report:
     model: str
     count: int
     seed: int
+    pictures: int  # of each operator, rendered and read
     operators: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -61,6 +62,7 @@ def measure(
     count: int = 500,
     seed: int = 0,
     render: bool = True,
+    pictures: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     sampler: str = "ancestral",
@@ -69,18 +71,21 @@ def measure(
 ) -> Report:
     """The report on `count` held-out triplets of each operator, drawn from `seed`; steps and guidance as in Pops.apply.
 
-    render=False leaves out all that needs pictures. Raises ConfigError for an operator that toybox has no truth for.
+    render=False leaves out all that needs pictures; pictures: only the first ones' are rendered. Raises ConfigError for
+    an operator that toybox has no truth for.
     """
     ensure(count >= 2, f"count must be at least 2, got {count}", ConfigError)
+    shown = min(count, pictures or count)
+    ensure(shown >= 2, f"pictures must be at least 2, got {shown}", ConfigError)
     for name in operators:
         ensure(name in OPERATORS, f"toybox has no truth for {name!r}{suggest(name, OPERATORS)}", ConfigError)
-    report = Report(p.name, count, seed)
+    report = Report(p.name, count, seed, shown if render else 0)
     for name in operators:
         cases = draw_cases(p, name, count, seed, on_progress)
         result = apply(p, cases, seed, steps=steps, guidance=guidance, sampler=sampler, on_progress=on_progress)
         report.operators[name] = figures(result, cases.plain, cases.truth)
         if render:
-            report.operators[name]["oracle"] = _judged(p, cases, result, seed, render_steps, on_progress)
+            report.operators[name]["oracle"] = _judged(p, cases, result[:shown], seed, render_steps, on_progress)
     return report
 
 
@@ -216,12 +221,12 @@ def _judged(
     def read(vectors: Tensor, what: str) -> list[dict[str, str]]:
         return oracle.read(rendered(p, vectors, seed, steps, f"{cases.operator}: {what}", on_progress))
 
-    average = cases.plain.mean(1)
+    average, answers = cases.plain.mean(1), cases.answers[:n]
     return {
-        **score(read(result, "rendering"), cases.answers, cases.operator),
-        "average": score(read(average[:part], "average"), cases.answers[:part], cases.operator),
-        "round_trip": score(read(cases.truth[:part], "round trip"), cases.answers[:part], cases.operator),
-        "true_pictures": score(oracle.read(cases.pictures), cases.answers, cases.operator),
+        **score(read(result, "rendering"), answers, cases.operator),
+        "average": score(read(average[:part], "average"), answers[:part], cases.operator),
+        "round_trip": score(read(cases.truth[:part], "round trip"), answers[:part], cases.operator),
+        "true_pictures": score(oracle.read(cases.pictures[:n]), answers, cases.operator),
     }
 
 
@@ -267,7 +272,8 @@ def markdown(report: Report) -> str:
         return "" if value is None else f"{100 * value:.1f}"
 
     lines = [
-        f"Model `{report.model}`, {report.count} held-out triplets an operator, seed {report.seed}; percent.",
+        f"Model `{report.model}`, {report.count} held-out triplets an operator, seed {report.seed}; percent."
+        + (f" Pictures of the first {report.pictures}." if 0 < report.pictures < report.count else ""),
         "",
         "| operator | | cosine | recall@1 | beats average | oracle |",
         "|---|---|---|---|---|---|",

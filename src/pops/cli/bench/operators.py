@@ -19,6 +19,9 @@ def toybox(
     count: Count = 500,
     seed: First = 0,
     no_render: NoRender = False,
+    pictures: Annotated[
+        int | None, typer.Option("--pictures", help="Render only the first so many.", min=2, show_default="all")
+    ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", help="Of the operators.", min=1, show_default="each's own")
     ] = None,
@@ -39,6 +42,7 @@ def toybox(
     \b
         pops bench toybox
         pops bench toybox --operators texturing,scene --count 64 --no-render
+        pops bench toybox --count 500 --pictures 100 --render-steps 12
         pops bench toybox --json > figures.json
     """
     import pops
@@ -52,8 +56,8 @@ def toybox(
         p.spec(name)
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(
-            p, operators=wanted, count=count, seed=seed, render=not no_render, steps=steps, guidance=guidance,
-            sampler=sampler, render_steps=render_steps, on_progress=on_progress,
+            p, operators=wanted, count=count, seed=seed, render=not no_render, pictures=pictures, steps=steps,
+            guidance=guidance, sampler=sampler, render_steps=render_steps, on_progress=on_progress,
         )  # fmt: skip
     about = {k: v for k, v in asdict(report).items() if k != "operators"}
     tell(bench.markdown(report), {**report.operators, "about": about}, markdown, as_json=json_output)
