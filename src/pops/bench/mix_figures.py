@@ -19,7 +19,8 @@ WIDTH, HEIGHT, MARGIN = 420, 260, 60  # pixels of one panel, and around it
 
 def markdown(report: Report) -> str:
     """One table a curve; IoU as a fraction, the rest in percent."""
-    said = ", ".join(f"{k} {v:g}" for k, v in report.settings.items() if isinstance(v, (int, float)))
+    kept = {k: v for k, v in report.settings.items() if isinstance(v, (int, float, str))}
+    said = ", ".join(f"{k} {v}" if isinstance(v, str) else f"{k} {v:g}" for k, v in kept.items())
     top, plain = report.ceiling, report.layouts["all"]
     lines = [
         f"Model `{report.model}`, {report.count} pairs, seed {report.seed}; {said}.",

@@ -24,7 +24,9 @@ def doctor(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Look at versions, devices, memory, disk, the hub and the shipped model; exit code 1 if pops cannot run.
+    """Look at versions, devices, disk, the hub and the shipped model.
+
+    The exit code is 1 if pops cannot run.
 
     Examples:
 

@@ -39,7 +39,7 @@ def index(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Encode a folder of photos into a library, to search it with expressions.
+    """Encode a folder of photos into a library to search.
 
     Run it again to take in what is new, changed or gone; stopped, it goes on where it was.
 
@@ -84,7 +84,9 @@ def search(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find the photos of a library nearest to an expression: the score (cosine) and the path of each.
+    """Find the photos of a library nearest to an expression.
+
+    The score (cosine) and the path of each.
 
     Examples:
 

@@ -12,7 +12,7 @@ from pops.cli.shell import Debug, Json, ModelName, command, print_json, print_ta
 if TYPE_CHECKING:
     from pops.operators.spec import OperatorSpec
 
-app = typer.Typer(help="List the operators of a model, show one, fetch or import official ones.", no_args_is_help=True)
+app = typer.Typer(help="List operators, show one, fetch or import official ones.", no_args_is_help=True)
 
 
 @app.command("list")

@@ -25,7 +25,9 @@ def renderers(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the installed renderers and what each can do with a model: those of pops and of other packages.
+    """List the renderers, and what each can do with a model.
+
+    Those of pops, and of other packages that are installed.
 
     Examples:
 

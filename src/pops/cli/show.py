@@ -16,7 +16,9 @@ def show(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print the recipe of a picture: its expression, seeds, settings, model and versions.
+    """Print the recipe of a picture.
+
+    Its expression, seeds, settings, model and versions.
 
     Examples:
 

@@ -95,7 +95,8 @@ def check_unet(folder: Path) -> bool:
     except (OSError, ValueError, AttributeError) as e:
         raise ModelError(f"the renderer's {path} cannot be read ({reason_of(e)}); make it again") from e
     fits = kinds in (("image_proj", "image"), ("image_proj", "image_hint"))
-    told = f"{folder / 'unet'} is no UNet of a Kandinsky 2.2 decoder (it reads {kinds[0]}, {kinds[1]})"
+    reads = " and ".join(str(kind) for kind in kinds if kind) or "texts alone"
+    told = f"{folder / 'unet'} is no UNet of a Kandinsky 2.2 decoder (its config says that it reads {reads})"
     ensure(fits, f"{told}; give the folder of kandinsky-2-2-decoder, or of its like", ModelError)
     return bool(kinds[1] == "image_hint")
 

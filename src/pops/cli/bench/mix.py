@@ -25,6 +25,7 @@ def mix(
     at_nu: Annotated[float | None, typer.Option("--at-nu", help="nu where strength varies. [0.9]")] = None,
     k_min: Annotated[float | None, typer.Option("--k-min", help="Mixing stops here. [0.3]")] = None,
     k_max: Annotated[float | None, typer.Option("--k-max", help="Mixing starts here. [0.6]")] = None,
+    reach: Annotated[str | None, typer.Option("--reach", help="Of strengths: words or text. [words]")] = None,
     steps: Annotated[int, typer.Option("--steps", help="Of each mix.", min=1)] = 20,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Of each mix. [the model's own]")] = None,
     time: Annotated[
@@ -40,7 +41,9 @@ def mix(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Mixes against the truth: silhouette overlap with the layout, and the oracle's reading of the content.
+    """Mixes against the truth: are layout and content kept?
+
+    Silhouette overlap with the layout, and the oracle's reading of the content, over nu and over strength.
 
     Examples:
 
@@ -69,7 +72,7 @@ def mix(
         report = mix_time.measure(p, rounds=rounds)
         table = mix_time.table(report)
     else:
-        asked = {"nu": at_nu, "k_min": k_min, "k_max": k_max, "steps": steps, "guidance": guidance}
+        asked = {"nu": at_nu, "k_min": k_min, "k_max": k_max, "reach": reach, "steps": steps, "guidance": guidance}
         how = {name: value for name, value in asked.items() if value is not None}
         with progress(quiet=quiet or json_output) as on_progress:
             found = bench.measure(

@@ -35,7 +35,7 @@ def toybox(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Operators on held-out combinations of toybox, where the true result is known.
+    """Operators on held-out combinations of toybox, beside the truth.
 
     Examples:
 
@@ -83,7 +83,7 @@ def samplers(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Samplers at few steps, beside the ancestral sampler at 25: how much do they lose?
+    """Samplers at few steps, beside 25 ancestral ones.
 
     Examples:
 

@@ -38,7 +38,9 @@ def prior(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """The engine against the public way: a full-size prior of random weights, both in turn in one run.
+    """The engine against the public way, in turn in one run.
+
+    A prior of the full size, with random weights.
 
     Takes about half an hour on two quiet cores; needs no model.
 

@@ -23,7 +23,9 @@ def render(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Rendering through pops beside the bare call of diffusers' pipeline: tiny's renderer, and a random Kandinsky's.
+    """Rendering through pops beside diffusers' bare pipelines.
+
+    The model's own renderer, and a Kandinsky decoder of random weights.
 
     Examples:
 
@@ -57,7 +59,7 @@ def control(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Spatial control on toybox: does a result stand where the depth of another photo says?
+    """Spatial control: do results stand where a depth map says?
 
     Examples:
 
@@ -92,7 +94,9 @@ def retrieval(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Composed image search in a library of toybox pictures: does scene(texturing(A, B), C) find the true one?
+    """Composed image search: is the true picture found?
+
+    scene(texturing(A, B), C) in a library of toybox pictures.
 
     Examples:
 
