@@ -1,4 +1,4 @@
-"""The int8 layers of our own against whole-number arithmetic, and against the layers they replace."""
+"""What int8 compiles: layers against whole-number arithmetic and what they replace, attention against torch's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pops.prior import int8, linear
+from pops.prior.attention import MASKED, causal, within
 
 features = pytest.importorskip("llvmlite.binding").get_host_cpu_features()
 if sys.platform != "linux" or not features.get("avx512vnni"):
@@ -100,6 +101,25 @@ def test_what_is_no_number_stays_none_in_its_row(fine: bool, bad: float) -> None
     assert torch.equal(y[[0, 2]], run(x.float())[[0, 2]])
 
 
+@pytest.mark.parametrize("n", [31, 64, 95])
+def test_gelu_is_as_near_as_torchs(n: int) -> None:
+    gen = torch.Generator().manual_seed(n)
+    run = int8.Product(torch.eye(n, dtype=torch.int8), torch.ones(n), torch.zeros(n), True)
+    for width in (1e-3, 1.0, 12.0, 1e20):
+        x = run(torch.randn(40, n, generator=gen) * width)
+        truth = torch.nn.functional.gelu(x.double())
+        torch.testing.assert_close(run(x, True).double(), truth, rtol=2e-6, atol=1e-6)
+    x = run(torch.linspace(-15, 15, 8 * n).view(8, n))
+    assert float((run(x, True) - torch.nn.functional.gelu(x.double())).abs().max()) <= 1e-6
+
+
+def test_rows_beyond_the_memory_that_a_thread_keeps() -> None:
+    q, x = whole(40, 4096, 150, fine=False)
+    run = int8.Product(q, torch.ones(40), torch.zeros(40), False)
+    assert run.plan(150, torch.get_num_threads())[1] > int8.KEPT
+    assert torch.equal(run(x.float()), torch.cat([run(part) for part in x.float().split(30)]))
+
+
 def test_two_threads_at_once() -> None:
     q, x = whole(512, 1024, 12, fine=True)
     run = int8.Product(q, torch.ones(512), torch.zeros(512), True)
@@ -136,3 +156,52 @@ def test_without_numba_the_engine_takes_onednn(monkeypatch: pytest.MonkeyPatch) 
     finally:
         monkeypatch.undo()
         int8.available.cache_clear()
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+
+
+def heads_of(n: int, tokens: int, slots: int, heads: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of tokens; keys and values before them; a mask of a row each, some slots hidden."""
+    gen = torch.Generator().manual_seed(n + slots)
+    qkv = torch.randn(n, tokens, 3 * heads * width, generator=gen) * 2
+    kv = torch.randn(2, n, heads, slots, width, generator=gen)
+    hidden = torch.arange(slots)[None] < torch.arange(n)[:, None].clamp(max=slots - tokens)
+    return qkv, kv, causal(tokens, slots - tokens, torch.device("cpu")) + hidden[:, None, None] * MASKED
+
+
+@pytest.mark.parametrize(
+    ("n", "tokens", "slots", "heads", "width"),
+    [(1, 1, 1, 1, 8), (2, 3, 6, 32, 64), (3, 3, 80, 3, 24), (5, 8, 8, 2, 5), (4, 8, 30, 4, 16)],
+)
+def test_attention_is_torchs(n: int, tokens: int, slots: int, heads: int, width: int) -> None:
+    qkv, kv, mask = heads_of(n, tokens, slots, heads, width)
+    run = int8.Attention()
+    for queries in {1, tokens}:
+        for m in (mask, mask[-1:], mask[0, 0]):
+            mine, theirs = kv.clone(), kv.double()
+            y = run(qkv, mine, m, queries)
+            truth = within(qkv.double(), theirs, m.double(), queries)
+            torch.testing.assert_close(y.double(), truth, rtol=1e-6, atol=2e-6)
+            assert torch.equal(mine.double(), theirs), "the tokens' own keys and values belong into the last slots"
+
+
+def test_what_is_hidden_has_no_part_in_attention() -> None:
+    qkv, kv, mask = heads_of(4, 3, 9, 2, 16)
+    run, other = int8.Attention(), kv.clone()
+    other[:, 3, :, :3] += 100
+    assert torch.equal(run(qkv, kv, mask, 3), run(qkv, other, mask, 3))
+    qkv[1, 0, 5] = float("nan")
+    y = run(qkv, kv, mask, 3)
+    assert bool(y[1, 0, :16].isnan().all())
+    assert not bool(y[[0, 2, 3]].isnan().any())
+
+
+def test_what_attention_leaves_to_torch() -> None:
+    run = int8.Attention()
+    qkv, kv, mask = heads_of(2, int8.FEW + 1, 12, 2, 8)
+    assert torch.equal(run(qkv, kv.clone(), mask, 1), within(qkv, kv.clone(), mask, 1))
+    qkv, kv, mask = heads_of(2, 3, 12, 2, 8)
+    strided = kv.transpose(2, 3).contiguous().transpose(2, 3)
+    torch.testing.assert_close(run(qkv, strided, mask, 3), run(qkv, kv, mask, 3), rtol=1e-6, atol=2e-6)
+    assert torch.equal(strided, kv)

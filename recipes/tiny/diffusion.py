@@ -213,7 +213,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
         state = torch.load(args.start, weights_only=True)["average"]
         unet.load_state_dict(widened(of_unet(state) or state, unet.state_dict()))
     model = Aligned(unet)
-    stage = Stage("diffusion", model, args.steps, args.lr, ema=0.998, weight_decay=0.01, save_seconds=240)
+    stage = Stage("diffusion", model, args.steps, args.lr, ema=0.998, decay=args.decay, save_seconds=240)
     abar = DDIMScheduler(**SCHEDULER).alphas_cumprod
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -256,6 +256,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="over all workers")
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--noise", type=float, default=0.25, help="largest noise on the embedding, in its own spread")
+    parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls")
     parser.add_argument("--align", type=float, default=0.25, help="weight of the loss on the patches' states")
     parser.add_argument("--start", type=Path, default=None, help="a checkpoint to begin with, of an earlier run")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -18,6 +18,19 @@ def causal(n: int, before: int, device: torch.device) -> Tensor:
     return torch.full((n, before + n), MASKED, device=device).triu_(before + 1)
 
 
+def within(qkv: Tensor, kv: Tensor, mask: Tensor, queries: int) -> Tensor:
+    """Attention of the last `queries` of T tokens [R, T, 3 * heads * w] => [R, queries, heads * w].
+
+    kv [2, R, heads, S, w]: keys and values; those of the tokens are written into its last T slots. mask: additive,
+    [T, S] or [1 or R, 1, T, S], float32.
+    """
+    n, tokens, _ = qkv.shape
+    q, k, v = qkv.view(n, tokens, 3, kv.shape[2], -1).permute(2, 0, 3, 1, 4)
+    kv[0, :, :, -tokens:], kv[1, :, :, -tokens:] = k, v
+    y = attend(q[:, :, -queries:], kv[0], kv[1], mask[..., -queries:, :])
+    return y.transpose(1, 2).flatten(2)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Attention of [R, heads, T, w] over [R, heads, S, w] with an additive mask, broadcast to [R, heads, T, S].
 

@@ -19,7 +19,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ModelError, ensure
-from pops.prior.attention import causal
+from pops.prior import int8
+from pops.prior.attention import causal, within
 from pops.prior.change import Change, change_of
 from pops.prior.condition import Condition
 from pops.prior.config import STEP, PriorConfig
@@ -89,6 +90,7 @@ class Engine:
         self.config, self.precision, self.device = config, precision, torch.device(device)
         check_precision(precision, self.device.type)
         self.dtype = compute_dtype(precision)
+        self.attention = int8.Attention() if precision == "int8" and int8.available() else within
         self.layers: dict[str, Linear] = {}
         taken: set[str] = set()
         with torch.no_grad():
@@ -133,9 +135,10 @@ class Engine:
         mask = causal(k + 1, 0, self.device)
         kv = torch.empty(c.layers, 2, n, c.heads, k + 1, c.width // c.heads, dtype=self.dtype, device=self.device)
         for i in range(c.layers):
-            q, kv[i, 0], kv[i, 1] = rows.qkv(i, h)
-            if i < c.layers - 1:  # of the last block nothing but keys and values is ever read
-                h = rows.block(i, h, q, kv[i, 0], kv[i, 1], mask)
+            if i < c.layers - 1:
+                h = rows.block(i, h, kv[i], mask, k + 1)
+            else:  # of the last block nothing but keys and values is ever read
+                rows.attention(i, h, kv[i], mask, 1)
         return Prefix(kv)
 
     def _zero_prefix(self, length: int, change: Change | None) -> Prefix:
@@ -211,7 +214,7 @@ class Engine:
         """x0 [R, D] float32 of z [R, D], t [R]; kv has STEP slots after the prefix's, which are written over."""
         import torch
 
-        c, first = self.config, kv.shape[4] - STEP
+        c = self.config
         wave = _sinusoid(t, c.width)
         time = rows.linear("time2", torch.nn.functional.silu(rows.linear("time1", wave[:, None])))
         noisy = rows.linear("noisy", z[:, None].float())
@@ -220,10 +223,7 @@ class Engine:
         if "norm_in.weight" in self.vectors:
             h = rows.norm("norm_in", h)
         for i in range(c.layers):
-            q, kv[i, 0, :, :, first:], kv[i, 1, :, :, first:] = rows.qkv(i, h)
-            if i == c.layers - 1:  # the query's row alone is read
-                h, q, mask = h[:, -1:], q[:, :, -1:], mask[..., -1:, :]
-            h = rows.block(i, h, q, kv[i, 0], kv[i, 1], mask)
+            h = rows.block(i, h, kv[i], mask, STEP if i < c.layers - 1 else 1)  # at last the query's row alone is read
         return rows.linear("out", rows.norm("norm_out", h))[:, 0].float()
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pops.prior.attention import attend
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -22,6 +20,7 @@ class Rows:
         import torch
 
         self.engine, self.changes = engine, tuple(changes)
+        self.plain = self.changes == (None,)
         self.single = of is None
         self.of = None if of is None else torch.tensor(of, device=engine.device)
         self._members = {}
@@ -34,14 +33,13 @@ class Rows:
 
     def linear(self, name: str, x: Tensor, gelu: bool = False) -> Tensor:
         """[R, T, in] => [R, T, out], in the engine's type or float32."""
+        x = x.to(self.engine.dtype)
+        y = self.engine.layers[name](x.flatten(0, 1), gelu and self.plain).view(*x.shape[:2], -1)
+        if self.plain:
+            return y
+
         import torch
 
-        x = x.to(self.engine.dtype)
-        run = self.engine.layers[name]
-        plain = self.changes == (None,)
-        y: Tensor = run(x.reshape(-1, x.shape[-1]), gelu and plain).unflatten(0, x.shape[:2])
-        if plain:
-            return y
         if self.single:
             assert self.changes[0] is not None
             y = self.changes[0].add(name, x, y)
@@ -75,15 +73,17 @@ class Rows:
             return layer_norm(h, h.shape[-1:], weight, bias)
         return layer_norm(h, h.shape[-1:]) * weight[:, None] + bias[:, None]
 
-    def qkv(self, i: int, h: Tensor) -> Sequence[Tensor]:
-        """Query, keys and values of block i: three times [R, heads, T, head width]."""
-        heads = self.engine.config.heads
-        y = self.linear(f"{i}.qkv", self.norm(f"transformer_blocks.{i}.norm1", h)).to(self.engine.dtype)
-        return y.view(*y.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    def attention(self, i: int, h: Tensor, kv: Tensor, mask: Tensor, queries: int) -> Tensor:
+        """Block i's attention of the last `queries` tokens of h [R, T, width] => [R, queries, width], to be mixed.
 
-    def block(self, i: int, h: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """The rest of block i: attention's answer and the feed-forward layer, both added to h."""
-        y = attend(q, k, v, mask)
-        h = h + self.linear(f"{i}.mix", y.transpose(1, 2).flatten(2))
+        kv [2, R, heads, S, head width]: its last T slots become the tokens' keys and values.
+        """
+        y = self.linear(f"{i}.qkv", self.norm(f"transformer_blocks.{i}.norm1", h)).to(self.engine.dtype)
+        return self.engine.attention(y, kv, mask, queries)
+
+    def block(self, i: int, h: Tensor, kv: Tensor, mask: Tensor, queries: int) -> Tensor:
+        """Block i for the last `queries` tokens of h: attention and the feed-forward layer, both added to it."""
+        y = self.attention(i, h, kv, mask, queries)
+        h = h[:, -queries:] + self.linear(f"{i}.mix", y)
         inside = self.linear(f"{i}.up", self.norm(f"transformer_blocks.{i}.norm3", h), gelu=True)
         return h + self.linear(f"{i}.down", inside)
