@@ -23,7 +23,7 @@ from recipes.tiny.encode import towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE
 from recipes.tiny.tokenizer import load_or_write
 
-VERSION = "3"
+VERSION = "4"
 ABOUT = {
     "name": "tiny",
     "version": VERSION,
