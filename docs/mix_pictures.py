@@ -25,25 +25,25 @@ RABBIT, TEAPOT, DOG, TIGER = (
 CLOSE = "nu=0.7, k_min=0.1, k_max=0.7"  # the preset style: the layout's shape in fine detail
 FREE = CLOSE  # the preset object: a new object in the layout's place
 BREED = "nu=0.8, k_min=0.2, k_max=0.7"
-REMOVE = "nu=1, k_min=0.3, k_max=0.95"
+REMOVE = 'reach="text", nu=1, k_min=0.3, k_max=0.9'
 
 # name -> (expression, seed); each is drawn as an equation, layout and content before the =
 RECIPES: dict[str, tuple[str, int]] = {
     "rabbit-tiger": (f'mix({RABBIT}, "tiger", {CLOSE})', 0),
     "teapot-cactus": (f'mix({TEAPOT}, "a cactus", {FREE})', 0),
-    "dog-coffee-machine": (f'mix({DOG}, "a coffee machine", {FREE})', 1),
-    "breed": (f'mix({RABBIT}, "a cat", {BREED})', 0),
-    "texts": (f'mix("a castle", "a pumpkin", {FREE})', 1),
-    "photos": (f"mix({RABBIT}, {OBJECTS}/cat.png, {FREE})", 0),
+    "dog-coffee-machine": (f'mix({DOG}, "a coffee machine", nu=0.9, k_min=0.2, k_max=0.75)', 2),
+    "breed": (f'mix({RABBIT}, "a cat", {BREED})', 1),
+    "texts": (f'mix("a car", "a pumpkin", {FREE})', 2),
+    "photos": (f"mix({RABBIT}, {OBJECTS}/cat.png, {FREE})", 1),
     "expression": (f"mix({RABBIT}, texturing({TEAPOT}, {TIGER}), {CLOSE})", 0),
     "inside": (f'texturing(mix({TEAPOT}, "a cactus", {FREE}), {TIGER})', 0),
-    "style": (f'mix({OBJECTS}/house.png, "a castle in the snow", {CLOSE})', 0),
-    "removal": (f'mix(union({DOG}, {OBJECTS}/hat.png), "a dog and a hat:-2", {REMOVE})', 0),
+    "style": (f'mix({OBJECTS}/house.png, "an ice house", nu=0.92, k_min=0.1, k_max=0.7)', 0),
+    "removal": (f'mix(texturing({TEAPOT}, {TIGER}), "a tiger:-0.5 teapot", {REMOVE})', 0),
 }
 # name -> arguments of pops mix
 GRIDS: dict[str, list[str]] = {
     "grid-nu": [RABBIT, "tiger", "--sweep", "nu=0:1:6", "--k-min", "0.1", "--k-max", "0.7"],
-    "grid-strength": [RABBIT, "tiger", "--sweep", "strength=-1:2:7", "--preset", "style"],
+    "grid-strength": [RABBIT, "a tiger rabbit", "--sweep", "strength=0:2:6", "--reach", "text", "--preset", "style"],
     "grid-window": [RABBIT, "tiger", "--sweep", "nu=0.1:0.9:5", "--sweep", "k_max=0.4:0.8:3"],
 }
 
