@@ -27,12 +27,12 @@ def stages(scale: float, workers: int) -> list[list[str]]:
         ["autoencoder", *steps(6700)],
         ["encode"],
         ["autoencoder", "--decoder", *steps(2000)],
-        ["diffusion", *steps(10500), "--workers", str(workers)],
+        ["diffusion", *steps(18000), "--workers", str(workers)],
         ["depth", *steps(2400)],
         ["control", *steps(1400)],
         ["operators", "prior", *steps(1000)],
         *(["operators", name, *steps(3000)] for name in OPERATORS),
-        ["oracle", *steps(4800)],
+        ["oracle", *steps(9000)],
         ["assemble", "--publish"],
     ]
 
