@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pops.bench.toybox import ASKED, _answer
+from pops.bench.toybox import ASKED, answer_of
 from recipes.tiny import data, settings
 from recipes.tiny.autoencoder import build
 from recipes.tiny.diffusion import sample, trained
@@ -33,7 +33,7 @@ def truths(operator: str, count: int) -> tuple[Tensor, list[dict[str, str]]]:
     if len(images) < count:
         images = torch.stack([draw_triplet(t, settings.SIZE)[1] for t in specs])
         save_file({"images": images}, path)
-    return images[:count], [_answer(t.result) for t in specs]
+    return images[:count], [answer_of(t.result) for t in specs]
 
 
 @torch.no_grad()

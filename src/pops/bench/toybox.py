@@ -104,7 +104,7 @@ def draw_cases(p: Pops, operator: str, count: int, seed: int, on_progress: OnPro
         images += [to_image(o) for o in operands if not isinstance(o, str)]
         words += [o for o in operands if isinstance(o, str)]
         truths.append(result)
-        answers.append(_answer(t.result))
+        answers.append(answer_of(t.result))
         if on_progress:
             on_progress(k + 1, count, f"{operator}: drawing")
     pictures = torch.stack(truths)
@@ -123,7 +123,7 @@ def _embed(p: Pops, images: Sequence[Image.Image]) -> Tensor:
     return p.embed(list(images)).vectors
 
 
-def _answer(spec: Any) -> dict[str, str]:
+def answer_of(spec: Any) -> dict[str, str]:
     """What can be read off the true picture, by the oracle's heads."""
     objects = spec.objects
     said = {"object": objects[0].category, "scene": spec.scene, "material": objects[0].material.name}
