@@ -13,6 +13,7 @@ from toybox.adjectives import ADJECTIVES
 from toybox.materials import MATERIALS
 from toybox.objects import CATEGORIES
 from toybox.oracle import Oracle
+from toybox.packed import pack, unpack
 from toybox.pairs import (
     CHANGE_PICTURES,
     GRID,
@@ -204,6 +205,18 @@ def test_a_vocabulary_knows_its_world() -> None:
     with pytest.raises(ValueError, match="not in toybox: dgo"):
         Vocabulary(("dgo",), (), (), ())
     assert {s.category for s in family(1).base.objects} <= set(CORE.categories)
+
+
+def test_packed_weights_come_back_to_a_half_of_a_step() -> None:
+    weight, small = torch.randn(32, 40, 3, 3), torch.randn(32)
+    kept = pack({"weight": weight, "small": small, "count": torch.tensor(3)})
+    assert kept["weight"].dtype == torch.int8 and kept["small"].dtype == torch.float16
+    back = unpack(kept)
+    assert set(back) == {"weight", "small", "count"} and back["count"] == 3
+    step = weight.flatten(1).abs().amax(1) / 127
+    assert ((back["weight"] - weight).abs() <= step.view(-1, 1, 1, 1) * 0.501).all()
+    assert (back["small"] - small).abs().max() < 2e-3
+    assert (unpack(pack({"zeros": torch.zeros(200, 100)}))["zeros"] == 0).all()
 
 
 def test_the_oracle_reads_true_pictures() -> None:

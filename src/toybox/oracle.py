@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from toybox.adjectives import ADJECTIVES
 from toybox.materials import MATERIALS
 from toybox.objects import CATEGORIES
+from toybox.packed import unpack
 from toybox.scenes import SCENES
 
 WEIGHTS = Path(__file__).parent / "oracle.safetensors"
@@ -85,7 +86,7 @@ class Oracle(nn.Module):
     def load(path: Path = WEIGHTS) -> Oracle:
         """The trained oracle; FileNotFoundError where its weights are not."""
         oracle = Oracle()
-        oracle.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
+        oracle.load_state_dict(unpack(load_file(path)))
         return oracle.eval()
 
     @torch.no_grad()

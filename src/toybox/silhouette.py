@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from toybox.packed import unpack
+
 WEIGHTS = Path(__file__).parent / "silhouette.safetensors"
 
 
@@ -49,7 +51,7 @@ class Silhouette(nn.Module):
     def load(path: Path = WEIGHTS) -> Silhouette:
         """The trained reader; FileNotFoundError where its weights are not."""
         reader = Silhouette()
-        reader.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+        reader.load_state_dict(unpack(load_file(path)))
         return reader.eval()
 
     @torch.no_grad()
