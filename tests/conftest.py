@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import subprocess
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -22,6 +24,14 @@ torch.set_num_threads(1)
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole model folder with random weights, space "random-32"; read it, do not write to it."""
     return write_model(tmp_path_factory.mktemp("models") / "random")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """The command line keeps its process from collecting what imports made; between tests all is collected again."""
+    yield
+    gc.unfreeze()
+    gc.enable()
 
 
 @pytest.fixture

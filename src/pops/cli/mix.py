@@ -23,6 +23,7 @@ from pops.cli.shell import (
     parse_size,
     print_json,
     progress,
+    uncollected,
 )
 from pops.errors import ConfigError, ensure, suggest
 from pops.files import check_place, expanded
@@ -176,12 +177,12 @@ def mix(
         MixSettings.of({**how, **cell})
 
     # 2) The pictures.
-    from pops.studio import load
-
-    pops = load(model, decoder=decoder, device=device)
     told: list[str] = []
     common = {"fit": fit, "renderer": renderer, "on_note": told.append, **how}
-    with progress(quiet=quiet or json_output) as on_progress:
+    with uncollected(), progress(quiet=quiet or json_output) as on_progress:
+        from pops.studio import load
+
+        pops = load(model, decoder=decoder, device=device)
         if axes:
             written = [write_grid(pops, layout, content, axes, seeds[0], common, out, on_progress)]
         else:
