@@ -22,8 +22,9 @@ from recipes.tiny.control import build_control
 from recipes.tiny.encode import towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE
 from recipes.tiny.tokenizer import load_or_write
+from toybox.packed import pack
 
-VERSION = "4"
+VERSION = "5"
 ABOUT = {
     "name": "tiny",
     "version": VERSION,
@@ -131,8 +132,7 @@ def publish(out: Path) -> None:
     for reader in ("oracle", "silhouette"):
         made = settings.WORK / f"{reader}.safetensors"
         if made.exists():
-            half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(made).items()}
-            save_file(half, settings.ROOT / "src" / "toybox" / f"{reader}.safetensors")
+            save_file(pack(load_file(made)), settings.ROOT / "src" / "toybox" / f"{reader}.safetensors")
     for name in OPERATORS:
         if not (settings.PACKAGE / "operators" / name / "operator.json").exists():
             raise SystemExit(f"operator {name} is missing in {out}: run `python -m recipes.tiny.operators {name}`")

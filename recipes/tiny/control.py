@@ -1,4 +1,4 @@
-"""Stage 3b: spatial control, a ControlNet on depth for the finished renderer.
+"""Stage 4b: spatial control, a ControlNet on depth for the finished renderer.
 
     python -m recipes.tiny.poses --seeds 2000
     python -m recipes.tiny.control --steps 1400 --batch 20
@@ -25,7 +25,7 @@ from recipes.tiny.loop import Stage
 
 CONTROL = {
     **{key: UNET[key] for key in ("in_channels", "block_out_channels", "layers_per_block", "norm_num_groups")},
-    "attention_head_dim": UNET["attention_head_dim"],
+    "attention_head_dim": 4,
     "cross_attention_dim": UNET["cross_attention_dim"],
     "conditioning_channels": 3,
     "conditioning_embedding_out_channels": (16, 32, 64, 96),

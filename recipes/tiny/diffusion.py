@@ -1,6 +1,7 @@
-"""Stage 3: the renderer. A Stable Diffusion layout and an IP-Adapter for image embeddings, trained together.
+"""Stage 4: the renderer. A Stable Diffusion layout and an IP-Adapter for image embeddings, trained together.
 
     python -m recipes.tiny.encode        # latents and embeddings of all pictures, by the finished stages 2a and 2b
+    python -m recipes.tiny.answers       # what the operators make of training triplets
     python -m recipes.tiny.diffusion --steps 8000
 
 The adapter is diffusers' own (`image_proj`, `ip_adapter` keys). Its projection has no biases: a zero embedding, the
@@ -14,17 +15,17 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recipes.tiny import settings
-from recipes.tiny.autoencoder import widened
+from recipes.tiny.answers import SHARES as SHARES_OF_ANSWERS
 from recipes.tiny.encode import embed, towers
 from recipes.tiny.loop import Stage
+from recipes.tiny.operators import OPERATORS
 from toybox.pairs import CHANGE_PICTURES, CHANGES, GRID, GRID_PICTURES, PICTURES
 
 SIDE = settings.SIZE // 8
@@ -34,10 +35,10 @@ UNET = {
     "in_channels": settings.LATENT,
     "out_channels": settings.LATENT,
     "block_out_channels": (96, 192),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     "layers_per_block": 1,
-    "attention_head_dim": 4,
+    "attention_head_dim": (2, 4),  # heads, in spite of its name
     "norm_num_groups": 16,
     "cross_attention_dim": settings.DIM,
 }
@@ -84,6 +85,15 @@ def build() -> UNet2DConditionModel:
     return unet.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
 
 
+def carried(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of an earlier run in a network that has gained attention blocks: these add nothing at first."""
+    out = {}
+    for key, value in new.items():
+        silent = ".attentions." in key and ".proj_out." in key
+        out[key] = old[key].clone() if key in old else torch.zeros_like(value) if silent else value.clone()
+    return out
+
+
 def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
     """A trained state => the UNet's own tensors, and the adapter in its standard keys."""
     unet, proj, adapter = {}, {}, {}
@@ -108,52 +118,22 @@ def _order(state: dict[str, Tensor]) -> list[str]:
     return [n.removesuffix(".processor") for n in fresh.attn_processors if n.endswith("attn2.processor")]
 
 
-class Aligned(nn.Module):
-    """The UNet and, for training alone, a reader of its middle: what the image tower sees in each patch of the clean
-    picture (representation alignment, arXiv 2410.06940). The middle has the grid of the patches, of 16 pixels each.
-    """
-
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        super().__init__()
-        self.unet = unet
-        wide, seen = UNET["block_out_channels"][-1], int(settings.VISION["hidden_size"])
-        torch.manual_seed(1)
-        self.reader = nn.Sequential(nn.Linear(wide, 2 * wide), nn.SiLU(), nn.Linear(2 * wide, seen))
-        self.middle: Tensor | None = None
-        unet.mid_block.register_forward_hook(self._keep)
-
-    def _keep(self, block: nn.Module, inputs: object, output: Tensor) -> None:
-        self.middle = output
-
-    def forward(self, noisy: Tensor, t: Tensor, prompt: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        """=> v [B, C, S, S], and the patches' states as read from the middle [B, patches, W]."""
-        v = self.unet(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
-        assert self.middle is not None
-        return v, self.reader(self.middle.flatten(2).mT)
-
-
 def trained() -> UNet2DConditionModel:
     """The UNet with the averaged weights of its training."""
     state = torch.load(settings.WORK / "diffusion" / "checkpoint.pt", weights_only=True)["average"]
     unet = build()
-    unet.load_state_dict(of_unet(state))
+    unet.load_state_dict(state)
     return unet.eval()  # type: ignore[no-any-return]
 
 
-def of_unet(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The UNet's part of a training's state."""
-    return {k.removeprefix("unet."): v for k, v in state.items() if k.startswith("unet.")}
-
-
 class Supply:
-    """Latents, embeddings, patches' states and prompts of all training pictures, drawn by weight."""
+    """Latents, embeddings and prompts of all training pictures, drawn by weight; and the operators' answers, where they
+    were written before.
+    """
 
     def __init__(self, folder: Path) -> None:
         rows = load_file(folder / "embeds.safetensors")
         self.latents, self.embeds = load_file(folder / "latents.safetensors")["latents"], rows["embeds"]
-        self.patches = load_file(folder / "patches.safetensors")["states"]
-        some = self.patches[:: max(1, len(self.patches) // 4000)].float().flatten(0, 1)
-        self.middle, self.scale = some.mean(0), some.std(0)
         text = load_file(folder / "prompts.safetensors")
         self.prompts, self.said, self.empty = text["hidden"], text["of"], text["empty"]
         self.spread = self.embeds.float().std(0)
@@ -165,36 +145,70 @@ class Supply:
         )
         of_change = torch.tensor([1.0] + [SHARES["edited"]] * CHANGES)
         self.weights = torch.cat([of_family.repeat(families), of_grid.repeat(grids), of_change.repeat(changes)])
+        path = folder / "answers.safetensors"
+        self.answers = load_file(path) if path.exists() else None
+        if self.answers is not None:
+            self.latents = torch.cat([self.latents, self.answers["company"]])
+            share = torch.tensor([SHARES_OF_ANSWERS[name] for name in OPERATORS])
+            which = self.answers["operator"]
+            self.chances = (share / which.bincount())[which]
 
-    def batch(self, n: int, gen: torch.Generator, noise: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(latents, image embeddings, prompt states, patches' states).
+    def batch(self, n: int, gen: torch.Generator, noise: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(latents, image embeddings, prompt states).
 
-        60 % have an image alone, 15 % both, 15 % a text alone, 10 % nothing.
+        60 % have an image alone, 15 % both, 15 % a text alone, 10 % nothing. Of those with an image alone, half have an
+        operator's answer in place of the picture's own embedding, if there are answers.
         """
         rows = torch.multinomial(self.weights, n, generator=gen)
-        texts = round(0.3 * n)
-        z, e = self.latents[rows].float(), self.embeds[rows].float()
+        texts, nothing = round(0.3 * n), max(1, round(0.1 * n))
+        e = self.embeds[rows].float()
+        if self.answers is not None:
+            some = slice(texts, texts + (n - texts - nothing) // 2)
+            k = torch.multinomial(self.chances, some.stop - some.start, generator=gen)
+            rows[some] = self.answers["of"][k]
+            guidance = torch.randint(self.answers["embeds"].shape[1], (len(k),), generator=gen)
+            e[some] = self.answers["embeds"][k, guidance].float()
+        z = self.latents[rows].float()
         amount = noise * torch.rand(n, 1, generator=gen)
         e = e + amount * self.spread * torch.randn(e.shape, generator=gen)
         prompt = self.empty.float().expand(n, -1, -1).clone()
         which = torch.randint(self.said.shape[1], (texts,), generator=gen)
         prompt[:texts] = self.prompts[self.said[rows[:texts], which]].float()
         e[: texts // 2] = 0
-        e[n - max(1, round(0.1 * n)) :] = 0
-        return z, e, prompt, (self.patches[rows].float() - self.middle) / self.scale
+        e[n - nothing :] = 0
+        return z, e, prompt
+
+
+def timesteps(n: int, gen: torch.Generator) -> Tensor:
+    """Four fifths around 350, where patterns are decided and were lost (docs/log.md), the rest from everywhere: a
+    logit-normal, as in arXiv 2403.03206, section 3.1, with its middle moved.
+    """
+    middle = torch.sigmoid(0.9 * torch.randn(n, generator=gen) - 0.6)
+    t = torch.where(torch.rand(n, generator=gen) < 0.8, middle, torch.rand(n, generator=gen))
+    return (1000 * t).long().clamp(0, 999)
 
 
 @torch.no_grad()
 def sample(
-    unet: UNet2DConditionModel, e: Tensor, prompt: Tensor, empty: Tensor, guidance: float, steps: int = 15
+    unet: UNet2DConditionModel,
+    e: Tensor,
+    prompt: Tensor,
+    empty: Tensor,
+    guidance: float,
+    steps: int = 15,
+    clean: Tensor | None = None,
+    begin: int = 1000,
 ) -> Tensor:
-    """Latents for embeddings and prompts [n, ...], with guidance."""
+    """Latents for embeddings and prompts [n, ...], with guidance; from noise, or from `clean` noised to `begin`."""
     scheduler = DDIMScheduler(**SCHEDULER)
     scheduler.set_timesteps(steps)
+    times = [t for t in scheduler.timesteps if t < begin]
     z = torch.randn(len(e), settings.LATENT, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    if clean is not None:
+        z = scheduler.add_noise(clean, z, times[0])
     both_e = torch.cat([torch.zeros_like(e), e])
     both_p = torch.cat([empty.expand_as(prompt), prompt])
-    for t in scheduler.timesteps:
+    for t in times:
         v = unet(torch.cat([z, z]), t, both_p, added_cond_kwargs={"image_embeds": [both_e[:, None]]}).sample
         free, held = v.chunk(2)
         z = scheduler.step(free + guidance * (held - free), t, z).prev_sample
@@ -211,25 +225,22 @@ def train(rank: int, args: argparse.Namespace) -> None:
     unet = build()
     if args.start is not None:
         state = torch.load(args.start, weights_only=True)["average"]
-        unet.load_state_dict(widened(of_unet(state) or state, unet.state_dict()))
-    model = Aligned(unet)
-    stage = Stage("diffusion", model, args.steps, args.lr, ema=0.998, decay=args.decay, save_seconds=240)
+        unet.load_state_dict(carried(state, unet.state_dict()))
+    stage = Stage("diffusion", unet, args.steps, args.lr, ema=0.998, decay=args.decay, save_seconds=240)
     abar = DDIMScheduler(**SCHEDULER).alphas_cumprod
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         gen = stage.generator()
-        z, e, prompt, patches = supply.batch(args.batch // args.workers, gen, args.noise)
-        t = torch.randint(1000, (len(z),), generator=gen)
+        z, e, prompt = supply.batch(args.batch // args.workers, gen, args.noise)
+        t = timesteps(len(z), gen)
         a = abar[t].view(-1, 1, 1, 1)
         eps = torch.randn(z.shape, generator=gen)
         noisy = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         want = a.sqrt() * eps - (1 - a).sqrt() * z
         # attention in plain products: over so few tokens its backward is faster than the fused kernel's (docs/log.md)
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            got, read = model(noisy, t, prompt, e)
-        v = (got.float() - want).square().mean()
-        unlike = 1 - F.cosine_similarity(read.float(), patches, dim=-1).mean()
-        return v + args.align * unlike, {"v": float(v.detach()), "unlike": float(unlike.detach())}
+            got = unet(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
+        return (got.float() - want).square().mean(), {}
 
     stage.run(step_loss, lambda: grid(stage, supply), picture_every=1000)
 
@@ -241,7 +252,7 @@ def grid(stage: Stage, supply: Supply) -> None:
     n = min(12, len(held["images"]))
     embeds = embed(towers(), held["images"][:n])
     mirror = build()
-    mirror.load_state_dict(of_unet(stage.average.values))
+    mirror.load_state_dict(stage.average.values)
     empty = supply.empty.float()
     z = sample(mirror, embeds, empty.expand(n, -1, -1), empty, 2.0)
     with torch.no_grad():
@@ -257,7 +268,6 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--noise", type=float, default=0.25, help="largest noise on the embedding, in its own spread")
     parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls")
-    parser.add_argument("--align", type=float, default=0.25, help="weight of the loss on the patches' states")
     parser.add_argument("--start", type=Path, default=None, help="a checkpoint to begin with, of an earlier run")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(

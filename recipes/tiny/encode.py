@@ -2,9 +2,9 @@
 
     python -m recipes.tiny.encode
 
-Row for row with the shards: latents.safetensors, embeds.safetensors and patches.safetensors; of test families
-held_out.safetensors; captions.safetensors (every caption's embedding, and the last hidden states of its own tokens)
-and prompts.safetensors (padded hidden states, as Stable Diffusion pipelines hand them over).
+Row for row with the shards: latents.safetensors and embeds.safetensors; of test families held_out.safetensors;
+captions.safetensors (every caption's embedding, and the last hidden states of its own tokens) and prompts.safetensors
+(padded hidden states, as Stable Diffusion pipelines hand them over).
 """
 
 from __future__ import annotations
@@ -46,12 +46,6 @@ def vae() -> AutoencoderTiny:
 def embed(model: Towers, images: Tensor) -> Tensor:
     """uint8 [N, 3, S, S] => float32 [N, DIM]."""
     return torch.cat([model.vision(pixel_values=data.to_unit(b)).image_embeds for b in images.split(128)])
-
-
-@torch.no_grad()
-def patch_states(model: Towers, images: Tensor) -> Tensor:
-    """uint8 [N, 3, S, S] => float16 [N, patches, W]: the image tower's last states of the patches, row by row."""
-    return torch.cat([model.look(data.to_unit(b))[1].half() for b in images.split(128)])
 
 
 @torch.no_grad()
@@ -108,7 +102,6 @@ def write_embeddings(out: Path, pictures: data.Pictures) -> None:
         "companies": torch.tensor(companies),
     }
     save_file(rows, out / "embeds.safetensors")
-    save_file({"states": patch_states(clip, pictures.images)}, out / "patches.safetensors")
     captions = data.load_captions(pictures.families, pictures.grids, pictures.changes)
     rng = random.Random(0)
     tokens = tokenizer([*captions.texts, ""], padding="longest", truncation=True, return_tensors="pt")

@@ -1,4 +1,4 @@
-"""Stage 4: the base prior and the four operators, by the product's own trainer, on embeddings made once (encode).
+"""Stage 3: the base prior and the four operators, by the product's own trainer, on embeddings made once (encode).
 
     python -m recipes.tiny.operators prior
     python -m recipes.tiny.operators texturing
@@ -61,7 +61,11 @@ class Embedded:
 
     def __init__(self) -> None:
         rows = load_file(settings.WORK / "embeds.safetensors")
-        self.e: Tensor = rows["embeds"].float()
+        self.arrange(rows["embeds"].float(), rows["company"].float(), rows)
+
+    def arrange(self, e: Tensor, company: Tensor, rows: dict[str, Tensor]) -> None:
+        """e [N, D]: a row for each training picture; company: for each picture of the companies, in a row."""
+        self.e, self.company = e, company
         self.families = int(rows["families"])
         n = len(PICTURES)
         self.by_name = {name: self.e[k : self.families * n : n] for k, name in enumerate(PICTURES)}
@@ -71,7 +75,6 @@ class Embedded:
         cells, swatches, empties, edited = g.split([GRID * GRID, GRID, GRID, GRID], 1)
         self.cells = cells.view(len(g), GRID, GRID, -1)  # grid, scene, material
         self.swatches, self.empties, self.edited = swatches, empties, edited
-        self.company: Tensor = rows["company"].float()  # companies in a row
         self.companies = int(rows["companies"])
 
 

@@ -2,8 +2,11 @@
 
     python -m recipes.tiny.probe autoencoder --stage decoder both
     python -m recipes.tiny.probe renderer --guidance 2 3 4
+    python -m recipes.tiny.probe noise --begin 250 500 750
 
-The parts are read from their training's checkpoints, so that a stage can be judged before it is published.
+`noise`: the renderer begins with the truth's own latents, noised to a time of 1000, and shows at which noise it
+loses what they held. The parts are read from their training's checkpoints, so that a stage can be judged before it
+is published.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,7 +24,7 @@ from pops.bench.toybox import ASKED, answer_of
 from recipes.tiny import data, settings
 from recipes.tiny.autoencoder import build
 from recipes.tiny.diffusion import sample, trained
-from recipes.tiny.encode import averaged, embed, towers, vae
+from recipes.tiny.encode import averaged, embed, latents, towers, vae
 from toybox.oracle import HEADS, WEIGHTS, Oracle
 from toybox.pairs import OPERATORS, draw_triplet, triplet
 
@@ -60,8 +64,10 @@ def autoencoded(stage: str) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def rendered(guidance: float, steps: int) -> Callable[[Tensor], Tensor]:
-    """Pictures anew from their own embeddings, by the renderer as far as it is trained."""
+def rendered(guidance: float, steps: int, begin: int | None = None) -> Callable[[Tensor], Tensor]:
+    """Pictures anew from their own embeddings, by the renderer as far as it is trained; from their own latents noised
+    to a time where `begin` is given, else from noise.
+    """
     eye, coder = towers(), vae()
     unet = trained()
     empty = load_file(settings.WORK / "prompts.safetensors")["empty"].float()
@@ -70,9 +76,9 @@ def rendered(guidance: float, steps: int) -> Callable[[Tensor], Tensor]:
         rows = []
         for b in images.split(25):
             e = embed(eye, b)
-            rows.append(
-                to_bytes(coder.decode(sample(unet, e, empty.expand(len(e), -1, -1), empty, guidance, steps)).sample)
-            )
+            how: dict[str, Any] = {} if begin is None else {"clean": latents(coder, b).float(), "begin": begin}
+            z = sample(unet, e, empty.expand(len(e), -1, -1), empty, guidance, steps, **how)
+            rows.append(to_bytes(coder.decode(z).sample))
         return torch.cat(rows)
 
     return run
@@ -80,9 +86,10 @@ def rendered(guidance: float, steps: int) -> Callable[[Tensor], Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("autoencoder", "renderer"))
+    parser.add_argument("part", choices=("autoencoder", "renderer", "noise"))
     parser.add_argument("--stage", nargs="+", default=["decoder"], help="autoencoder: the stages to compare")
     parser.add_argument("--guidance", nargs="+", type=float, default=[3.0], help="renderer: the guidances to compare")
+    parser.add_argument("--begin", nargs="+", type=int, default=[250, 500, 750, 1000], help="noise: the times")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--count", type=int, default=80, help="truths an operator")
     parser.add_argument("--operators", default=",".join(OPERATORS))
@@ -95,6 +102,8 @@ def main() -> None:
     with torch.no_grad():
         if args.part == "autoencoder":
             ways |= {stage: autoencoded(stage) for stage in args.stage}
+        elif args.part == "noise":
+            ways |= {f"from {t}": rendered(args.guidance[0], args.steps, t) for t in args.begin}
         else:
             ways |= {f"guidance {g:g}": rendered(g, args.steps) for g in args.guidance}
         for operator in args.operators.split(","):

@@ -1,0 +1,96 @@
+"""Between stages: what the finished operators answer on their training triplets, for the renderer to draw.
+
+    python -m recipes.tiny.answers
+
+An operator's answer is near the true result's embedding, not on it; a renderer that has seen such answers beside their
+true pictures draws them better (docs/log.md). Writes answers.safetensors: the answers at two guidances, and the row of
+each one's true picture among the latents; the companies' pictures, which only the unions know, come after the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pops.operators.operator import Operator
+from pops.operators.stored import operator_at, spec_at
+from pops.prior.transformer import PriorModel
+from pops.seeds import generators
+from recipes.tiny import data, operators, settings
+from recipes.tiny.encode import latents, text_states, towers, vae
+from recipes.tiny.operators import OPERATORS, SPACE, Embedded
+from recipes.tiny.tokenizer import load_or_write
+
+GUIDANCES = (1.0, 2.0)
+SHARES = {"texturing": 0.4, "union": 0.2, "scene": 0.2, "instruct": 0.2}  # of the answers in a batch
+
+
+class Rows(Embedded):
+    """The same lookups, of rows among the latents in place of embeddings."""
+
+    def __init__(self) -> None:
+        e = load_file(settings.WORK / "embeds.safetensors")
+        count = len(e["embeds"])
+        self.arrange(torch.arange(count)[:, None], count + torch.arange(len(e["company"]))[:, None], e)
+
+
+def jobs(name: str, embedded: Embedded, rows: Rows) -> tuple[list[list[Tensor]], Tensor]:
+    """Operands of every training triplet of an operator, and the rows of the true results."""
+    if name != "instruct":
+        take = getattr(operators, name)
+        return [list(pair) for pair in take(embedded)[0]], take(rows)[1][:, 0]
+    operands, _, words, _ = operators.instruct(embedded)
+    clip, tokenizer = towers(), load_or_write()
+    said = {w: text_states(clip, tokenizer([w], return_tensors="pt")["input_ids"])[1][0] for w in set(words)}
+    return [[e[0], said[w]] for e, w in zip(operands, words, strict=True)], operators.instruct(rows)[1][:, 0]
+
+
+@torch.no_grad()
+def answer(operator: Operator, triplets: list[list[Tensor]]) -> Tensor:
+    """float16 [n, guidances, D], in one step."""
+    out = torch.empty(len(triplets), len(GUIDANCES), settings.DIM, dtype=torch.float16)
+    length = torch.tensor([sum(o.numel() // settings.DIM for o in t) for t in triplets])
+    for n in length.unique():
+        for part in (length == n).nonzero()[:, 0].split(256):
+            condition = operator.encode([triplets[int(k)] for k in part])
+            for g, guidance in enumerate(GUIDANCES):
+                gens = generators(part.tolist())
+                out[part, g] = operator.sample(condition, gens, steps=1, guidance=guidance).half()
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--most", type=int, default=25000, help="triplets an operator, drawn by chance")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    base = PriorModel.load(settings.WORK / "model")
+    embedded, rows = Embedded(), Rows()
+    of, which, embeds = [], [], []
+    for k, name in enumerate(OPERATORS):
+        triplets, true = jobs(name, embedded, rows)
+        some = torch.randperm(len(triplets), generator=torch.Generator().manual_seed(k))[: args.most]
+        folder = settings.WORK / "model" / "operators" / name
+        operator = operator_at(folder, spec_at(name, folder), base, space=SPACE)
+        embeds.append(answer(operator, [triplets[int(i)] for i in some]))
+        of.append(true[some])
+        which.append(torch.full((len(some),), k))
+        truth = torch.cat([embedded.e, embedded.company])[true[some]]
+        near = [torch.cosine_similarity(embeds[-1][:, g].float(), truth).mean() for g in range(len(GUIDANCES))]
+        print(name, len(some), "of", len(triplets), "answers; cosine", [round(float(c), 3) for c in near], flush=True)
+    images, _ = data.load_companies()
+    made = {
+        "of": torch.cat(of),
+        "operator": torch.cat(which),
+        "embeds": torch.cat(embeds),
+        "company": latents(vae(), images),
+    }
+    save_file(made, settings.WORK / "answers.safetensors")
+
+
+if __name__ == "__main__":
+    main()
