@@ -30,10 +30,10 @@ REMOVE = 'reach="text", nu=1, k_min=0.3, k_max=0.9'
 # name -> (expression, seed); each is drawn as an equation, layout and content before the =
 RECIPES: dict[str, tuple[str, int]] = {
     "rabbit-tiger": (f'mix({RABBIT}, "tiger", {CLOSE})', 0),
-    "teapot-cactus": (f'mix({TEAPOT}, "a cactus", {FREE})', 0),
-    "dog-coffee-machine": (f'mix({DOG}, "a coffee machine", nu=0.9, k_min=0.2, k_max=0.75)', 2),
+    "teapot-cactus": (f'mix({TEAPOT}, "a cactus", {FREE})', 4),
+    "dog-coffee-machine": (f'mix({DOG}, "a coffee machine", nu=0.9, k_min=0.2, k_max=0.75)', 4),
     "breed": (f'mix({RABBIT}, "a cat", {BREED})', 1),
-    "texts": (f'mix("a car", "a pumpkin", {FREE})', 2),
+    "texts": ('mix("a car", "a pumpkin", nu=0.85, k_min=0.1, k_max=0.7)', 5),
     "photos": (f"mix({RABBIT}, {OBJECTS}/cat.png, {FREE})", 1),
     "expression": (f"mix({RABBIT}, texturing({TEAPOT}, {TIGER}), {CLOSE})", 0),
     "inside": (f'texturing(mix({TEAPOT}, "a cactus", {FREE}), {TIGER})', 0),

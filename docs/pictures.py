@@ -23,7 +23,7 @@ EQUATIONS: dict[str, tuple[str, list[str]]] = {
     "instruct": (f'instruct({OBJECTS}/rabbit.png, "golden")', []),
     "tree": (f"scene(texturing({OBJECTS}/elephant.png, {TEXTURES}/brick.png), {SCENES}/snow.png)", []),
     "partial": (f"texturing({OBJECTS}/mug.png, _)", ["--seed", "0,1,2,3"]),
-    "text": ('text("a marble rabbit")', []),
+    "text": ('text("a marble rabbit")', ["--seed", "6"]),
     "sum": (f"0.5*{OBJECTS}/teapot.png + 0.5*{OBJECTS}/pumpkin.png", []),
 }
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pops.studio import Pops
 
 KINDS = ("object", "material")
-NUS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 1.0)
+NUS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0)
 STRENGTHS = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0)
 ENOUGH = 0.6  # of IoU, and of contents read right: a mix that is both
 STEADY = 0.02  # a curve that goes back by less is still monotone

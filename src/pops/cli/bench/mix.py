@@ -18,7 +18,7 @@ from pops.errors import ConfigError, ensure
 def mix(
     count: Annotated[int, typer.Option("--count", "-n", help="Held-out pairs of a layout and a content.", min=2)] = 200,
     seed: Annotated[int, typer.Option("--seed", "-s", help="The first pair.", min=0)] = 0,
-    nu: Annotated[str | None, typer.Option("--nu", help="With commas.", show_default="0 to 1, seven values")] = None,
+    nu: Annotated[str | None, typer.Option("--nu", help="With commas.", show_default="0 to 1, eight values")] = None,
     strength: Annotated[
         str | None, typer.Option("--strength", help="With commas.", show_default="-1 to 2, six values")
     ] = None,
