@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from pops.cli import run as run_command
 from pops.cli import shell
 from pops.cli.main import app
 from pops.errors import ConfigError, PopsError
@@ -48,6 +50,18 @@ def test_run_writes_the_picture_and_prints_its_path(call: Any, photos: Path) -> 
     assert (done.exit_code, done.stdout, done.stderr) == (0, "new/folder/out.png\n", "")
     assert size_of("new/folder/out.png") == (32, 32)
     assert read_recipe("new/folder/out.png")["expression"] == "texturing(a.png, b.png)"
+
+
+@pytest.mark.parametrize("words", [["run", "texturing(a.png, b.png"], ["run", "a.png", "-m", "$M", "-o", "x.png"]])
+def test_a_command_collects_nothing_and_leaves_collecting_on(
+    call: Any, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during: list[bool] = []
+    settle = run_command.settle
+    monkeypatch.setattr(run_command, "settle", lambda *a, **how: during.append(gc.isenabled()) or settle(*a, **how))
+    before = gc.get_freeze_count()
+    call(*words)
+    assert during == [False] and gc.isenabled() and gc.get_freeze_count() > before
 
 
 def test_several_seeds_and_images_are_numbered(call: Any) -> None:

@@ -63,6 +63,7 @@ class Sweep:
 
 
 @command
+@uncollected()
 def mix(
     layout: Annotated[
         str,
@@ -177,12 +178,12 @@ def mix(
         MixSettings.of({**how, **cell})
 
     # 2) The pictures.
+    from pops.studio import load
+
+    pops = load(model, decoder=decoder, device=device)
     told: list[str] = []
     common = {"fit": fit, "renderer": renderer, "on_note": told.append, **how}
-    with uncollected(), progress(quiet=quiet or json_output) as on_progress:
-        from pops.studio import load
-
-        pops = load(model, decoder=decoder, device=device)
+    with progress(quiet=quiet or json_output) as on_progress:
         if axes:
             written = [write_grid(pops, layout, content, axes, seeds[0], common, out, on_progress)]
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,19 @@ import typer
 from pops.cli import recipe as recipes
 from pops.cli.mix_again import find_mix, repeat
 from pops.cli.recipe import Request, named_paths, settle
-from pops.cli.shell import Debug, Decoder, Device, Json, Quiet, RendererName, command, parse_size, print_json, progress
+from pops.cli.shell import (
+    Debug,
+    Decoder,
+    Device,
+    Json,
+    Quiet,
+    RendererName,
+    command,
+    parse_size,
+    print_json,
+    progress,
+    uncollected,
+)
 from pops.errors import ensure
 from pops.files import check_place, expanded
 
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
 
 
 @command
+@uncollected()
 def run(
     expression: Annotated[
         str,
@@ -135,7 +147,6 @@ def run(
         pops run out.png -o again.png
     """
     start = time.monotonic()
-    gc.disable()  # imports make millions of objects that live on: looking through them takes a third of a short run
     mixed = find_mix(expression)
     if mixed is not None:
         useless = {"--steps": steps, "--guidance": guidance, "--sampler": sampler, "--render-steps": render_steps,
@@ -211,8 +222,6 @@ def run(
             on_progress=on_progress,
             **request.making,
         )
-        gc.freeze()
-        gc.enable()
         _tell_changed(request, trace)
         if out and save_control:
             request.rendering["on_control"] = _keeper(request, save_control)

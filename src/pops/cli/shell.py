@@ -135,8 +135,8 @@ def print_table(title: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Nothing is collected within, and what it leaves is not looked at again: imports make millions of objects that
-    live on, and going through them again and again takes a third of a short command.
+    """Around a command: nothing is collected within, and what it leaves is not looked at again. Imports make millions
+    of objects that live on, and going through them again and again takes a third of a short command.
     """
     gc.disable()
     try:
