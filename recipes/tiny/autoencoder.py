@@ -1,9 +1,13 @@
-"""Stage 2b: the latent autoencoder, diffusers' AutoencoderTiny: no full-resolution layers but the outermost, no norms.
+"""Stage 2b: the latent autoencoder, diffusers' AutoencoderTiny, on crops of CANVAS-pixel pictures.
 
-    python -m recipes.tiny.autoencoder --steps 6000
+    python -m recipes.tiny.render --size 128 --families 900
+    python -m recipes.tiny.autoencoder --minutes 110           # both halves, by pixels
+    python -m recipes.tiny.autoencoder --sharpen --minutes 40  # then the decoder alone, against a discriminator
 
-Three of the latent channels are held to the average-pooled picture (plain autoencoders of this size are slow to find
-the red-green axis, docs/log.md), and every channel to mean 0 and variance 1, so that the latents need no scaling.
+It has no norms and no layers at full size but the outermost, so that crops teach it as well as whole pictures and
+several times as many. Three of the latent channels are held to the average-pooled picture (plain autoencoders of this
+size are slow to find the red-green axis, docs/log.md), and every channel to mean 0 and variance 1, so that the latents
+need no scaling.
 """
 
 from __future__ import annotations
@@ -14,21 +18,23 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from recipes.tiny import data, settings
-from recipes.tiny.loop import Stage
+from recipes.tiny.loop import Budget, Stage
+from toybox.pairs import OPERATORS, draw_triplet, triplet
 
 WIDTH = 64
-CHANNELS = torch.channels_last
+CROP = 64  # pixels of a training crop
 CONFIG = {
     "latent_channels": settings.LATENT,
     "encoder_block_out_channels": (WIDTH,) * 4,
     "decoder_block_out_channels": (WIDTH,) * 4,
-    "num_encoder_blocks": (0, 0, 2, 3),
-    "num_decoder_blocks": (3, 3, 1, 0),
+    "num_encoder_blocks": (0, 0, 3, 6),
+    "num_decoder_blocks": (6, 4, 1, 0),
 }
 COLOUR = 2.0  # latent units of the three colour channels for one unit of the picture (-1..1)
 
@@ -38,14 +44,22 @@ def build() -> AutoencoderTiny:
     return AutoencoderTiny(**CONFIG).to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
 
 
-def widened(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a narrower run in the shapes of this one: channels that it did not have keep their random start."""
-    out = {}
-    for key, value in new.items():
-        out[key] = value.clone()
-        corner = tuple(slice(0, min(n, m)) for n, m in zip(old[key].shape, value.shape, strict=True))
-        out[key][corner] = old[key][corner]
-    return out
+@torch.no_grad()
+def carry(old: AutoencoderTiny, new: AutoencoderTiny) -> None:
+    """Gives `new` the weights of `old`, which has the same levels and at most as many blocks in each.
+
+    Blocks that `old` lacks are made to add nothing at first: their input is never negative, so they pass it through.
+    """
+    for a, b in ((old.encoder.layers, new.encoder.layers), (old.decoder.layers, new.decoder.layers)):
+        ours, theirs = iter(b), iter([*a, nn.Identity()])
+        source = next(theirs)
+        for layer in ours:
+            if isinstance(layer, AutoencoderTinyBlock) and not isinstance(source, AutoencoderTinyBlock):
+                nn.init.zeros_(layer.conv[-1].weight)
+                nn.init.zeros_(layer.conv[-1].bias)
+                continue
+            layer.load_state_dict(source.state_dict())
+            source = next(theirs)
 
 
 def gradient_loss(a: Tensor, b: Tensor) -> Tensor:
@@ -55,143 +69,195 @@ def gradient_loss(a: Tensor, b: Tensor) -> Tensor:
     return dx.abs().mean() + dy.abs().mean()
 
 
-def ssim_loss(a: Tensor, b: Tensor) -> Tensor:
-    """1 - SSIM (Wang 2004) over 7 x 7 windows, for pictures in -1..1."""
+def ssim(a: Tensor, b: Tensor, stride: int = 1) -> Tensor:
+    """Mean SSIM (Wang et al. 2004) with their Gaussian window, 11 x 11 and sigma 1.5, for pictures in -1..1."""
+    line = torch.exp(-((torch.arange(11, dtype=a.dtype, device=a.device) - 5) ** 2) / (2 * 1.5**2))
+    line = line / line.sum()
+    channels = a.shape[1]
 
     def blur(v: Tensor) -> Tensor:
-        return F.avg_pool2d(v, 7, 2)
+        v = F.conv2d(v, line.view(1, 1, 1, 11).expand(channels, -1, -1, -1), groups=channels, stride=(1, stride))
+        return F.conv2d(v, line.view(1, 1, 11, 1).expand(channels, -1, -1, -1), groups=channels, stride=(stride, 1))
 
     ma, mb = blur(a), blur(b)
     va, vb, vab = blur(a * a) - ma * ma, blur(b * b) - mb * mb, blur(a * b) - ma * mb
     c1, c2 = 0.02**2, 0.06**2
-    return 1 - ((2 * ma * mb + c1) * (2 * vab + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2))).mean()
+    return (((2 * ma * mb + c1) * (2 * vab + c2)) / ((ma * ma + mb * mb + c1) * (va + vb + c2))).mean()
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal to noise in dB, for pictures in -1..1."""
+    return float(-10 * ((a - b).square().mean() / 4).clamp_min(1e-9).log10())
+
+
+def crops(images: Tensor, count: int, gen: torch.Generator) -> Tensor:
+    """Random crops, half of them mirrored: uint8 [N, 3, S, S] => float32 [count, 3, CROP, CROP] in -1..1."""
+    side = images.shape[-1] - CROP
+    rows = torch.randint(len(images), (count,), generator=gen).tolist()
+    corners = torch.randint(side + 1, (count, 2), generator=gen).tolist()
+    cut = torch.stack([images[r, :, y : y + CROP, x : x + CROP] for r, (y, x) in zip(rows, corners, strict=True)])
+    mirrored = torch.rand(count, generator=gen) < 0.5
+    cut[mirrored] = cut[mirrored].flip(-1)
+    return data.to_unit(cut).contiguous(memory_format=torch.channels_last)
 
 
 def losses(model: AutoencoderTiny, x: Tensor, gen: torch.Generator, bf16: bool) -> tuple[Tensor, dict[str, float]]:
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    """Loss of both halves by pixels; what is logged beside it."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         z = model.encode(x).latents
-        y = model.decode(z + 0.05 * torch.randn(z.shape, generator=gen)).sample
+        y = model.decode(z + 0.03 * torch.randn(z.shape, generator=gen).to(z)).sample
     z, y = z.float(), y.float()
-    pooled = F.avg_pool2d(x, 8)
-    colour = F.mse_loss(z[:, :3], COLOUR * pooled)
+    colour = F.mse_loss(z[:, :3], COLOUR * F.avg_pool2d(x, 8))
     moments = z[:, 3:].mean((0, 2, 3)).square().mean() + (z[:, 3:].std((0, 2, 3)) - 1).square().mean()
-    l1 = (y - x).abs().mean()
-    coarse = (F.avg_pool2d(y, 8) - pooled).abs().mean()
-    s = ssim_loss(y, x)
-    loss = l1 + 0.5 * gradient_loss(y, x) + 0.15 * s + 0.5 * coarse + 0.2 * colour + 0.05 * moments
-    mse = float((y - x).square().mean().detach()) / 4
+    l1, mse = (y - x).abs().mean(), (y - x).square().mean()
+    alike = ssim(y, x, stride=2)
+    loss = l1 + 0.5 * gradient_loss(y, x) + 2 * mse + 0.15 * (1 - alike) + 0.2 * colour + 0.05 * moments
     return loss, {
         "l1": float(l1.detach()),
-        "ssim": 1 - float(s.detach()),
-        "psnr": -10 * torch.tensor(mse).log10().item(),
+        "ssim": float(alike.detach()),
+        "psnr": psnr(y.detach(), x),
         "colour": float(colour.detach()),
         "moments": float(moments.detach()),
     }
 
 
 @torch.no_grad()
-def grid(model: AutoencoderTiny, x: Tensor, path: Path) -> None:
-    """Pictures above their reconstructions."""
-    y = model.decode(model.encode(x).latents).sample
-    both = torch.cat([torch.cat(list(x), 2), torch.cat(list(y.float()), 2)], 1)
-    Image.fromarray(((both.clamp(-1, 1) + 1) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()).save(path)
+def held_out_truths(count: int = 16) -> Tensor:
+    """True results of each operator's held-out triplets at CANVAS pixels, float32 in -1..1."""
+    specs = [triplet(name, seed, "test") for seed in range(count) for name in OPERATORS]
+    return data.to_unit(torch.stack([draw_triplet(t, settings.CANVAS)[1] for t in specs]))
 
 
-def texture_loss(a: Tensor, b: Tensor) -> Tensor:
-    """L1 of the local strength of fine detail, at two scales: a pattern that is there, if not to the pixel, is better
-    than its average.
-    """
-    total = torch.zeros(())
-    for _ in range(2):
-        fine = [(v - F.avg_pool2d(v, 3, 1, 1)).square() for v in (a, b)]
-        strength = [(F.avg_pool2d(f, 8, 4) + 1e-4).sqrt() for f in fine]
-        total = total + (strength[0] - strength[1]).abs().mean()
-        a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-    return total
+class Watch:
+    """Held-out truths above what the averaged weights make of them, and the figures of that, as a stage goes on."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.x, self.model = stage, held_out_truths(), build()
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        self.model.load_state_dict({k: v.cpu() for k, v in self.stage.average.values.items()})
+        y = torch.cat([self.model.decode(self.model.encode(b).latents).sample for b in self.x.split(16)])
+        row = f"step {self.stage.step}: held out {psnr(y.clamp(-1, 1), self.x):.2f} dB, SSIM {ssim(y, self.x):.4f}"
+        print(self.stage.name, row, flush=True)
+        with (self.stage.folder / "held_out.txt").open("a") as log:
+            log.write(row + "\n")
+        both = torch.cat([torch.cat(list(v[:10]), 2) for v in (self.x, y)], 1)
+        picture = Image.fromarray(((both.clamp(-1, 1) + 1) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy())
+        picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(
+            self.stage.folder / "grid.png"
+        )
 
 
-def decoder_losses(
-    model: AutoencoderTiny, eye: nn.Module, x: Tensor, z: Tensor, e: Tensor, gen: torch.Generator, noise: float
+class Discriminator(nn.Module):
+    """Says for each 8-pixel patch whether it is of a true picture: hinge, spectral norm (arXiv 1802.05957)."""
+
+    def __init__(self, width: int = 48) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        widths = [3, width, 2 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for a, b in zip(widths, widths[1:]):
+            layers += [spectral_norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
+        layers += [spectral_norm(nn.Conv2d(widths[-1], 1, 3, 1, 1))]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+class Sharpening(nn.Module):
+    """What the second part trains together: the decoder, and the discriminator that it is to please."""
+
+    def __init__(self, model: AutoencoderTiny) -> None:
+        super().__init__()
+        self.model, self.discriminator = model, Discriminator()
+
+
+def sharpening_losses(
+    nets: Sharpening, x: Tensor, gen: torch.Generator, adversarial: float, bf16: bool
 ) -> tuple[Tensor, dict[str, float]]:
-    """As `losses`, for a decoder alone: latents come from the finished encoder, with up to `noise` on them.
+    """Loss of the decoder and the discriminator in one: each one's term leaves the other's weights alone.
 
-    eye: the image tower, which should see in the picture what it sees in the true one (embeddings e [B, DIM]).
+    Latents bear noise of up to 0.15, as the renderer's do.
     """
-    amount = noise * torch.rand(len(z), 1, 1, 1, generator=gen)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = model.decode((z + amount * torch.randn(z.shape, generator=gen)).contiguous(memory_format=CHANNELS)).sample
-        seen = eye(pixel_values=y).image_embeds
+    amount = 0.15 * torch.rand(len(x), 1, 1, 1, generator=gen)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+        with torch.no_grad():
+            z = nets.model.encode(x).latents
+        y = nets.model.decode((z + (amount * torch.randn(z.shape, generator=gen)).to(z))).sample
+        nets.discriminator.requires_grad_(False)
+        pleased = -nets.discriminator(y).float().mean()
+        nets.discriminator.requires_grad_(True)
+        true, made = nets.discriminator(x).float(), nets.discriminator(y.detach()).float()
+    told = F.relu(1 - true).mean() + F.relu(1 + made).mean()
     y = y.float()
-    l1, s, t = (y - x).abs().mean(), ssim_loss(y, x), texture_loss(y, x)
-    look = 1 - F.cosine_similarity(seen.float(), e).mean()
-    coarse = (F.avg_pool2d(y, 8) - F.avg_pool2d(x, 8)).abs().mean()
-    loss = l1 + 0.5 * gradient_loss(y, x) + 0.2 * s + 0.5 * coarse + 0.5 * t + 0.15 * look
-    mse = float((y - x).square().mean().detach()) / 4
-    return loss, {
-        "l1": float(l1.detach()),
-        "ssim": 1 - float(s.detach()),
-        "psnr": -10 * torch.tensor(mse).log10().item(),
-        "texture": float(t.detach()),
-        "look": float(look.detach()),
-    }
+    l1, mse, alike = (y - x).abs().mean(), (y - x).square().mean(), ssim(y, x, stride=2)
+    coarse = (F.avg_pool2d(y, 4) - F.avg_pool2d(x, 4)).abs().mean()
+    pixels = 0.5 * l1 + 0.25 * gradient_loss(y, x) + mse + 0.15 * (1 - alike) + coarse
+    loss = pixels + adversarial * pleased + told
+    return loss, {"l1": float(l1.detach()), "psnr": psnr(y.detach(), x), "told": float(told.detach())}
 
 
-def train_decoder(args: argparse.Namespace) -> None:
-    """Goes on with the decoder alone, on the latents that `encode` wrote: what was trained on them stays valid."""
-    from recipes.tiny.encode import towers
-
-    pictures = data.load(guides=False)
+def train_pixels(args: argparse.Namespace, images: Tensor) -> None:
+    """Both halves, from the shipped weights unless there is a checkpoint."""
     model = build()
-    start = args.start or settings.WORK / "autoencoder" / "checkpoint.pt"
-    model.load_state_dict(torch.load(start, weights_only=True)["average"])
-    model.encoder.requires_grad_(False)
-    z = load_file(settings.WORK / "latents.safetensors")["latents"]
-    e = load_file(settings.WORK / "embeds.safetensors")["embeds"]
-    eye = towers().vision.requires_grad_(False)
-    groups = [{"params": list(model.decoder.parameters())}]
-    stage = Stage("decoder", model, args.steps, args.lr, ema=0.99, weight_decay=0.0, groups=groups, decay=0.8)
-    sample = data.to_unit(pictures.images[torch.arange(14) * 37 % len(pictures)])
+    carry(AutoencoderTiny.from_pretrained(args.start), model)
+    model.to(args.device)
+    stage = Stage("autoencoder", model, Budget.of(args), args.lr, ema=0.995, weight_decay=0.0, decay=0.5)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
         gen = stage.generator()
-        rows = torch.randint(len(pictures), (args.batch,), generator=gen)
-        x = data.to_unit(pictures.images[rows]).contiguous(memory_format=CHANNELS)
-        return decoder_losses(model, eye, x, z[rows].float(), e[rows].float(), gen, args.noise)
+        return losses(model, crops(images, args.batch, gen).to(args.device), gen, not args.fp32)
 
-    stage.run(step_loss, lambda: grid(model, sample, stage.folder / "grid.png"), picture_every=250)
+    stage.run(step_loss, Watch(stage), log_every=100, picture_every=1000)
+
+
+def train_sharp(args: argparse.Namespace, images: Tensor) -> None:
+    """Goes on with the decoder alone: what was trained on the encoder's latents stays valid."""
+    model = build()
+    first = torch.load(settings.WORK / "autoencoder" / "checkpoint.pt", weights_only=True, map_location="cpu")
+    model.load_state_dict(first["average"])
+    model.encoder.requires_grad_(False)
+    nets = Sharpening(model).to(args.device)
+    groups: list[dict[str, object]] = [
+        {"params": list(nets.model.decoder.parameters()), "lr": args.lr / 4},
+        {"params": list(nets.discriminator.parameters()), "lr": args.lr / 2},
+    ]
+    stage = Stage(
+        "decoder", nets, Budget.of(args), args.lr, ema=0.998, weight_decay=0.0, groups=groups, betas=(0.5, 0.99)
+    )
+    watch = Watch(stage)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        gen = stage.generator()
+        x = crops(images, args.batch, gen).to(args.device)
+        return sharpening_losses(nets, x, gen, args.adversarial, not args.fp32)
+
+    def look() -> None:
+        whole = stage.average.values
+        stage.average.values = {k.removeprefix("model."): v for k, v in whole.items() if k.startswith("model.")}
+        watch()
+        stage.average.values = whole
+
+    stage.run(step_loss, look, log_every=100, picture_every=500)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
+    Budget.add_arguments(parser, 20000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--start", type=Path, default=None, help="weights to begin with, of an earlier run")
-    parser.add_argument("--decoder", action="store_true", help="after `encode`: go on with the decoder alone")
-    parser.add_argument("--noise", type=float, default=0.3, help="with --decoder: the largest noise on the latents")
+    parser.add_argument("--start", type=Path, default=settings.PACKAGE / "renderer" / "vae", help="a folder of weights")
+    parser.add_argument("--sharpen", action="store_true", help="go on with the decoder alone")
+    parser.add_argument("--adversarial", type=float, default=0.05, help="with --sharpen: weight of that term")
     parser.add_argument("--fp32", action="store_true")
-    parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.decoder:
-        train_decoder(args)
-        return
-    pictures = data.load()
-    model = build()
-    if args.start is not None:
-        model.load_state_dict(widened(torch.load(args.start, weights_only=True), model.state_dict()))
-    print(sum(p.numel() for p in model.parameters()) / 1e6, "M parameters", flush=True)
-    stage = Stage("autoencoder", model, args.steps, args.lr, ema=0.995, weight_decay=0.0, decay=args.decay)
-    sample = data.to_unit(pictures.images[torch.arange(14) * 37 % len(pictures)])
-
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        gen = stage.generator()
-        rows = torch.randint(len(pictures), (args.batch,), generator=gen)
-        x = data.to_unit(pictures.images[rows]).contiguous(memory_format=torch.channels_last)
-        return losses(model, x, gen, not args.fp32)
-
-    stage.run(step_loss, lambda: grid(model, sample, stage.folder / "grid.png"), picture_every=250)
+    images = data.load(guides=False, size=settings.CANVAS).images
+    (train_sharp if args.sharpen else train_pixels)(args, images)
 
 
 if __name__ == "__main__":

@@ -34,17 +34,17 @@ class Pictures:
         return self.families * len(PICTURES)
 
 
-def shards(split: str) -> list[Path]:
+def shards(split: str, size: int = settings.SIZE) -> list[Path]:
     """The shards of a split in order; those after a gap are left out."""
-    found = sorted(settings.DATA.glob(f"{split}-[0-9]*.safetensors"))
+    found = sorted(settings.data(size).glob(f"{split}-[0-9]*.safetensors"))
     return [p for k, p in enumerate(found) if p.stem == f"{split}-{k:05d}"]
 
 
-def load(guides: bool = True) -> Pictures:
-    """All training pictures."""
-    parts = {split: [load_file(p) for p in shards(split)] for split in ("train", "grid", "change")}
+def load(guides: bool = True, size: int = settings.SIZE) -> Pictures:
+    """All training pictures of one size."""
+    parts = {split: [load_file(p) for p in shards(split, size)] for split in ("train", "grid", "change")}
     if not parts["train"]:
-        raise SystemExit(f"no shards in {settings.DATA}: run `python -m recipes.tiny.render` first")
+        raise SystemExit(f"no shards in {settings.data(size)}: run `python -m recipes.tiny.render --size {size}` first")
     families = sum(len(r["images"]) for r in parts["train"]) // len(PICTURES)
     grids = sum(len(r["images"]) for r in parts["grid"]) // GRID_PICTURES
     changes = sum(len(r["images"]) for r in parts["change"]) // CHANGE_PICTURES

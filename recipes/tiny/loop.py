@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,10 +17,34 @@ from torch import Tensor, nn
 from recipes.tiny import settings
 
 
-def flat_then_decay(step: int, total: int, warmup: int = 200, decay: float = 0.4) -> float:
-    """Warm-up, flat, then a cosine to (almost) nothing over the last `decay` share of the steps."""
-    start = total * (1 - decay)
-    fall = 1.0 if step < start else 0.5 + 0.5 * math.cos(math.pi * (step - start) / (total - start))
+@dataclass(frozen=True)
+class Budget:
+    """How long a stage trains: a number of steps, or minutes of its own time, summed over all its resumptions."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def share(self, step: int, seconds: float) -> float:
+        """The share of the budget that is used up, 0 to 1."""
+        if self.minutes is not None:
+            return min(1.0, seconds / (60 * self.minutes))
+        return min(1.0, step / max(1, self.steps or 0))
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser, steps: int) -> None:
+        """Adds --steps and --minutes; the latter wins."""
+        parser.add_argument("--steps", type=int, default=steps)
+        parser.add_argument("--minutes", type=float, default=None, help="train for so long, whatever the steps")
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Budget:
+        return cls(None if args.minutes is not None else args.steps, args.minutes)
+
+
+def flat_then_decay(share: float, step: int, warmup: int = 200, decay: float = 0.4) -> float:
+    """Warm-up, flat, then a cosine to (almost) nothing over the last `decay` share of the budget."""
+    start = 1 - decay
+    fall = 1.0 if share < start else 0.5 + 0.5 * math.cos(math.pi * (share - start) / decay)
     return min(1.0, (step + 1) / warmup) * max(fall, 0.01)
 
 
@@ -50,7 +76,7 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 class Stage:
-    """One training stage: `step_loss(step) -> (loss, figures)` is called `total` times; all else happens here.
+    """One training stage: `step_loss(step) -> (loss, figures)` is called until the budget is used; all else happens here.
 
     A checkpoint (weights, averages, optimiser, step) is written whole every `save_seconds`; the same call resumes.
     Batches must be drawn from the step number alone (see `generator`), so that a resumed run sees what it would have.
@@ -60,7 +86,7 @@ class Stage:
         self,
         name: str,
         module: nn.Module,
-        total: int,
+        budget: Budget | int,
         lr: float,
         *,
         ema: float = 0.998,
@@ -70,7 +96,8 @@ class Stage:
         betas: tuple[float, float] = (0.9, 0.99),
         decay: float = 0.4,
     ) -> None:
-        self.name, self.module, self.total, self.save_seconds, self.decay = name, module, total, save_seconds, decay
+        self.name, self.module, self.save_seconds, self.decay = name, module, save_seconds, decay
+        self.budget = budget if isinstance(budget, Budget) else Budget(budget)
         self.folder = settings.WORK / name
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
@@ -82,13 +109,13 @@ class Stage:
             group.setdefault("base", group["lr"])
             group["base"] = group["lr"]
         self.average = Average(module, ema)
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, weights_only=True)
             module.load_state_dict(state["module"])
             self.average.values = state["average"]
             self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
+            self.step, self.seconds = state["step"], state.get("seconds", 0.0)
             print(f"{name}: resumed at step {self.step}", flush=True)
 
     @property
@@ -101,6 +128,7 @@ class Stage:
             "average": self.average.values,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "seconds": self.seconds,
         }
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
@@ -117,12 +145,12 @@ class Stage:
         log_every: int = 50,
         picture_every: int = 1000,
     ) -> None:
-        """Trains to `total` steps."""
-        begun = saved = time.time()
+        """Trains until the budget is used up."""
+        begun = saved = last = time.time()
         sums: dict[str, float] = {}
         first = self.step
-        while self.step < self.total:
-            scale = flat_then_decay(self.step, self.total, decay=self.decay)
+        while (share := self.budget.share(self.step, self.seconds)) < 1:
+            scale = flat_then_decay(share, self.step, decay=self.decay)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base"] * scale
             loss, figures = step_loss(self.step)
@@ -135,6 +163,7 @@ class Stage:
                 self.optimizer.step()
             self.average.update(self.module, self.step)
             self.step += 1
+            self.seconds, last = self.seconds + time.time() - last, time.time()
             for k, v in {"loss": float(loss.detach()), **figures}.items():
                 sums[k] = sums.get(k, 0.0) + v / log_every
             if self.step % log_every == 0:

@@ -44,12 +44,12 @@ def render(seeds: range, split: str = "train") -> dict[str, Tensor]:
 def load() -> dict[str, Tensor]:
     """All shards in order; those after a gap are left out."""
     rows = []
-    for k, path in enumerate(sorted(settings.DATA.glob("poses-*.safetensors"))):
+    for k, path in enumerate(sorted(settings.data().glob("poses-*.safetensors"))):
         if path.stem != f"poses-{k:05d}":
             break
         rows.append(load_file(path))
     if not rows:
-        raise SystemExit(f"no shards in {settings.DATA}: run `python -m recipes.tiny.poses` first")
+        raise SystemExit(f"no shards in {settings.data()}: run `python -m recipes.tiny.poses` first")
     return {key: torch.cat([r[key] for r in rows]) for key in rows[0]}
 
 
@@ -69,10 +69,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
-    settings.DATA.mkdir(parents=True, exist_ok=True)
+    settings.data().mkdir(parents=True, exist_ok=True)
     jobs = []
     for k, start in enumerate(range(0, args.seeds, A_SHARD)):
-        path = settings.DATA / f"poses-{k:05d}.safetensors"
+        path = settings.data() / f"poses-{k:05d}.safetensors"
         if not path.exists():
             jobs.append((path, range(start, min(start + A_SHARD, args.seeds))))
     begun, done = time.time(), 0

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -65,15 +66,15 @@ def guides(shot: Shot | None) -> Tensor:
 
 def _shrink(v: Tensor, n: int) -> Tensor:
     side = int(v.numel() ** 0.5)
-    return v.view(n, side // n, n, side // n).mean((1, 3))
+    return F.adaptive_avg_pool2d(v.view(1, 1, side, side), n)[0, 0]
 
 
-def render_shard(path: Path, seeds: range, split: str, focus: str | None = None) -> int:
+def render_shard(path: Path, seeds: range, split: str, focus: str | None, size: int) -> int:
     """Renders the families of some seeds into one shard: pictures in the order of PICTURES, family by family."""
     images, thumbs, labels = [], [], []
     for seed in seeds:
         f: Family = family(seed, split, focus)
-        pictures, shots = draw_family(f, settings.SIZE)
+        pictures, shots = draw_family(f, size)
         specs = f.pictures()
         for name in PICTURES:
             images.append(pictures[name])
@@ -83,12 +84,12 @@ def render_shard(path: Path, seeds: range, split: str, focus: str | None = None)
     return len(images)
 
 
-def render_grids(path: Path, seeds: range) -> int:
+def render_grids(path: Path, seeds: range, size: int) -> int:
     """Renders the grids of some seeds into one shard, grid by grid."""
     images, thumbs, labels = [], [], []
     for seed in seeds:
         g = grid(seed)
-        pictures, shots = draw_grid(g, settings.SIZE)
+        pictures, shots = draw_grid(g, size)
         images += pictures
         thumbs += [guides(s) for s in shots]
         labels += [label(s) for s in g.pictures()]
@@ -96,12 +97,12 @@ def render_grids(path: Path, seeds: range) -> int:
     return len(images)
 
 
-def render_changes(path: Path, seeds: range) -> int:
+def render_changes(path: Path, seeds: range, size: int) -> int:
     """Renders the changes of some seeds into one shard, change by change."""
     images, thumbs, labels = [], [], []
     for seed in seeds:
         specs = change(seed).pictures()
-        pictures, shots = draw_alike(specs, settings.SIZE)
+        pictures, shots = draw_alike(specs, size)
         images += pictures
         thumbs += [guides(s) for s in shots]
         labels += [label(s) for s in specs]
@@ -109,10 +110,10 @@ def render_changes(path: Path, seeds: range) -> int:
     return len(images)
 
 
-def render_companies(path: Path, seeds: range) -> int:
+def render_companies(path: Path, seeds: range, size: int) -> int:
     """Renders the companies of some seeds into one shard, for the operator union."""
     specs = [s for seed in seeds for s in company(seed).pictures()]
-    images = [draw(s, settings.SIZE) for s in specs]
+    images = [draw(s, size) for s in specs]
     _write(path, images, [guides(None) for _ in specs], [label(s) for s in specs], seeds, "union", "")
     return len(images)
 
@@ -132,17 +133,17 @@ def _write(
     partial.replace(path)
 
 
-def _work(job: tuple[Path, range, str, str | None]) -> int:
+def _work(job: tuple[Path, range, str, str | None, int]) -> int:
     torch.set_num_threads(1)
     with torch.no_grad():
-        path, seeds, split, focus = job
+        path, seeds, split, focus, size = job
         if split == "grid":
-            return render_grids(path, seeds)
+            return render_grids(path, seeds, size)
         if split == "change":
-            return render_changes(path, seeds)
+            return render_changes(path, seeds, size)
         if split == "union":
-            return render_companies(path, seeds)
-        return render_shard(path, seeds, split, focus)
+            return render_companies(path, seeds, size)
+        return render_shard(path, seeds, split, focus, size)
 
 
 def main() -> None:
@@ -151,15 +152,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--split", choices=("train", "test", "grid", "change", "union"), default="train")
     parser.add_argument("--focus", default=None, help="test: the operator whose combinations are held out")
+    parser.add_argument("--size", type=int, default=settings.SIZE, help="pixels along each side")
     args = parser.parse_args()
-    settings.DATA.mkdir(parents=True, exist_ok=True)
+    folder = settings.data(args.size)
+    folder.mkdir(parents=True, exist_ok=True)
     step = settings.FAMILIES_A_SHARD // (5 if args.split == "union" else 1)
     stem = args.split if args.focus is None else f"{args.split}-{args.focus}"
     jobs = []
     for k, start in enumerate(range(0, args.families, step)):
-        path = settings.DATA / f"{stem}-{k:05d}.safetensors"
+        path = folder / f"{stem}-{k:05d}.safetensors"
         if not path.exists():
-            jobs.append((path, range(start, min(start + step, args.families)), args.split, args.focus))
+            jobs.append((path, range(start, min(start + step, args.families)), args.split, args.focus, args.size))
     begun, done = time.time(), 0
     context = multiprocessing.get_context("spawn")
     with context.Pool(args.workers) as pool:

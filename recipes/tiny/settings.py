@@ -7,10 +7,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = Path(os.environ.get("POPS_TINY_WORK", ROOT / "runs" / "tiny"))  # git-ignored: data, checkpoints, logs, grids
-DATA = WORK / "data"
 PACKAGE = ROOT / "src" / "pops" / "models" / "tiny"  # where finished weights go
 
-SIZE = 96  # pixels, square
+SIZE = 96  # pixels, square: what the image tower sees
+CANVAS = 128  # pixels, square: what the autoencoder codes and the renderer draws
 THUMB = 24  # pixels of the masks and depths that guide the image tower
 FAMILIES_A_SHARD = 100
 
@@ -24,4 +24,9 @@ VISION = {
 }
 TEXT = {"hidden_size": DIM, "intermediate_size": 640, "num_hidden_layers": 2, "num_attention_heads": 4}
 PROMPT = 24  # tokens of the renderer's prompts: longer than any caption of the world
-LATENT = 16  # channels of the autoencoder's latents; SIZE / 8 of them along each side
+LATENT = 16  # channels of the autoencoder's latents; CANVAS / 8 of them along each side
+
+
+def data(size: int = SIZE) -> Path:
+    """The folder of the pictures of one size."""
+    return WORK / ("data" if size == SIZE else f"data-{size}")
