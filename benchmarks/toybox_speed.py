@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import torch
 
-from toybox.draw import draw
-from toybox.pairs import GRID_PICTURES, PICTURES, draw_family, draw_grid, family, grid
-from toybox.world import sample_scene
+from pops.toybox.draw import draw
+from pops.toybox.pairs import GRID_PICTURES, PICTURES, draw_family, draw_grid, family, grid
+from pops.toybox.world import sample_scene
 
 SIZE = 128
 

@@ -28,9 +28,9 @@ def draw_poses(name: str) -> None:
     """examples/poses/NAME-1.png and on: plain things in a studio, each in a pose of its own, where they are not yet."""
     import random
 
-    from toybox.draw import draw, to_image
-    from toybox.poses import posed
-    from toybox.words import parse_caption
+    from pops.toybox.draw import draw, to_image
+    from pops.toybox.poses import posed
+    from pops.toybox.words import parse_caption
 
     POSES.mkdir(parents=True, exist_ok=True)
     rng = random.Random(f"poses of a {name}")

@@ -1,4 +1,4 @@
-"""Draws the pictures of examples/: objects in a studio, exemplars of materials, empty scenes. All come from toybox.
+"""Draws the pictures of examples/: objects in a studio, exemplars of materials, empty scenes. All are toybox's.
 
 python examples/make.py
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from toybox.draw import render
-from toybox.world import CORE, Camera, SceneSpec, named_material, sample_object, sample_setting, sample_swatch
+from pops.toybox.draw import render
+from pops.toybox.world import CORE, Camera, SceneSpec, named_material, sample_object, sample_setting, sample_swatch
 
 HERE = Path(__file__).parent
 SIZE = 256

@@ -16,13 +16,13 @@ from diffusers import DDIMScheduler, KandinskyV22PriorPipeline, StableDiffusionP
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection
 
+from pops.toybox.packed import pack
 from recipes.tiny import diffusion, settings
 from recipes.tiny.clip import MEAN, STD
 from recipes.tiny.control import build_control
 from recipes.tiny.encode import towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE
 from recipes.tiny.tokenizer import load_or_write
-from toybox.packed import pack
 
 VERSION = "5"
 ABOUT = {
@@ -132,7 +132,7 @@ def publish(out: Path) -> None:
     for reader in ("oracle", "silhouette"):
         made = settings.WORK / f"{reader}.safetensors"
         if made.exists():
-            save_file(pack(load_file(made)), settings.ROOT / "src" / "toybox" / f"{reader}.safetensors")
+            save_file(pack(load_file(made)), settings.ROOT / "src" / "pops" / "toybox" / f"{reader}.safetensors")
     for name in OPERATORS:
         if not (settings.PACKAGE / "operators" / name / "operator.json").exists():
             raise SystemExit(f"operator {name} is missing in {out}: run `python -m recipes.tiny.operators {name}`")

@@ -13,6 +13,7 @@ need no scaling.
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -23,9 +24,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from pops.toybox.pairs import OPERATORS, draw_triplet, triplet
 from recipes.tiny import data, settings
 from recipes.tiny.loop import Budget, Stage
-from toybox.pairs import OPERATORS, draw_triplet, triplet
 
 WIDTH = 64
 CROP = 64  # pixels of a training crop
@@ -157,7 +158,7 @@ class Discriminator(nn.Module):
         torch.manual_seed(1)
         widths = [3, width, 2 * width, 4 * width]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:]):
+        for a, b in pairwise(widths):
             layers += [spectral_norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
         layers += [spectral_norm(nn.Conv2d(widths[-1], 1, 3, 1, 1))]
         self.layers = nn.Sequential(*layers)
@@ -185,7 +186,7 @@ def sharpening_losses(
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         with torch.no_grad():
             z = nets.model.encode(x).latents
-        y = nets.model.decode((z + (amount * torch.randn(z.shape, generator=gen)).to(z))).sample
+        y = nets.model.decode(z + (amount * torch.randn(z.shape, generator=gen)).to(z)).sample
         nets.discriminator.requires_grad_(False)
         pleased = -nets.discriminator(y).float().mean()
         nets.discriminator.requires_grad_(True)

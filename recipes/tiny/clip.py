@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from pops.toybox.adjectives import ADJECTIVES
+from pops.toybox.materials import MATERIALS
+from pops.toybox.objects import CATEGORIES
+from pops.toybox.pairs import GRID_PICTURES, PICTURES
+from pops.toybox.scenes import SCENES
 from recipes.tiny import data, settings
 from recipes.tiny.loop import Stage
 from recipes.tiny.tokenizer import load_or_write
-from toybox.adjectives import ADJECTIVES
-from toybox.materials import MATERIALS
-from toybox.objects import CATEGORIES
-from toybox.pairs import GRID_PICTURES, PICTURES
-from toybox.scenes import SCENES
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # the image processor's, written into tiny's preprocessor config
 COUNTS = (len(CATEGORIES), len(CATEGORIES), len(MATERIALS), len(MATERIALS), len(SCENES), len(ADJECTIVES))

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pops.toybox.pairs import CHANGE_PICTURES, GRID_PICTURES, PICTURES, change, family, grid
+from pops.toybox.words import captions
 from recipes.tiny import settings
-from toybox.pairs import CHANGE_PICTURES, GRID_PICTURES, PICTURES, change, family, grid
-from toybox.words import captions
 
 
 @dataclass(frozen=True)

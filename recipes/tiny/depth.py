@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import DPTImageProcessorPil, GLPNConfig, GLPNForDepthEstimation
 
+from pops.toybox.silhouette import Silhouette
 from recipes.tiny import poses, settings
 from recipes.tiny.loop import Stage
-from toybox.silhouette import Silhouette
 
 CONFIG = {
     "num_encoder_blocks": 4,

@@ -21,12 +21,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pops.toybox.pairs import CHANGE_PICTURES, CHANGES, GRID, GRID_PICTURES, PICTURES
 from recipes.tiny import settings
 from recipes.tiny.answers import SHARES as SHARES_OF_ANSWERS
 from recipes.tiny.encode import embed, towers
 from recipes.tiny.loop import Stage
 from recipes.tiny.operators import OPERATORS
-from toybox.pairs import CHANGE_PICTURES, CHANGES, GRID, GRID_PICTURES, PICTURES
 
 SIDE = settings.SIZE // 8
 TOKENS = 4  # image tokens: what diffusers takes a plain projection to have

@@ -18,10 +18,10 @@ from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pops.toybox.pairs import draw_family, family
 from recipes.tiny import autoencoder, data, settings
 from recipes.tiny.clip import Towers
 from recipes.tiny.tokenizer import load_or_write
-from toybox.pairs import draw_family, family
 
 
 def averaged(stage: str, module: torch.nn.Module) -> torch.nn.Module:

@@ -76,7 +76,7 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 class Stage:
-    """One training stage: `step_loss(step) -> (loss, figures)` is called until the budget is used; all else happens here.
+    """One training stage: `step_loss(step) -> (loss, figures)` is called until the budget is used up.
 
     A checkpoint (weights, averages, optimiser, step) is written whole every `save_seconds`; the same call resumes.
     Batches must be drawn from the step number alone (see `generator`), so that a resumed run sees what it would have.

@@ -22,14 +22,8 @@ from torch import Tensor
 
 from pops.operators.spec import BUILTIN
 from pops.prior.transformer import PriorModel
-from pops.training.config import TrainConfig
-from pops.training.data import EmbeddingData, write_shard
-from pops.training.shards import write_tables
-from pops.training.trainable import save_prior
-from pops.training.trainer import export, train, train_prior
-from recipes.tiny import settings
-from toybox.adjectives import ADJECTIVES
-from toybox.pairs import (
+from pops.toybox.adjectives import ADJECTIVES
+from pops.toybox.pairs import (
     CHANGE_PICTURES,
     CHANGES,
     COMPANY,
@@ -41,7 +35,13 @@ from toybox.pairs import (
     family,
     grid,
 )
-from toybox.words import article
+from pops.toybox.words import article
+from pops.training.config import TrainConfig
+from pops.training.data import EmbeddingData, write_shard
+from pops.training.shards import write_tables
+from pops.training.trainable import save_prior
+from pops.training.trainer import export, train, train_prior
+from recipes.tiny import settings
 
 OPERATORS = ("texturing", "union", "scene", "instruct")
 SPACE = "toybox-clip-256"

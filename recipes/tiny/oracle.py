@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pops.toybox.oracle import HEADS, Oracle
 from recipes.tiny import data, settings
 from recipes.tiny.loop import Stage
-from toybox.oracle import HEADS, Oracle
 
 
 def augment(images: Tensor, gen: torch.Generator) -> Tensor:

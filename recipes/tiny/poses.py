@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pops.toybox.draw import light as lit_by
+from pops.toybox.draw import object_paints, paint, setting_of
+from pops.toybox.poses import nearness, poses
+from pops.toybox.shot import shoot
 from recipes.tiny import settings
-from toybox.draw import light as lit_by
-from toybox.draw import object_paints, paint, setting_of
-from toybox.poses import nearness, poses
-from toybox.shot import shoot
 
 POSES = 3
 A_SHARD = 50  # seeds

@@ -20,13 +20,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pops.bench.toybox import ASKED, answer_of
+from pops.measure.operators import ASKED, answer_of
+from pops.toybox.oracle import HEADS, WEIGHTS, Oracle
+from pops.toybox.pairs import OPERATORS, draw_triplet, triplet
 from recipes.tiny import data, settings
 from recipes.tiny.autoencoder import build
 from recipes.tiny.diffusion import sample, trained
 from recipes.tiny.encode import averaged, embed, latents, towers, vae
-from toybox.oracle import HEADS, WEIGHTS, Oracle
-from toybox.pairs import OPERATORS, draw_triplet, triplet
 
 
 def truths(operator: str, count: int) -> tuple[Tensor, list[dict[str, str]]]:

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pops.toybox.adjectives import ADJECTIVES
+from pops.toybox.draw import Shot, draw
+from pops.toybox.materials import MATERIALS
+from pops.toybox.objects import CATEGORIES
+from pops.toybox.pairs import PICTURES, Family, change, company, draw_alike, draw_family, draw_grid, family, grid
+from pops.toybox.scenes import SCENES
+from pops.toybox.world import SceneSpec, SwatchSpec
 from recipes.tiny import settings
-from toybox.adjectives import ADJECTIVES
-from toybox.draw import Shot, draw
-from toybox.materials import MATERIALS
-from toybox.objects import CATEGORIES
-from toybox.pairs import PICTURES, Family, change, company, draw_alike, draw_family, draw_grid, family, grid
-from toybox.scenes import SCENES
-from toybox.world import SceneSpec, SwatchSpec
 
 LABELS = ("category", "category_b", "material", "material_b", "scene", "adjective")  # -1: none, or no name
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from pops.toybox.pairs import family
+from pops.toybox.words import captions
 from recipes.tiny import settings
-from toybox.pairs import family
-from toybox.words import captions
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # CLIP's own splitting of text into words

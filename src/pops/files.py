@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pops.errors import ConfigError, PopsError, ensure
 
@@ -35,6 +37,28 @@ def is_file(path: str | Path) -> bool:
         return Path(path).is_file()
     except (OSError, ValueError):
         return False
+
+
+def read_json(path: str | Path, kind: type[PopsError] = ConfigError, advice: str = "fetch or make it again") -> Any:
+    """Reads the JSON value in a file.
+
+    Raises an error of the given kind, in one line that names the file and ends with the advice, where the file cannot
+    be read or holds no JSON.
+    """
+    try:
+        return json.loads(expanded(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        reason = getattr(e, "strerror", None) or ("nested too deeply" if isinstance(e, RecursionError) else e)
+        raise kind(f"{path} cannot be read ({reason}); {advice}") from e
+
+
+def read_json_object(
+    path: str | Path, kind: type[PopsError] = ConfigError, advice: str = "fetch or make it again"
+) -> dict[str, Any]:
+    """Reads the JSON object in a file; as `read_json`, and anything but an object is an error, too."""
+    value = read_json(path, kind, advice)
+    ensure(isinstance(value, dict), f"{path} holds no JSON object; {advice}", kind)
+    return dict(value)
 
 
 def check_place(path: Path) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pops.expression.plan import Plan
     from pops.magicmix.mix import MagicMix
-    from pops.models.registry import ModelFiles
+    from pops.models.hub import ModelFiles
     from pops.operators.spec import OperatorSpec
     from pops.request import Trace
 

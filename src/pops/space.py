@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ModelError, OperandError, PopsError, SpaceError, ensure
-from pops.stats import ClipStats, standardise, unstandardise
+from pops.standardise import ClipStats, standardise, unstandardise
 from pops.weights import check_fit
 
 if TYPE_CHECKING:

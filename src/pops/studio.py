@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pops import __version__
 from pops.errors import ConfigError, ensure
-from pops.evaluation import Evaluation
+from pops.execute import Evaluation
 from pops.expression.grammar import parse, to_text
 from pops.expression.nodes import Call, Node, Photo, is_mix
 from pops.expression.plan import Plan, plan
-from pops.parts import Parts
+from pops.models.model import Parts
 from pops.request import (
     OnProgress,
     OnStep,
@@ -69,7 +69,7 @@ def load(
     network on the device only while it runs (less memory, slower).
     Raises ModelError for an unknown or absent model, CheckpointError for an operator that is not there.
     """
-    from pops.models.registry import resolve
+    from pops.models.hub import resolve
 
     pops = Pops(
         resolve(model, decoder=decoder),

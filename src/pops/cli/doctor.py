@@ -141,7 +141,7 @@ def _tiny() -> str:
     """Every weights file of the shipped model opens, and its operators' descriptions read."""
     from safetensors import safe_open
 
-    from pops.models.registry import resolve
+    from pops.models.hub import resolve
     from pops.studio import Pops
 
     files = resolve("tiny")

@@ -305,7 +305,7 @@ def _shifted(on_progress: OnProgress, cell: int, cells: int) -> OnProgress:
 
 def _grid(pictures: Sequence[Image.Image], across: Sweep, down: Sweep) -> Image.Image:
     """The pictures row by row, the axes' values above and to the left."""
-    from pops.expression.sheet import INK, QUIET, Sheet, text_width
+    from pops.figures.canvas import INK, QUIET, Canvas, text_width
 
     scale = min(1.0, CELL / max(pictures[0].size))
     width, height = (max(24.0, side * scale) for side in pictures[0].size)
@@ -313,16 +313,16 @@ def _grid(pictures: Sequence[Image.Image], across: Sweep, down: Sweep) -> Image.
     labels = [f"{down.name} {value:g}" for value in down.values] if down.name else []
     left = max((text_width(label, text) for label in labels), default=0.0) + 2 * gap
     top = 2.2 * text
-    sheet = Sheet(left + len(across.values) * (width + gap), top + len(down.values) * (height + gap))
+    canvas = Canvas(left + len(across.values) * (width + gap), top + len(down.values) * (height + gap))
     for i, value in enumerate(across.values):
         label = f"{across.name} {value:g}"
         size = min(text, text * width / text_width(label, text))
-        sheet.text(label, (left + i * (width + gap) + width / 2, top / 2), size, INK)
+        canvas.text(label, (left + i * (width + gap) + width / 2, top / 2), size, INK)
     for j in range(len(down.values)):
         y = top + j * (height + gap)
         if labels:
-            sheet.text(labels[j], (left - gap, y + height / 2), text, QUIET, anchor="rm")
+            canvas.text(labels[j], (left - gap, y + height / 2), text, QUIET, anchor="rm")
         for i in range(len(across.values)):
             x = left + i * (width + gap)
-            sheet.picture(pictures[j * len(across.values) + i], (x, y, x + width, y + height))
-    return sheet.finish()
+            canvas.picture(pictures[j * len(across.values) + i], (x, y, x + width, y + height))
+    return canvas.finish()

@@ -21,7 +21,7 @@ def list_models(json_output: Json = False, debug: Debug = False) -> None:
     \b
         pops models list
     """
-    from pops.models.registry import known
+    from pops.models.hub import known
 
     rows: list[dict[str, Any]] = [dict(row) for row in known()]
     if json_output:
@@ -46,7 +46,7 @@ def show_model(
     \b
         pops models show tiny
     """
-    from pops.models.registry import resolve
+    from pops.models.hub import resolve
 
     files = resolve(name)
     weights = sum(f.stat().st_size for f in files.folder.rglob("*.safetensors"))
@@ -80,7 +80,7 @@ def pull_model(
     \b
         pops models pull kandinsky-2-2
     """
-    from pops.models.registry import pull
+    from pops.models.hub import pull
 
     folders = pull(name)
     if json_output:

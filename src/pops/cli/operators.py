@@ -116,7 +116,7 @@ def pull_operators(
         pops operators pull texturing
         pops operators pull texturing scene union instruct
     """
-    from pops.models.registry import PUBLISHED, pull_operators
+    from pops.models.hub import PUBLISHED, pull_operators
 
     files = pull_operators(names or PUBLISHED, model)
     if json_output:

@@ -368,7 +368,8 @@ def _write_figures(
     """The tree with every node's picture; the equation with its operands' pictures and every picture written."""
     from PIL import Image
 
-    from pops.expression.figure import equation_figure, tree_figure
+    from pops.figures.equation import equation_figure
+    from pops.figures.tree import tree_figure
     from pops.images import save_picture
 
     row = (request.picture or 0) // request.num_images

@@ -45,7 +45,7 @@ def toybox(
     for path in filter(None, (out, contact_sheet)):
         if path.suffix.lower() not in PICTURE_SUFFIXES:
             raise PhotoError(f"{path}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
-    from toybox import draw, words
+    from pops.toybox import draw, words
 
     written: list[Path] = []
     spec = None
@@ -57,7 +57,7 @@ def toybox(
         save_picture(draw.render(spec, size=size), out)
         written.append(out)
     if contact_sheet is not None:
-        sheet = import_module("toybox").contact_sheet()
+        sheet = import_module("pops.toybox").contact_sheet()
         save_picture(sheet, contact_sheet)
         written.append(contact_sheet)
     if json_output:

@@ -13,10 +13,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pops.diffusion.ip_adapter import adapter_width, pipeline_of, scheduler_of
 from pops.errors import ModelError, PopsError, ensure, suggest
 from pops.magicmix.attention import hooks, weighing
 from pops.magicmix.latents import is_latent, load_latent, save_latent
-from pops.magicmix.loading import adapter_width, pipeline_of, scheduler_of
 from pops.magicmix.operands import (
     OUTPUTS,
     Content,
@@ -119,8 +119,8 @@ class MagicMix:
         """
         import torch
 
+        from pops.diffusion.folders import ADAPTER, read_networks
         from pops.files import expanded
-        from pops.sd_folder import ADAPTER, read_networks
 
         where = expanded(folder)
         kind = pipeline_of(where)

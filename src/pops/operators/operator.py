@@ -75,7 +75,7 @@ class Operator:
         """The slots [n, D] of each operand of one job."""
         import torch
 
-        from pops.stats import standardise
+        from pops.standardise import standardise
 
         roles, name, dim = self.spec.roles_for(len(operands)), self.spec.name, self.prior.dim
         used, rows = 0, []
@@ -168,7 +168,7 @@ def sample(
     """
     import torch
 
-    from pops.stats import unstandardise
+    from pops.standardise import unstandardise
 
     check_sampler(sampler)
     for task in tasks:

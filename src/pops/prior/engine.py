@@ -19,12 +19,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ModelError, ensure
-from pops.prior import int8
+from pops.prior.adapter import Change, change_of
 from pops.prior.attention import causal, within
-from pops.prior.change import Change, change_of
 from pops.prior.condition import Condition
 from pops.prior.config import STEP, PriorConfig
 from pops.prior.graphs import graphed
+from pops.prior.int8 import products as int8
 from pops.prior.layers import FINE, layers
 from pops.prior.linear import Linear, Precision, check_precision, compute_dtype, give_back_memory, linear
 from pops.prior.rows import Rows

@@ -16,7 +16,7 @@ from pops.prior.config import STEP
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pops.prior.change import Change
+    from pops.prior.adapter import Change
     from pops.prior.engine import Engine, Prefix
 
     Step = Callable[[Tensor, Tensor], Tensor]

@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from pops.errors import ConfigError, suggest
-from pops.prior import int8
+from pops.prior.int8 import products as int8
 
 if TYPE_CHECKING:
     import torch

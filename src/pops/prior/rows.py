@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pops.prior.change import Change
+    from pops.prior.adapter import Change
     from pops.prior.engine import Engine
 
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from pops.prior.change import Change
+    from pops.prior.adapter import Change
     from pops.prior.engine import Engine
     from pops.prior.samplers import Denoise
-    from pops.stats import ClipStats
+    from pops.standardise import ClipStats
 
 FROZEN = ("clip_mean", "clip_std")  # statistics of the space: parameters by name, but never trained
 
@@ -185,7 +185,7 @@ class PriorModel:
     @cached_property
     def stats(self) -> ClipStats:
         """Mean and std [D] that standardise the space, float32 on the CPU."""
-        from pops.stats import ClipStats
+        from pops.standardise import ClipStats
 
         mean, std = (self.tensors[n].detach().float().cpu().reshape(-1).clone() for n in FROZEN)
         return ClipStats(mean, std)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pops.diffusion.folders import found_controlnets, read_controlnet
 from pops.errors import CheckpointError, ConfigError, ModelError, ensure
 from pops.render.base import Control, RendererOptions
-from pops.sd_folder import found_controlnets, read_controlnet
 
 if TYPE_CHECKING:
     from torch import Tensor

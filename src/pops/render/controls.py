@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pops.diffusion.folders import reason_of, silence
 from pops.errors import ConfigError, MissingExtra, ModelError, PopsError, ensure, suggest
 from pops.images import read_rgb
 from pops.render.base import Control
-from pops.sd_folder import reason_of, silence
 from pops.weights import check_fit
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class DepthEstimator:
         import transformers
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-        from pops.models.registry import fetched
+        from pops.models.hub import fetched
 
         folder = fetched(where, "depth estimator", f"or give the depth itself: depth={READY}PICTURE")
         # The PIL kind whatever is installed: torchvision resizes differently, and pops does not need it.

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pops.errors import ConfigError, ModelError, SpaceError, ensure
-from pops.render.base import Capabilities, Control, RendererOptions, RenderOptions, check_request
-from pops.render.kandinsky_folder import Decoder, check_unet, read_decoder
-from pops.render.loop import (
+from pops.diffusion.folders import CONTROLNETS
+from pops.diffusion.kandinsky_folder import Decoder, check_unet, read_decoder
+from pops.diffusion.loop import (
     batches_of,
     check_finite,
     check_guidance,
@@ -30,7 +29,8 @@ from pops.render.loop import (
     step_options,
     steps_of_call,
 )
-from pops.sd_folder import CONTROLNETS
+from pops.errors import ConfigError, ModelError, SpaceError, ensure
+from pops.render.base import Capabilities, Control, RendererOptions, RenderOptions, check_request
 from pops.seeds import generators, randn_items
 
 if TYPE_CHECKING:

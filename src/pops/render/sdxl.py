@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pops.diffusion.folders import read_networks
 from pops.errors import ModelError, ensure
 from pops.render.base import RendererOptions
 from pops.render.stable_diffusion import StableDiffusionRenderer, Text
-from pops.sd_folder import read_networks
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pops.errors import ModelError, SpaceError, ensure
-from pops.render.base import Capabilities, RendererOptions, RenderOptions, check_request
-from pops.render.controlnets import ControlNets, Hint, residuals
-from pops.render.loop import (
+from pops.diffusion.folders import Networks, read_networks, right_adapter
+from pops.diffusion.loop import (
     batches_of,
     check_finite,
     check_guidance,
@@ -30,8 +28,10 @@ from pops.render.loop import (
     step_options,
     steps_of_call,
 )
+from pops.errors import ModelError, SpaceError, ensure
+from pops.render.base import Capabilities, RendererOptions, RenderOptions, check_request
+from pops.render.controlnets import ControlNets, Hint, residuals
 from pops.render.scales import prepare, scales_of, scaling
-from pops.sd_folder import Networks, read_networks, right_adapter
 from pops.seeds import generators, randn_items
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pops.prior.condition import Condition
-    from pops.stats import ClipStats
+    from pops.standardise import ClipStats
     from pops.training.config import TrainConfig
 
 __all__ = ["Batch", "EmbeddingData", "Order", "make_batch", "seed_of", "write_shard", "write_tables"]
@@ -68,7 +68,7 @@ class EmbeddingData:
         """Mean and std [D] over all targets and the pool, float32, for a new base prior's space."""
         import torch
 
-        from pops.stats import ClipStats
+        from pops.standardise import ClipStats
 
         every = self.target if self.pool is None else torch.cat([self.target, self.pool.to(self.target.dtype)])
         std, mean = torch.std_mean(every.double(), dim=0)
@@ -141,7 +141,7 @@ def make_batch(
     import torch
 
     from pops.prior.condition import Condition
-    from pops.stats import standardise
+    from pops.standardise import standardise
 
     b, d = len(rows), data.dim
 

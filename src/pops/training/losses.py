@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pops.stats import ClipStats
+    from pops.standardise import ClipStats
 
 
 # Simple loss of an x0-predicting prior, arXiv 2204.06125 Section 2.2.
@@ -26,7 +26,7 @@ def instruct(x0: Tensor, target: Tensor, text: Tensor, stats: ClipStats, *, weig
     """
     from torch.nn.functional import cosine_similarity
 
-    from pops.stats import unstandardise
+    from pops.standardise import unstandardise
 
     e = unstandardise(x0.float(), stats)
     return mse(x0, target) + weight * (1 - cosine_similarity(e, text.float(), dim=1))

@@ -14,7 +14,7 @@ from pops.files import write_whole
 from pops.prior.condition import Condition
 from pops.prior.noise import SchedulerConfig
 from pops.prior.transformer import FROZEN, PriorModel, forward_slots
-from pops.stats import ClipStats
+from pops.standardise import ClipStats
 from pops.training.config import TrainConfig
 from pops.training.data import seed_of
 

@@ -23,7 +23,7 @@ from pops.operators.checkpoint import put_on, save_operator
 from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.prior.noise import add_noise, alphas_cumprod
 from pops.prior.transformer import PriorModel
-from pops.stats import ClipStats
+from pops.standardise import ClipStats
 from pops.training import losses
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, Order, make_batch, seed_of

@@ -6,8 +6,7 @@ import typer
 
 from pops.cli.bench.mix import mix
 from pops.cli.bench.operators import samplers, toybox
-from pops.cli.bench.prior import prior
-from pops.cli.bench.render import control, render, retrieval
+from pops.cli.bench.render import control, retrieval
 
 app = typer.Typer(help="Measure a model against the truth.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -17,5 +16,5 @@ def root() -> None:
     pass
 
 
-for measurement in (toybox, samplers, prior, render, control, retrieval, mix):
+for measurement in (toybox, samplers, control, retrieval, mix):
     app.command()(measurement)

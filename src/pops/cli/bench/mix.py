@@ -1,11 +1,11 @@
-"""pops bench mix: how mixes keep their layout and show their content, on toybox; and what a mix costs."""
+"""pops bench mix: how mixes keep their layout and show their content, on toybox."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,10 +28,6 @@ def mix(
     reach: Annotated[str | None, typer.Option("--reach", help="Of strengths: words or text. [words]")] = None,
     steps: Annotated[int, typer.Option("--steps", help="Of each mix.", min=1)] = 20,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Of each mix. [the model's own]")] = None,
-    time: Annotated[
-        bool, typer.Option("--time", help="Instead: one mix beside diffusers' image-to-image, in turn.")
-    ] = False,
-    rounds: Annotated[int, typer.Option("--rounds", help="Of --time; medians are told.", min=1)] = 7,
     batch: Annotated[int, typer.Option("--batch", help="Pictures mixed together.", min=1)] = 16,
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Write the table here, too.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curves here.")] = None,
@@ -50,15 +46,13 @@ def mix(
     \b
         pops bench mix --markdown docs/bench-mix.md --plot docs/pictures/bench-mix.png
         pops bench mix --count 8 --nu 0.5,0.9 --strength 1,2
-        pops bench mix --time
     """
     import pops
-    from pops.bench import mix as bench
-    from pops.bench import mix_figures, mix_time
     from pops.files import check_place
     from pops.images import PICTURE_SUFFIXES, save_picture
+    from pops.measure import mix as bench
+    from pops.measure import mix_figures
 
-    ensure(not (time and plot), "--time draws no curves; leave --plot out")
     if plot is not None:
         fits = plot.suffix.lower() in PICTURE_SUFFIXES
         ensure(fits, f"{plot}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
@@ -67,20 +61,13 @@ def mix(
     nus = bench.NUS if nu is None else _numbers(nu, "--nu", "0,0.5,1")
     strengths = bench.STRENGTHS if strength is None else _numbers(strength, "--strength", "0,1,2")
     p = pops.load(model, device=device, max_batch=batch)
-    report: dict[str, Any]
-    if time:
-        report = mix_time.measure(p, rounds=rounds)
-        table = mix_time.table(report)
-    else:
-        asked = {"nu": at_nu, "k_min": k_min, "k_max": k_max, "reach": reach, "steps": steps, "guidance": guidance}
-        how = {name: value for name, value in asked.items() if value is not None}
-        with progress(quiet=quiet or json_output) as on_progress:
-            found = bench.measure(
-                p, count=count, seed=seed, nus=nus, strengths=strengths, how=how, on_progress=on_progress
-            )
-        report, table = asdict(found), mix_figures.markdown(found)
-        if plot is not None:
-            save_picture(mix_figures.plot(found), plot)
+    asked = {"nu": at_nu, "k_min": k_min, "k_max": k_max, "reach": reach, "steps": steps, "guidance": guidance}
+    how = {name: value for name, value in asked.items() if value is not None}
+    with progress(quiet=quiet or json_output) as on_progress:
+        found = bench.measure(p, count=count, seed=seed, nus=nus, strengths=strengths, how=how, on_progress=on_progress)
+    report, table = asdict(found), mix_figures.markdown(found)
+    if plot is not None:
+        save_picture(mix_figures.plot(found), plot)
     tell(table, report, markdown, as_json=json_output)
 
 

@@ -46,7 +46,7 @@ def toybox(
         pops bench toybox --json > figures.json
     """
     import pops
-    from pops.bench import toybox as bench
+    from pops.measure import operators as bench
 
     wanted = listed(operators, "--operators", "texturing,union")
     if markdown is not None:
@@ -93,7 +93,7 @@ def samplers(
         pops bench samplers --samplers dpm++2m --steps-list 8 --count 100 --render-steps 12
     """
     import pops
-    from pops.bench import samplers as bench
+    from pops.measure import samplers as bench
     from pops.prior.samplers import SAMPLERS
 
     wanted = listed(operators, "--operators", "texturing,union")

@@ -14,37 +14,6 @@ from pops.files import check_place
 
 
 @command
-def render(
-    steps: Annotated[int, typer.Option("--steps", help="Of the renderers.", min=1, max=1000)] = 10,
-    rounds: Annotated[int, typer.Option("--rounds", help="Of both in turn; medians are told.", min=1)] = 7,
-    markdown: Markdown = None,
-    device: Device = "auto",
-    json_output: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Rendering through pops beside diffusers' bare pipelines.
-
-    The model's own renderer, and a Kandinsky decoder of random weights.
-
-    Examples:
-
-    \b
-        pops bench render
-        pops bench render --steps 50 --rounds 5 --markdown docs/bench-render.md
-    """
-    import pops
-    from pops.bench import render as bench
-
-    if markdown is not None:
-        check_place(markdown)
-    p = pops.load("tiny", device=device)
-    with progress(quiet=quiet) as on_progress:
-        report = bench.measure(p, steps=steps, rounds=rounds, on_progress=on_progress)
-    tell(bench.markdown(report), bench.figures(report), markdown, as_json=json_output)
-
-
-@command
 def control(
     count: Annotated[
         int, typer.Option("--count", "-n", help="Held-out texturings, each in another pose.", min=1)
@@ -69,7 +38,7 @@ def control(
         pops bench control --markdown docs/bench-control.md
     """
     import pops
-    from pops.bench import control as bench
+    from pops.measure import control as bench
 
     if markdown is not None:
         check_place(markdown)
@@ -106,7 +75,7 @@ def retrieval(
         pops bench retrieval --cache out/retrieval --markdown docs/bench-retrieval.md
     """
     import pops
-    from pops.bench import retrieval as bench
+    from pops.measure import retrieval as bench
 
     if markdown is not None:
         check_place(markdown)

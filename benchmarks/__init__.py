@@ -1,0 +1,1 @@
+"""Our speed and memory beside others', and small experiments: a command each, ours and the reference in one run."""

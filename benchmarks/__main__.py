@@ -1,0 +1,137 @@
+"""Speed of pops beside the public way, in turn in one run: `python -m benchmarks prior`. Not a part of the wheel."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from pops.cli.bench.shared import Markdown, listed, numbers, tell, whole_numbers
+from pops.cli.shell import Debug, Device, Json, Quiet, command, progress
+from pops.files import check_place
+
+if TYPE_CHECKING:
+    from pops.prior.linear import Precision
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+@command
+def prior(
+    layers: Annotated[int, typer.Option("--layers", help="Of the prior; 20 is full size.", min=1)] = 20,
+    batch: Annotated[str, typer.Option("--batch", help="Items at once, with commas.")] = "1,2,8,32",
+    guidance: Annotated[str, typer.Option("--guidance", help="Scales, with commas; 1 is none.")] = "1,8",
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="Of ours, with commas.", show_default="all but float16")
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Of the sampler.", min=2, max=1000)] = 25,
+    rounds: Annotated[int, typer.Option("--rounds", help="Of everyone in turn; medians are told.", min=1)] = 3,
+    public_steps: Annotated[
+        int, typer.Option("--public-steps", help="Of the public way at batches above 1, times what is missing.", min=1)
+    ] = 1,
+    no_memory: Annotated[bool, typer.Option("--no-memory", help="Leave peak memory out.")] = False,
+    no_training: Annotated[bool, typer.Option("--no-training", help="Leave training steps out.")] = False,
+    train_layers: Annotated[int, typer.Option("--train-layers", help="Of the prior that is trained.", min=1)] = 4,
+    train_batch: Annotated[str, typer.Option("--train-batch", help="Samples a step, with commas.")] = "1,2,4,8",
+    markdown: Markdown = None,
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """The engine against the public way, in turn in one run.
+
+    A prior of the full size, with random weights.
+
+    Takes about half an hour on two quiet cores; needs no model.
+
+    Examples:
+
+    \b
+        python -m benchmarks prior --markdown docs/bench-prior.md
+        python -m benchmarks prior --batch 1 --guidance 8 --precision bfloat16,int8 --no-training
+        python -m benchmarks prior --layers 2 --rounds 1 --json > figures.json
+    """
+    import pops
+    from benchmarks import prior as bench
+    from benchmarks import prior_tables
+
+    if markdown is not None:
+        check_place(markdown)
+    place = pops.load("tiny", device=device).device
+    usual = "float32,bfloat16" + (",int8" if place == "cpu" else "")
+    precisions = tuple(listed(usual if precision is None else precision, "--precision", "float32,int8"))
+    plan = bench.Plan(
+        layers=layers, steps=steps, rounds=rounds, public_steps=public_steps, memory=not no_memory,
+        training=not no_training, train_layers=train_layers, device=place,
+        batches=tuple(whole_numbers(batch, "--batch", "1,8")),
+        guidances=tuple(numbers(guidance, "--guidance", "1,8")),
+        precisions=cast("tuple[Precision, ...]", precisions),
+        train_batches=tuple(whole_numbers(train_batch, "--train-batch", "1,8")),
+    )  # fmt: skip
+    with progress(quiet=quiet) as on_progress:
+        report = bench.measure(plan, on_progress=on_progress)
+    tell(prior_tables.markdown(report), asdict(report), markdown, as_json=json_output)
+
+
+@app.command()
+@command
+def render(
+    steps: Annotated[int, typer.Option("--steps", help="Of the renderers.", min=1, max=1000)] = 10,
+    rounds: Annotated[int, typer.Option("--rounds", help="Of both in turn; medians are told.", min=1)] = 7,
+    markdown: Markdown = None,
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Rendering through pops beside diffusers' bare pipelines.
+
+    The model's own renderer, and a Kandinsky decoder of random weights.
+
+    Examples:
+
+    \b
+        python -m benchmarks render
+        python -m benchmarks render --steps 50 --rounds 5 --markdown docs/bench-render.md
+    """
+    import pops
+    from benchmarks import render as bench
+
+    if markdown is not None:
+        check_place(markdown)
+    p = pops.load("tiny", device=device)
+    with progress(quiet=quiet) as on_progress:
+        report = bench.measure(p, steps=steps, rounds=rounds, on_progress=on_progress)
+    tell(bench.markdown(report), bench.figures(report), markdown, as_json=json_output)
+
+
+@app.command()
+@command
+def mix(
+    rounds: Annotated[int, typer.Option("--rounds", help="Of both in turn; medians are told.", min=1)] = 7,
+    markdown: Markdown = None,
+    device: Device = "auto",
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """One mix beside diffusers' image-to-image, which calls its networks as often.
+
+    Examples:
+
+    \b
+        python -m benchmarks mix --rounds 3
+    """
+    import pops
+    from benchmarks import mix_time
+
+    if markdown is not None:
+        check_place(markdown)
+    report: dict[str, Any] = mix_time.measure(pops.load("tiny", device=device), rounds=rounds)
+    tell(mix_time.table(report), report, markdown, as_json=json_output)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""Drawings of expressions and their results, with PIL only: equations, generative trees, labelled grids."""

@@ -1,0 +1,65 @@
+"""What figures of expressions share: a node's picture or card, and the caption below it.
+
+PIL only. Pictures come in a mapping keyed by resolved nodes (those of a plan); files are not read here, and a
+node without a picture gets a plain card.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from PIL import Image
+
+from pops.expression.nodes import Call, Given, Let, Missing, Name, Node, Photo, Saved, Text, Word, walk
+from pops.expression.plan import Plan, plan
+from pops.figures.canvas import QUIET, Canvas, shortened
+
+Pictures: TypeAlias = Mapping[Node, Image.Image]
+Captions: TypeAlias = Mapping[Node, str]
+
+
+def resolved(expression: Plan | Node) -> Node:
+    if isinstance(expression, Plan):
+        return expression.root
+    named = any(isinstance(node, (Let, Name)) for node in walk(expression))
+    return plan(expression, None).root if named else expression
+
+
+def caption_of(node: Node, captions: Captions) -> str:
+    if node in captions:
+        return captions[node]
+    match node:
+        case Photo(path) | Saved(path):
+            name = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+            return re.sub(r"(?<=.)\.\w{1,11}$", "", name)
+        case Given(key):
+            return f"${key}"
+        case Missing():
+            return "missing"
+        case Call(_, _, _, seed) | Text(_, _, seed) if seed is not None:
+            return f"seed {seed}"
+    return ""
+
+
+def draw_node(canvas: Canvas, node: Node, at: tuple[float, float], thumb: float, pictures: Pictures) -> None:
+    """The node's picture (or card) with its upper left corner at `at`."""
+    box = (at[0], at[1], at[0] + thumb, at[1] + thumb)
+    if node in pictures:
+        canvas.picture(pictures[node], box)
+    elif isinstance(node, Missing):
+        canvas.empty(box)
+    elif isinstance(node, Word):
+        canvas.card(node.text, box)
+    elif isinstance(node, Text):
+        canvas.card(node.prompt, box)
+    else:
+        canvas.card("", box)
+
+
+def draw_caption(canvas: Canvas, text: str, at: tuple[float, float], thumb: float) -> None:
+    """Centred below the picture whose upper left corner is at `at`."""
+    size = thumb * 0.085
+    line = shortened(text, size, thumb * 0.98)
+    canvas.text(line, (at[0] + thumb / 2, at[1] + thumb + size * 1.25), size, QUIET)

@@ -1,0 +1,110 @@
+"""The generative tree from left to right: every node once, operators on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+from PIL import Image
+
+from pops.expression.grammar import number_text
+from pops.expression.nodes import Call, Node, Sum, Text, Word
+from pops.expression.plan import Plan
+from pops.figures.canvas import LINE, QUIET, Canvas, colour_of, pill_width
+from pops.figures.nodes import Captions, Pictures, caption_of, draw_caption, draw_node, resolved
+
+SUM, TEXT = "sum", "text"
+
+
+def _inputs(node: Node) -> tuple[Node, ...]:
+    """What the tree shows left of a node; a text's prompt stands there as a card."""
+    return (Word(node.prompt or " "),) if isinstance(node, Text) and node.prompt.strip() else node.children()
+
+
+def _operator(node: Node) -> str:
+    return node.operator if isinstance(node, Call) else SUM if isinstance(node, Sum) else TEXT
+
+
+def _ordered(root: Node) -> list[Node]:
+    """Every node once, operands first."""
+    order: dict[Node, None] = {}
+    stack: list[tuple[Node, bool]] = [(root, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.setdefault(node)
+        elif node not in order:
+            stack.append((node, True))
+            stack += [(part, False) for part in reversed(_inputs(node))]
+    return list(order)
+
+
+def _places(root: Node) -> tuple[dict[Node, int], dict[Node, float]]:
+    """Column (0 is the root's, counted to the left) and row of every node, at least 1 apart in a column."""
+    order = _ordered(root)
+    columns = {root: 0}
+    for node in reversed(order):
+        for part in _inputs(node):
+            columns[part] = max(columns.get(part, 0), columns[node] + 1)
+    rows: dict[Node, float] = {}
+    leaves = 0
+    for node in order:
+        inputs = _inputs(node)
+        if inputs:
+            rows[node] = sum(rows[part] for part in inputs) / len(inputs)
+        else:
+            rows[node], leaves = float(leaves), leaves + 1
+    for column in range(max(columns.values()) + 1):  # push apart what shared operands drew together
+        members = sorted((node for node in order if columns[node] == column), key=rows.__getitem__)
+        before = sum(rows[node] for node in members)
+        for above, below in pairwise(members):
+            rows[below] = max(rows[below], rows[above] + 1)
+        shift = (sum(rows[node] for node in members) - before) / len(members)
+        for node in members:
+            rows[node] -= shift
+    top = min(rows.values())
+    return columns, {node: row - top for node, row in rows.items()}
+
+
+def tree_figure(
+    expression: Plan | Node, pictures: Pictures, *, captions: Captions | None = None, thumb: int = 160
+) -> Image.Image:
+    """The generative tree from left to right: every node once with its picture, operators on the way.
+
+    pictures: by resolved node (Plan.photos and so on, and the nodes of its jobs). captions: what stands below
+    a node instead of its file's name. thumb: the side of a picture in pixels.
+    """
+    root, captions = resolved(expression), captions or {}
+    columns, rows = _places(root)
+    made = [node for node in columns if _inputs(node)]
+    size, margin = thumb * 0.095, thumb * 0.3
+    gap = max([thumb * 0.9, *(pill_width(_operator(node), size) + thumb * 0.62 for node in made)])
+    last, row_height = max(columns.values()), thumb * 1.34
+    canvas = Canvas(
+        last * (thumb + gap) + thumb + 2 * margin, max(rows.values()) * row_height + thumb * 1.16 + 2 * margin
+    )
+    at = {node: (margin + (last - columns[node]) * (thumb + gap), margin + rows[node] * row_height) for node in columns}
+    for node in made:
+        _draw_join(canvas, node, at, thumb, size)
+    for node, spot in at.items():
+        draw_node(canvas, node, spot, thumb, pictures)
+        draw_caption(canvas, caption_of(node, captions), spot, thumb)
+    return canvas.finish()
+
+
+def _draw_join(canvas: Canvas, node: Node, at: Mapping[Node, tuple[float, float]], thumb: float, size: float) -> None:
+    """The curves from a node's operands to its operator's name, and on to its picture."""
+    name = _operator(node)
+    colour = QUIET if name in (SUM, TEXT) else colour_of(name)
+    x, y = at[node][0], at[node][1] + thumb / 2
+    half, width = pill_width(name, size) / 2, thumb * 0.0125
+    centre = x - thumb * 0.16 - half
+    weights = [weight for weight, _ in node.terms] if isinstance(node, Sum) else []
+    for i, part in enumerate(_inputs(node)):
+        start = (at[part][0] + thumb, at[part][1] + thumb / 2)
+        canvas.curve(start, (centre - half, y), width, LINE)
+        if weights:
+            side = size if y < start[1] - 1 else -size  # away from where the curve goes
+            canvas.text(number_text(weights[i]), (start[0] + thumb * 0.05, start[1] + side), size, QUIET, "lm")
+    canvas.line([(centre + half, y), (x, y)], width, LINE)
+    canvas.pill((centre, y), name, size, colour)

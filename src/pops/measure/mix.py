@@ -1,0 +1,227 @@
+"""How mixes keep their layout and show their content: pairs of toybox, whose masks are known, and the oracle.
+
+Layouts are pictures of one object in a studio, with their exact masks; contents are texts, half of them another kind
+of object ("a cactus"), half a material ("a tiger rabbit", for a rabbit). Every combination is held out of training.
+
+Of each mix its silhouette is read (pops.toybox.silhouette) and compared with the layout's mask, and the oracle says how
+probable the content is, over nu and over strength. A pair has the same seed at every setting.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pops.errors import ConfigError, ensure
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from pops.magicmix.mix import MagicMix
+    from pops.studio import Pops
+
+KINDS = ("object", "material")
+NUS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0)
+STRENGTHS = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0)
+ENOUGH = 0.6  # of IoU, and of contents read right: a mix that is both
+STEADY = 0.02  # a curve that goes back by less is still monotone
+SIDE = 96  # pixels of the oracle's pictures
+OnProgress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Layouts and contents, a row each."""
+
+    layouts: list[Image.Image]
+    pictures: Tensor  # uint8 [n, 3, SIDE, SIDE], the layouts
+    masks: Tensor  # bool [n, SIDE, SIDE], exact
+    kinds: list[str]  # of the content: object or material, which is the oracle's head, too
+    names: list[str]  # what the oracle ought to read there
+    texts: list[str]
+    seeds: list[int]  # of the family, and of the mixes
+
+
+@dataclass
+class Report:
+    """Shares from 0 to 1; curves: over "nu" and "strength" a row each value, see `_row`."""
+
+    model: str
+    count: int
+    seed: int
+    settings: dict[str, Any]
+    ceiling: dict[str, float] = field(default_factory=dict)  # what the reading of silhouettes gives at best
+    layouts: dict[str, dict[str, float]] = field(default_factory=dict)  # the content read in the layouts themselves
+    curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    monotone: dict[str, dict[str, bool]] = field(default_factory=dict)
+    point: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # kind -> the best row that is both
+
+
+def measure(
+    p: Pops,
+    *,
+    count: int = 200,
+    seed: int = 0,
+    nus: Sequence[float] = NUS,
+    strengths: Sequence[float] = STRENGTHS,
+    how: Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Report:
+    """`count` pairs drawn from `seed`; how: settings of the mixes beside nu and strength (see MixSettings).
+
+    nu is the default (or how's) on the curve over strength, and strength on the curve over nu.
+    """
+    from pops.magicmix.operands import MixSettings, with_defaults
+
+    ensure(count >= 2, f"count must be at least 2, got {count}", ConfigError)
+    mixer = p.mixer()
+    given = with_defaults(how or {}, p.files.info, mixer.native)
+    for name, values in (("nu", nus), ("strength", strengths)):
+        for value in values:
+            MixSettings.of({**given, name: value})
+    pairs = draw_pairs(count, seed, on_progress)
+    settings = {k: v for k, v in vars(MixSettings.of(given)).items() if k not in ("negative", "inject")}
+    report = Report(p.name, count, seed, settings, _ceiling(mixer, pairs))
+    report.layouts = _row(pairs, pairs.pictures)
+    for name, values in (("nu", nus), ("strength", strengths)):
+        rows = []
+        for i, value in enumerate(values):
+            made = _mixed(mixer, pairs, {**given, name: value}, f"{name} {value:g}", on_progress)
+            rows.append({"value": value, **_row(pairs, made)})
+            if on_progress:
+                on_progress(i + 1, len(values), f"over {name}")
+        report.curves[name] = rows
+        report.monotone[name] = _monotone(rows)
+    for kind in ("all", *KINDS):
+        both = [row for row in (r for rows in report.curves.values() for r in rows) if _enough(row[kind])]
+        best = max(both, key=lambda row: min(row[kind]["iou"], row[kind]["right"]), default=None)
+        over = None if best is None else next(name for name, rows in report.curves.items() if best in rows)
+        report.point[kind] = None if best is None else {"over": over, "value": best["value"], **best[kind]}
+    return report
+
+
+def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> Pairs:
+    """Pairs of the held-out families `seed`, `seed + 1`, ...; contents are objects and materials in turn."""
+    import torch
+
+    from pops.toybox.draw import light, object_paints, paint, setting_of, to_image
+    from pops.toybox.pairs import family
+    from pops.toybox.shot import shoot
+    from pops.toybox.words import article
+
+    pictures, masks, kinds, names, texts = [], [], [], [], []
+    seeds = list(range(seed, seed + count))
+    for number in seeds:
+        kind = KINDS[(number - seed) % len(KINDS)]
+        drawn = family(number, "test", "union" if kind == "object" else "texturing")
+        layout, worn = drawn.studio, drawn.studio.objects[0].material.name
+        name = drawn.other.objects[0].category if kind == "object" else drawn.textured.objects[0].material.name
+        if kind == "material" and worn == name:  # nothing would change
+            bare = replace(layout.objects[0], material=replace(layout.objects[0].material, kind="plain", name=""))
+            layout = replace(layout, objects=(bare,))
+        setting = setting_of(layout.scene, layout.setting)
+        shot = shoot(layout.objects, layout.camera, SIDE)
+        picture = paint(light(shot, setting), [object_paints(o) for o in layout.objects])
+        pictures.append(picture)
+        masks.append(shot.mask > 0.5)
+        kinds.append(kind)
+        names.append(name)
+        # A material is a word beside a noun in the world's captions: the layout's own noun, then.
+        texts.append(article(name if kind == "object" else f"{name} {layout.objects[0].category}"))
+        if on_progress:
+            on_progress(len(pictures), count, "drawing")
+    layouts = [to_image(x) for x in pictures]
+    drawn_as = torch.stack(pictures), torch.stack(masks)
+    return Pairs(layouts, *drawn_as, kinds, names, texts, seeds)
+
+
+def _mixed(mixer: MagicMix, pairs: Pairs, how: Mapping[str, Any], what: str, on_progress: OnProgress | None) -> Tensor:
+    """Every pair mixed => uint8 [n, 3, SIDE, SIDE]"""
+    step = None if on_progress is None else (lambda done, total: on_progress(done, total, what))
+    return _stacked(mixer.each(pairs.layouts, pairs.texts, seeds=pairs.seeds, on_step=step, **how))
+
+
+def _stacked(pictures: Sequence[Image.Image]) -> Tensor:
+    import numpy as np
+    import torch
+    from PIL.Image import Resampling
+
+    arrays = [np.asarray(x.convert("RGB").resize((SIDE, SIDE), Resampling.LANCZOS)) for x in pictures]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+# --- what is read off pictures
+# ---------------------------------------------------------------------------------------
+
+
+def _row(pairs: Pairs, pictures: Tensor) -> dict[str, dict[str, float]]:
+    """For all pairs and each kind of content: mean IoU, mean probability of the content, share read right."""
+    import torch
+
+    from pops.toybox.silhouette import Silhouette
+    from pops.toybox.silhouette import iou as overlap
+
+    iou = overlap(Silhouette.load().read(pictures), pairs.masks)
+    probable, right = _content(pairs, pictures)
+    rows = {}
+    for kind in ("all", *KINDS):
+        some = torch.tensor([kind in ("all", k) for k in pairs.kinds])
+        figures = {"iou": iou, "probability": probable, "right": right}
+        rows[kind] = {name: float(values[some].mean()) for name, values in figures.items()}
+    return rows
+
+
+def _content(pairs: Pairs, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """The oracle's probability of each content [n], and 1 where nothing is more probable, else 0 [n]."""
+    import torch
+
+    from pops.toybox.oracle import HEADS, Oracle
+
+    oracle = Oracle.load()
+    with torch.no_grad():
+        parts = [oracle(batch.float() / 255) for batch in pictures.split(64)]
+    probable, right = [], []
+    for k, (kind, name) in enumerate(zip(pairs.kinds, pairs.names, strict=True)):
+        said = parts[k // 64][kind][k % 64].softmax(0)
+        wanted = HEADS[kind].index(name)
+        probable.append(float(said[wanted]))
+        right.append(float(int(said.argmax()) == wanted))
+    return torch.tensor(probable), torch.tensor(right)
+
+
+def _ceiling(mixer: MagicMix, pairs: Pairs) -> dict[str, float]:
+    """IoU with the exact masks of silhouettes read off the true pictures, and off those after the autoencoder."""
+    import torch
+
+    from pops.magicmix.operands import photo_latent_input
+    from pops.magicmix.pictures import decode, encode_photo
+    from pops.toybox.silhouette import Silhouette
+    from pops.toybox.silhouette import iou as overlap
+
+    reader = Silhouette.load()
+    coded: list[Image.Image] = []
+    with torch.no_grad():
+        for picture in pairs.layouts:
+            size = tuple(round(side / mixer.factor) * mixer.factor for side in (picture.height, picture.width))
+            latent = encode_photo(mixer.vae, photo_latent_input(picture, (size[0], size[1])))
+            coded += decode(mixer.vae, latent[None])
+    return {
+        name: float(overlap(reader.read(x), pairs.masks).mean())
+        for name, x in (("true_pictures", pairs.pictures), ("autoencoded", _stacked(coded)))
+    }
+
+
+def _monotone(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """Over all pairs: does IoU fall, and the content's probability rise, all along?"""
+    iou, probable = ([row["all"][name] for row in rows] for name in ("iou", "probability"))
+    return {
+        "iou_falls": all(b <= a + STEADY for a, b in itertools.pairwise(iou)),
+        "probability_rises": all(b >= a - STEADY for a, b in itertools.pairwise(probable)),
+    }
+
+
+def _enough(row: Mapping[str, float]) -> bool:
+    return row["iou"] >= ENOUGH and row["right"] >= ENOUGH

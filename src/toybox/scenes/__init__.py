@@ -1,6 +1,0 @@
-"""The table of scenes: where a toy stands. Importing this fills SCENES."""
-
-from toybox.scenes import faraway, indoors, outdoors  # noqa: F401  (each enters its scenes into the table)
-from toybox.scenes.base import HORIZON, SCENES, Scene, Setting
-
-__all__ = ["HORIZON", "SCENES", "Scene", "Setting"]

@@ -1,0 +1,382 @@
+"""The command line: outputs, exit codes, messages on stderr, data on stdout."""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pops.cli import run as run_command
+from pops.cli import shell
+from pops.cli.main import app
+from pops.errors import ConfigError, PopsError
+from pops.images import read_recipe
+from test_studio import folder, photos  # noqa: F401  # fixtures
+
+
+@pytest.fixture
+def call(folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: F811
+    """Runs a command in a folder with a.png, b.png and c.png; $M in it is the random model."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    for key in (
+        "TRANSFORMERS_VERBOSITY",
+        "DIFFUSERS_VERBOSITY",
+        "OMP_WAIT_POLICY",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS",
+    ):
+        monkeypatch.setenv(key, "unchanged" if key == "OMP_WAIT_POLICY" else "1" if "NO" in key else "error")
+
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(app, [str(folder) if w == "$M" else w for w in words])
+
+    return run
+
+
+def size_of(path: str) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_run_writes_the_picture_and_prints_its_path(call: Any, photos: Path) -> None:  # noqa: F811
+    done = call("run", "texturing(a.png, b.png)", "-m", "$M", "--steps", "3", "-o", "new/folder/out.png")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "new/folder/out.png\n", "")
+    assert size_of("new/folder/out.png") == (32, 32)
+    assert read_recipe("new/folder/out.png")["expression"] == "texturing(a.png, b.png)"
+
+
+@pytest.mark.parametrize("words", [["run", "texturing(a.png, b.png"], ["run", "a.png", "-m", "$M", "-o", "x.png"]])
+def test_a_command_collects_nothing_and_leaves_collecting_on(
+    call: Any, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during: list[bool] = []
+    settle = run_command.settle
+    monkeypatch.setattr(run_command, "settle", lambda *a, **how: during.append(gc.isenabled()) or settle(*a, **how))
+    before = gc.get_freeze_count()
+    call(*words)
+    assert during == [False] and gc.isenabled() and gc.get_freeze_count() > before
+
+
+def test_several_seeds_and_images_are_numbered(call: Any) -> None:
+    done = call("run", "texturing(a.png, _)", "-m", "$M", "--steps", "2", "-s", "0,5", "-n", "2", "-o", "x.png")
+    assert done.stdout.split() == ["x-0.png", "x-1.png", "x-2.png", "x-3.png"]
+    assert not Path("x.png").exists()
+    assert read_recipe("x-3.png")["picture"] == 3
+    assert Path("x-2.png").read_bytes() != Path("x-0.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("made", "options"), [("x.png", []), ("x-1.png", ["-s", "3:5", "--scale", "2", "--fit", "pad"])]
+)
+def test_a_picture_repeats_itself_byte_for_byte(call: Any, made: str, options: list[str]) -> None:
+    how = [
+        "--steps",
+        "2",
+        "--render-steps",
+        "1",
+        "--render-guidance",
+        "1.5",
+        "--prompt",
+        "red",
+        "--size",
+        "24x40",
+    ]
+    assert call("run", "union(a.png, b.png)", "-m", "$M", "-o", "x.png", *how, *options).exit_code == 0
+    assert call("run", made, "-o", "again.png").exit_code == 0
+    assert Path("again.png").read_bytes() == Path(made).read_bytes()
+    other = call("run", made, "-o", "other.png", "--seed", "9")
+    assert other.stdout == "other.png\n" and read_recipe("other.png")["seeds"] == [9]
+    assert Path("other.png").read_bytes() != Path(made).read_bytes()
+
+
+def test_a_changed_operand_is_told(call: Any) -> None:
+    plain = call("run", "a.png", "-m", "$M", "-o", "x.png")
+    assert plain.exit_code == 0 and "a.png carries no recipe" in plain.stderr and "taken as a photo" in plain.stderr
+    Image.new("RGB", (8, 8), "red").save("a.png")
+    done = call("run", "x.png", "-o", "again.png")
+    assert done.exit_code == 0 and "a.png changed since the recipe was made" in done.stderr
+
+
+def test_json_is_one_object(call: Any, folder: Path) -> None:  # noqa: F811
+    done = call("run", "1*a.png", "-m", "$M", "-o", "x.png", "--save-embedding", "e.safetensors", "-s", "2", "--json")
+    data = json.loads(done.stdout)
+    assert data.pop("seconds") > 0
+    assert data == {
+        "ok": True,
+        "outputs": ["x.png"],
+        "embedding": "e.safetensors",
+        "expression": "1*a.png",
+        "seeds": [2],
+        "model": "random",
+    }
+    assert Path("e.safetensors").is_file()
+    bad = call("run", "a.png + nothere.png", "-m", "$M", "-o", "x.png", "--json")
+    error = json.loads(bad.stdout)["error"]
+    assert (bad.exit_code, error["code"], error["exit_code"]) == (2, "photo_error", 2)
+    assert "nothere.png" in error["message"] and "nothere.png" in bad.stderr
+
+
+def test_figures(call: Any) -> None:
+    how = ["--steps", "2", "--tree", "t.png", "--equation", "q.png"]
+    done = call("run", 'scene(instruct(a.png, "red"), 0.5*b.png + 0.5*c.png)', "-m", "$M", *how)
+    assert (done.exit_code, done.stdout) == (0, "t.png\nq.png\n")
+    for path in ("t.png", "q.png"):
+        assert min(size_of(path)) > 100
+
+
+def test_only_an_embedding_needs_no_renderer(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pops.studio import Pops
+
+    monkeypatch.setattr(Pops, "renderer", lambda self, name=None: pytest.fail("the renderer was loaded"))
+    assert call("run", "1*a.png", "-m", "$M", "--save-embedding", "e.safetensors", "-q").stdout == ""
+    assert Path("e.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["e.npy", "e.ipadpt"])
+def test_embeddings_of_other_programs(call: Any, name: str) -> None:
+    how = ["-m", "$M", "--save-embedding"]
+    assert call("run", "0.5*a.png + 0.5*b.png", *how, name).stdout == f"{name}\n"
+    call("run", "0.5*a.png + 0.5*b.png", *how, "e.safetensors")
+    for operand in (name, "e.safetensors"):
+        done = call("run", f"union({operand}, c.png)", "-m", "$M", "--steps", "2", "-o", f"{operand}.png")
+        assert done.exit_code == 0, done.stderr
+    a, b = (Image.open(f"{operand}.png").tobytes() for operand in (name, "e.safetensors"))
+    assert a == b
+
+
+def test_an_embedding_of_another_width(call: Any) -> None:
+    import numpy as np
+
+    np.save("e.npy", np.ones((1, 7), dtype=np.float32))
+    done = call("run", "union(e.npy, a.png)", "-m", "$M", "-o", "x.png")
+    assert done.exit_code == 2 and "e.npy has 7 numbers a vector, the space 32" in done.stderr
+
+
+def test_a_tree_file_equals_its_expression(call: Any) -> None:
+    Path("t.yaml").write_text("union: [{texturing: [a.png, b.png]}, _]\nseed: 3\n")
+    call("run", "t.yaml", "-m", "$M", "--steps", "2", "-o", "x.png")
+    call("run", "union(texturing(a.png, b.png), _) @3", "-m", "$M", "--steps", "2", "-o", "y.png")
+    assert Path("x.png").read_bytes() == Path("y.png").read_bytes()
+
+
+def test_dry_run_computes_nothing(call: Any) -> None:
+    done = call("run", "union(texturing(a.png, nothere.png), _)", "-m", "$M", "--dry-run")
+    assert done.exit_code == 0 and "#2 = union(#1, _)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "texturng(a.png, b.png)", "-m", "$M", "-o", "x.png"], "did you mean 'texturing'?); known: "),
+        (["run", "texturing(a.png, b.png", "-m", "$M", "-o", "x.png"], "never closed; add a )"),
+        (["run", "texturing(a.png)", "-m", "$M", "-o", "x.png"], "takes 2 operands (object, texture), got 1"),
+        (["run", "union(a.png, bb.png)", "-m", "$M", "-o", "x.png"], "there is no file bb.png"),
+        (["run", "1*a.png", "-m", "$M"], "say where the picture goes: -o out.png"),
+        (["run", "1*a.png", "-m", "$M", "-o", "a.png"], "a.png is an operand of the expression"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--tree", "./a.png"], "a.png is an operand"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--tree", "x.png"], "two outputs have one name"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.gif"], "pictures are written as .png"),
+        (["run", "1*a.png", "-m", "$M", "--save-embedding", "e.pth"], "--save-embedding writes .safetensors"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--seed", "1,x"], "no seed in 'x'"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--size", "big"], "--size is HEIGHTxWIDTH"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--size", "33"], "multiples of 8, got 33x33"),
+        (
+            ["run", "1*a.png", "-m", "$M", "-o", "x.png", "--fit", "stretch"],
+            "squash, crop, pad, got 'stretch'",
+        ),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--renderer", "swach"], "did you mean 'swatch'"),
+        (
+            ["run", "1*a.png", "-m", "$M", "-o", "x.png", "--device", "gpu"],
+            "device is auto, cpu, cuda or mps",
+        ),
+        (["run", "1*a.png", "-m", "tinny", "-o", "x.png"], "did you mean 'tiny'"),
+        (["run", "1*nothere.png", "-m", "$M", "-o", "x.png", "--sampler", "dim"], "did you mean 'ddim'"),
+        (["run", "nothere.yaml", "-m", "$M", "-o", "x.png"], "nothere.yaml"),
+        (["run", "~no-such-user/a.png", "-m", "$M", "-o", "x.png"], "there is no file ~no-such-user/a.png"),
+        (["run", "+".join(["nothere.png"] * 99), "-m", "$M", "-o", "x.png"], "there is no file nothere.png"),
+        (["run", "x" * 300 + ".png", "-m", "$M", "-o", "x.png"], "File name too long"),
+        (["run", "x" * 300 + ".safetensors", "-m", "$M", "-o", "x.png"], "does not exist"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x" * 300 + ".png"], "cannot be written (File name too long)"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--tree", "a.png/t.png"], "a.png is no folder"),
+        (["run", "1*a.png", "-m", "$M", "--dry-run", "--sampler", "dmp++2m"], "did you mean 'dpm++2m'"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--guidance", "inf"], "guidance must be from 0 to 100, got inf"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--render-guidance", "inf"], "must be 0 or more, got inf"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--size", "9000"], "at most 4096, got 9000x9000"),
+        (["run", "1e39*a.png", "-m", "$M", "-o", "x.png"], "the sum 1e+39*a.png is too large for float32"),
+        (["run", f'text("{"red " * 99}")', "-m", "$M", "-o", "x.png"], "use fewer words"),
+        (["bench", "toybox", "-m", "$M", "--operators", ","], "--operators names none"),
+        (["show", "a.png"], "a.png carries no recipe"),
+        (["show", "nothere.png"], "there is no file nothere.png"),
+        (["operators", "show", "unoin", "-m", "$M"], "did you mean 'union'"),
+        (["models", "show", "tinny"], "did you mean 'tiny'"),
+        (["toybox"], "say where the picture goes"),
+        (["toybox", "-o", "x.png"], "say what to draw"),
+        (["toybox", "a teapot", "-o", "x.png", "--size", "33"], "--size must be even"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_message_and_code_2(call: Any, words: list[str], says: str) -> None:
+    before = set(Path().iterdir())
+    done = call(*words)
+    assert done.exit_code == 2
+    assert done.stdout == "" and done.stderr.startswith("pops: ") and says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert set(Path().iterdir()) == before, "nothing half-written"
+
+
+def test_an_expressions_mistake_is_underlined(call: Any) -> None:
+    done = call("run", "union(a.png, texturng(a.png, b.png))", "-m", "$M", "-o", "x.png")
+    message, line, carets = done.stderr.rstrip("\n").split("\n")
+    assert line == "  union(a.png, texturng(a.png, b.png))"
+    assert carets.startswith(" " * 15 + "^") and "texturng" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (PopsError("the disk is full"), 1, "pops: the disk is full"),
+        (ConfigError("no"), 2, "pops: no"),
+        (KeyboardInterrupt(), 130, "pops: stopped"),
+        (
+            ZeroDivisionError("division by zero"),
+            1,
+            "something went wrong in pops (ZeroDivisionError: division by zero)",
+        ),
+    ],
+)
+def test_exit_codes(call: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, says: str) -> None:
+    from pops.studio import Pops
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Pops, "trace", fail)
+    done = call("run", "1*a.png", "-m", "$M", "-o", "x.png")
+    assert done.exit_code == code and says in done.stderr and "Traceback" not in done.stderr
+    if isinstance(error, ZeroDivisionError):
+        assert call("run", "1*a.png", "-m", "$M", "-o", "x.png", "--debug").exception is error
+
+
+@pytest.mark.parametrize("content", [b"", b"no photo"])
+def test_a_broken_photo_alone_is_told_once(call: Any, content: bytes) -> None:
+    Path("bad.png").write_bytes(content)
+    done = call("run", "bad.png", "-m", "$M", "-o", "x.png")
+    assert done.exit_code == 2 and done.stderr.count("bad.png") == 1
+
+
+def test_places_are_looked_at_before_anything_is_computed(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pops.studio import Pops
+
+    monkeypatch.setattr(Pops, "trace", lambda self, *_, **__: pytest.fail("it was computed"))
+    Path("x.png").mkdir()
+    for words in (["-o", "x.png"], ["-o", "y.png", "--tree", "x.png"], ["-o", "a.png/x.png"]):
+        assert call("run", "1*b.png", "-m", "$M", *words).exit_code == 2
+
+
+def test_a_tree_file_in_a_folder_with_brackets(call: Any) -> None:
+    Path("new (1)").mkdir()
+    Path("new (1)/t.yaml").write_text("sum: [[1, a.png]]\n")
+    assert call("run", "new (1)/t.yaml", "-m", "$M", "-o", "x.png").exit_code == 0
+
+
+@pytest.mark.parametrize("words", [["run", "a.png", "--steps", "x"], ["run"], ["nothing"], ["show", "a.png", "--no"]])
+def test_a_usage_mistake_is_one_json_object_too(call: Any, words: list[str]) -> None:
+    done = call(*words, "--json")
+    assert done.exit_code == 2 and "Error: " in done.stderr
+    assert json.loads(done.stdout)["error"]["code"] == "usage_error"
+    assert call("run", "--help", "--json").exit_code == 0
+
+
+def test_usage_mistakes_are_code_2(call: Any) -> None:
+    assert call("run").exit_code == 2
+    assert call("run", "a.png", "--nothing").exit_code == 2
+    assert call("nothing").exit_code == 2
+
+
+def test_show(call: Any, folder: Path) -> None:  # noqa: F811
+    call("run", "union(a.png, b.png)", "-m", "$M", "--steps", "2", "-s", "7", "-o", "x.png")
+    text = call("show", "x.png").stdout
+    assert "expression     union(a.png, b.png)\n" in text and "seeds          7\n" in text
+    assert json.loads(call("show", "x.png", "--json").stdout)["model"] == str(folder)
+
+
+def test_operators_and_models(call: Any) -> None:
+    listed = call("operators", "list", "-m", "$M").stdout
+    assert "texturing(object, texture)" in listed and "clothes(garment, ...)" in listed
+    assert json.loads(call("operators", "list", "-m", "$M", "--json").stdout)["operators"]["union"]["guidance"] == 8.0
+    assert "operand 2: word, words" in call("operators", "show", "instruct", "-m", "$M").stdout
+    assert "kandinsky-2-2" in call("models", "list").stdout
+    shown = json.loads(call("models", "show", "$M", "--json").stdout)
+    assert shown["space"] == "random-32" and "union" in shown["operators"] and shown["weights_mb"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["models", "pull", "kandinsky-2-2"], "kandinsky-2-2 is not on this machine and"),
+        (["models", "pull", "someone/model"], "someone/model is not on this machine and"),
+        (["models", "pull", "tinny"], "did you mean 'tiny'"),
+        (["operators", "pull"], "texturing, union, scene, instruct is not on this machine and"),
+        (["operators", "pull", "scene"], "connect to the network, or get learned_prior.pth in another way"),
+    ],
+)
+def test_pull_without_a_network_is_one_line_and_code_2(
+    call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], says: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    done = call(*words)
+    assert done.exit_code == 2 and done.stdout == "" and says in done.stderr
+    assert done.stderr.startswith("pops: ") and done.stderr.count("\n") == 1
+
+
+def test_doctor(call: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr("pops.models.hub.TINY", folder)
+    done = call("doctor", "--offline", "--json")
+    rows = {row["check"]: row for row in json.loads(done.stdout)["checks"]}
+    assert done.exit_code == 0 and "hub" not in rows
+    assert rows["torch"]["state"] == "ok" and "operators: texturing, union" in rows["tiny"]["found"]
+    monkeypatch.setattr("pops.models.hub.TINY", folder / "nothing")
+    broken = call("doctor", "--offline")
+    assert broken.exit_code == 1 and "bad  tiny" in broken.stdout
+
+
+def test_toybox(call: Any) -> None:
+    done = call("toybox", "a tiger teapot on a beach", "-o", "x.png", "--size", "32", "--json")
+    data = json.loads(done.stdout)
+    assert data["outputs"] == ["x.png"] and data["scene"]["scene"] == "beach"
+    assert size_of("x.png") == (32, 32)
+    bad = call("toybox", "a tiger teapto", "-o", "y.png")
+    assert bad.exit_code == 2 and "teapot" in bad.stderr and not Path("y.png").exists()
+
+
+def test_progress_only_where_a_person_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    with shell.progress(quiet=False) as quiet_pipe:
+        assert quiet_pipe is None
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with shell.progress(quiet=False) as show:
+        assert show is not None
+        show(1, 2, "union")
+    with shell.progress(quiet=True) as nothing:
+        assert nothing is None
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from pops.cli.main import app\n"
+        "try: app(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "libraries = ('torch', 'diffusers', 'transformers', 'PIL', 'toybox', 'lark')\n"
+        "heavy = [m for m in libraries if m in sys.modules]\n"
+        "print(heavy, file=sys.stderr)"
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "Examples:" in done.stdout and 'pops run "texturing(teapot.png, tiger.png)" -o out.png' in done.stdout
+    assert time.monotonic() - start < 5, "generous: the machine may be busy"
