@@ -1,1 +1,1 @@
-"""Our speed and memory beside others', and small experiments: a command each, ours and the reference in one run."""
+"""Speed and memory of pops compared with others', and small experiments, both sides in turn. See README.md."""

@@ -1,4 +1,4 @@
-"""Speed of pops beside the public way, in turn in one run: `python -m benchmarks prior`. Not a part of the wheel."""
+"""Speed of pops compared with the public way, in turn in one run."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, rich_markup_mode=None, pre
 @app.command()
 @command
 def prior(
-    layers: Annotated[int, typer.Option("--layers", help="Of the prior; 20 is full size.", min=1)] = 20,
-    batch: Annotated[str, typer.Option("--batch", help="Items at once, with commas.")] = "1,2,8,32",
-    guidance: Annotated[str, typer.Option("--guidance", help="Scales, with commas; 1 is none.")] = "1,8",
+    layers: Annotated[int, typer.Option("--layers", help="Layers of the prior; 20 is full size.", min=1)] = 20,
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, with commas.")] = "1,2,8,32",
+    guidance: Annotated[str, typer.Option("--guidance", help="Guidance scales, with commas; 1 is none.")] = "1,8",
     precision: Annotated[
-        str | None, typer.Option("--precision", help="Of ours, with commas.", show_default="all but float16")
+        str | None, typer.Option("--precision", help="Precisions of ours, with commas.", show_default="all but float16")
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", help="Of the sampler.", min=2, max=1000)] = 25,
-    rounds: Annotated[int, typer.Option("--rounds", help="Of everyone in turn; medians are told.", min=1)] = 3,
+    steps: Annotated[int, typer.Option("--steps", help="Steps of the sampler.", min=2, max=1000)] = 25,
+    rounds: Annotated[int, typer.Option("--rounds", help="Rounds, all ways in turn; medians are reported.", min=1)] = 3,
     public_steps: Annotated[
-        int, typer.Option("--public-steps", help="Of the public way at batches above 1, times what is missing.", min=1)
+        int, typer.Option("--public-steps", help="Steps of the public way run at batches above 1, scaled up.", min=1)
     ] = 1,
-    no_memory: Annotated[bool, typer.Option("--no-memory", help="Leave peak memory out.")] = False,
-    no_training: Annotated[bool, typer.Option("--no-training", help="Leave training steps out.")] = False,
-    train_layers: Annotated[int, typer.Option("--train-layers", help="Of the prior that is trained.", min=1)] = 4,
-    train_batch: Annotated[str, typer.Option("--train-batch", help="Samples a step, with commas.")] = "1,2,4,8",
+    no_memory: Annotated[bool, typer.Option("--no-memory", help="Do not measure peak memory.")] = False,
+    no_training: Annotated[bool, typer.Option("--no-training", help="Do not measure training steps.")] = False,
+    train_layers: Annotated[
+        int, typer.Option("--train-layers", help="Layers of the prior that is trained.", min=1)
+    ] = 4,
+    train_batch: Annotated[str, typer.Option("--train-batch", help="Samples per step, with commas.")] = "1,2,4,8",
     markdown: Markdown = None,
     device: Device = "auto",
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """The engine against the public way, in turn in one run.
+    """The engine compared with the public way, in turn in one run.
 
-    A prior of the full size, with random weights.
-
-    Takes about half an hour on two quiet cores; needs no model.
+    A prior of full size with random weights. Takes about half an hour on two idle cores; needs no model.
 
     Examples:
 
@@ -60,7 +60,7 @@ def prior(
 
     if markdown is not None:
         check_place(markdown)
-    place = pops.load("tiny", device=device).device
+    place = pops.load("tiny", device=device).model.device
     usual = "float32,bfloat16" + (",int8" if place == "cpu" else "")
     precisions = tuple(listed(usual if precision is None else precision, "--precision", "float32,int8"))
     plan = bench.Plan(
@@ -79,15 +79,15 @@ def prior(
 @app.command()
 @command
 def render(
-    steps: Annotated[int, typer.Option("--steps", help="Of the renderers.", min=1, max=1000)] = 10,
-    rounds: Annotated[int, typer.Option("--rounds", help="Of both in turn; medians are told.", min=1)] = 7,
+    steps: Annotated[int, typer.Option("--steps", help="Steps of the renderers.", min=1, max=1000)] = 10,
+    rounds: Annotated[int, typer.Option("--rounds", help="Rounds, both in turn; medians are reported.", min=1)] = 7,
     markdown: Markdown = None,
     device: Device = "auto",
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Rendering through pops beside diffusers' bare pipelines.
+    """Rendering through pops compared with diffusers' bare pipelines.
 
     The model's own renderer, and a Kandinsky decoder of random weights.
 
@@ -111,13 +111,13 @@ def render(
 @app.command()
 @command
 def mix(
-    rounds: Annotated[int, typer.Option("--rounds", help="Of both in turn; medians are told.", min=1)] = 7,
+    rounds: Annotated[int, typer.Option("--rounds", help="Rounds, both in turn; medians are reported.", min=1)] = 7,
     markdown: Markdown = None,
     device: Device = "auto",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """One mix beside diffusers' image-to-image, which calls its networks as often.
+    """One mix compared with diffusers' image-to-image, which calls the networks as often.
 
     Examples:
 

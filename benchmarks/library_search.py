@@ -1,10 +1,10 @@
-"""Search in a library of many photos: pops' own, LanceDB's (exact and by an index), and numpy's plain product.
+"""Search in a library of many photos: pops' own, LanceDB's (exact and by an index), and numpy's matrix product.
 
-python benchmarks/library_search.py                       pops and numpy, about a minute and 1.5 GB of disk
-python benchmarks/library_search.py --lance flat,pq,hnsw  LanceDB's searches, too; its indices take minutes to build
+    python -m benchmarks.library_search                       pops and numpy: a minute, 1.5 GB of disk
+    python -m benchmarks.library_search --lance flat,pq,hnsw  LanceDB, too; its indices take minutes to build
 
-Vectors are of about 64 directions in 1280 numbers with noise around them, as CLIP's embeddings are; queries, too.
-All take turns, query by query. Recall is of the ten nearest, against numpy in float32.
+Vectors and queries are random in 64 of 1280 dimensions with noise around them, similar to CLIP's embeddings. All ways
+take turns, query by query. Recall is of the ten nearest, compared with numpy in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("LANCEDB_LOG", "off")
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line has it
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line sets it
 import lancedb
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ Search = Callable[[np.ndarray], list[str]]
 
 
 def vectors(count: int, dim: int, seed: int) -> np.ndarray:
-    """[count, dim] float32, un-normalised."""
+    """Draws vectors [count, dim], float32, un-normalised."""
     basis = np.random.default_rng(0).standard_normal((DIRECTIONS, dim), dtype=np.float32)
     rng = np.random.default_rng(seed)
     inner = rng.standard_normal((count, DIRECTIONS), dtype=np.float32) @ basis / DIRECTIONS**0.5
@@ -49,7 +49,7 @@ def vectors(count: int, dim: int, seed: int) -> np.ndarray:
 
 
 def filled(where: Path, rows: np.ndarray) -> Library:
-    """A library of these vectors."""
+    """Makes a library of these vectors."""
     library = Library.create(where, About("bench", rows.shape[1], "bench", "squash", 512))
     names = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(len(rows))]
     tensors = torch.from_numpy(rows)
@@ -93,7 +93,7 @@ def by_lance(library: Library, kind: str) -> Search:
 
 
 def measure(ways: dict[str, Search], queries: np.ndarray) -> dict[str, dict[str, float]]:
-    """Milliseconds (median, best) of each way, its time as a share of numpy's in the same round, and its recall."""
+    """Times each way: milliseconds (median, best), the ratio to numpy in the same round, and recall."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     hits: dict[str, list[float]] = {name: [] for name in ways}
     for search in ways.values():

@@ -1,8 +1,8 @@
-"""What a layer costs for few rows: torch's own linear against the engine's, by precision.
+"""Times a layer for few rows: torch's own linear against the engine's, by precision.
 
-    python benchmarks/linear_rows.py
+    python -m benchmarks.linear_rows
 
-The figures behind `FEW` in pops.prior.linear: milliseconds of one step's layers at full size (20 blocks of width 2048).
+The figures behind `MIN_ROWS` in pops.prior.linear: milliseconds of a step's layers at full size (20 blocks, 2048 wide).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROWS = (1, 2, 3, 4, 6, 8, 12, 64)
 
 
 def median_ms(layers: Sequence[Linear], x: Mapping[int, Tensor], rounds: int = 5) -> float:
-    """Of all layers in turn, on activations by width."""
+    """Returns the median time of all layers in turn, scaled to 20 blocks; x: activations by width."""
     times = []
     for _ in range(rounds + 1):  # the first is a warm-up
         begun = time.perf_counter()
@@ -35,7 +35,7 @@ def median_ms(layers: Sequence[Linear], x: Mapping[int, Tensor], rounds: int = 5
 
 @torch.no_grad()
 def main() -> None:
-    ours.FEW = 1  # no filling up: the kernels' own times
+    ours.MIN_ROWS = 1  # no padding: the kernels' own times
     device = torch.device("cpu")
     print("| precision | rows | torch's linear, ms | blocked, ms |\n|---|---|---|---|")
     for precision in PRECISIONS:

@@ -1,4 +1,4 @@
-"""What the machine can do at best (bytes read a second, operations a second), and what it has. Knows no models."""
+"""What the machine can do at best (bytes read and operations per second), and what it is. Knows no models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIDE, ROWS = 4096, 2048  # of the matrices whose product is timed
 
 
 def timed(run: Callable[[], Result], device: torch.device) -> tuple[float, Result]:
-    """Seconds that `run` took, everything it gave the device included, and what it returned."""
+    """Returns the seconds that `run` took, including all work it queued on the device, and its result."""
     wait(device)
     begun = time.perf_counter()
     result = run()
@@ -29,7 +29,7 @@ def timed(run: Callable[[], Result], device: torch.device) -> tuple[float, Resul
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all it was given."""
+    """Waits until the device has done all queued work."""
     import torch
 
     if device.type == "cuda":
@@ -39,7 +39,7 @@ def wait(device: torch.device) -> None:
 
 
 def read_rate(device: torch.device, tries: int = 5) -> float:
-    """Bytes a second, read from memory by all threads: the best of several sums and maxima over a long tensor."""
+    """Measures bytes per second read from memory by all threads: the best of several sums and maxima."""
     import torch
 
     x = torch.ones(READ, device=device)
@@ -47,7 +47,7 @@ def read_rate(device: torch.device, tries: int = 5) -> float:
 
 
 def matrix_rate(precision: Precision, device: torch.device, tries: int = 4) -> float:
-    """Operations a second (two a multiplication) of a large product: the best of the engine's layer and torch's own."""
+    """Measures operations per second (two per multiply-add) of a large product, the best of our layer and torch's."""
     import torch
 
     dtype = compute_dtype(precision)
@@ -63,7 +63,7 @@ def matrix_rate(precision: Precision, device: torch.device, tries: int = 4) -> f
 
 
 def described(device: torch.device) -> dict[str, Any]:
-    """Names and versions, and how busy the machine was."""
+    """Describes the machine: names, versions, and how busy it is."""
     from importlib.metadata import version
 
     import torch
@@ -90,7 +90,7 @@ def _processor() -> str:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be had without swapping; None where that is not known."""
+    """Returns the bytes available without swapping; None if not known."""
     import torch
 
     if device.type == "cuda":
@@ -100,7 +100,7 @@ def free_memory(device: torch.device) -> int | None:
         free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError, IndexError):
         return None
-    group = Path("/sys/fs/cgroup")  # a container's limit, if it has one
+    group = Path("/sys/fs/cgroup")  # a container's limit, if any
     try:
         most, used = (int((group / f"memory.{what}").read_text(encoding="utf-8")) for what in ("max", "current"))
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
 """Peak memory of sampling once, each way in a fresh process that reads the prior from its folder.
 
-`python -m benchmarks.memory JOB` is that process: a JSON object in, one out. The peak is the largest resident
-memory beyond what the imports had taken (of the public way diffusers too, in its
-favour); on CUDA what torch had there at most.
+`python -m benchmarks.memory JOB` is that process: it takes a JSON object and prints one. The peak is the largest
+resident memory less what the imports took (for the public way including diffusers, in its favour); on CUDA, what torch
+allocated at most.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 from pops.errors import PopsError
 
-STEPS = 2  # the second needs nothing that the first did not
+STEPS = 2  # more steps do not need more memory
 GUIDANCE = 8.0
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes; None where the system does not tell. seconds: reading, and packing where that is done."""
+    """peak: bytes, None if the system does not tell; seconds: reading, and packing (ours)."""
 
     way: str  # ours | public
     precision: str
@@ -31,13 +31,13 @@ class Peak:
 
 
 def measure(folder: Path, way: str, precision: str, device: str) -> Peak:
-    """The prior in `folder`, sampled once with both rows of guidance, in a process of its own."""
+    """Samples once with guidance from the prior in `folder`, in a process of its own."""
     job = {"folder": str(folder), "way": way, "precision": precision, "device": device}
     command = [sys.executable, "-m", "benchmarks.memory", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        killed = " (killed, probably for want of memory)" if done.returncode < 0 else ""
+        killed = " (killed, probably out of memory)" if done.returncode < 0 else ""
         raise PopsError(f"measuring memory failed{killed}: {last}; leave it out with --no-memory")
     return Peak(way, precision, **json.loads(done.stdout.splitlines()[-1]))
 
@@ -79,9 +79,9 @@ def _child(folder: str, way: str, precision: str, device: str) -> dict[str, Any]
 
 
 def resident_peak() -> int | None:
-    """Bytes of this process at most so far; None where the system does not tell.
+    """Returns the peak resident bytes of this process so far; None if the system does not tell.
 
-    On Linux of this program alone: ru_maxrss goes on counting where the process that started it stood.
+    On Linux from /proc, since ru_maxrss begins with the peak of the process that started this one.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

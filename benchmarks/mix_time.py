@@ -1,4 +1,4 @@
-"""What a mix costs beside diffusers' own image-to-image with as many network calls on the same networks."""
+"""Time of a mix compared with diffusers' own image-to-image, with as many calls of the same networks."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 STEPS, K_MAX = 50, 0.6
 CONTENT = "a tiger"
-K_MAXES = (0.3, 0.6, 1.0)  # steps above k_max cost nothing
+K_MAXES = (0.3, 0.6, 1.0)  # noisier steps than k_max are not computed
 
 
 def measure(p: Pops, *, rounds: int = 7, steps: int = STEPS) -> dict[str, Any]:
-    """One mix and one stock run in turn, after one of each that does not count: seconds, and the median of ratios."""
+    """Times a mix and a stock run in turn, after an untimed one of each; returns seconds and the median ratio."""
     from pops.toybox.draw import render
     from pops.toybox.words import parse_caption
 
     mixer = p.mixer()
-    side = int(p.files.info.get("size", mixer.native[0]))
+    side = int(p.model.files.info.get("size", mixer.native[0]))
     layout = render(parse_caption("a rabbit", seed=1), side)
-    guidance = float(p.files.info.get("guidance", 7.5))
+    guidance = float(p.model.files.info.get("guidance", 7.5))
     how: dict[str, Any] = {"steps": steps, "k_max": K_MAX, "guidance": guidance, "size": side}
     stock = _stock(mixer)
 
@@ -68,7 +68,7 @@ def _at(mixer: MagicMix, layout: Image.Image, how: dict[str, Any]) -> dict[str, 
 
 
 def _stock(mixer: MagicMix) -> Any:
-    """StableDiffusionImg2ImgPipeline on the mixer's own networks; where they have an IP-Adapter, with zeros for it."""
+    """Returns StableDiffusionImg2ImgPipeline on the mixer's own networks; an IP-Adapter, if any, gets zeros."""
     import torch
     from diffusers import StableDiffusionImg2ImgPipeline
 
@@ -86,8 +86,8 @@ def _stock(mixer: MagicMix) -> Any:
     pipe.set_progress_bar_config(disable=True)
     image: dict[str, Any] = {}
     if mixer.dim is not None:
-        nothing = torch.zeros(2, 1, mixer.dim, device=mixer.unet.device, dtype=mixer.unet.dtype)
-        image["ip_adapter_image_embeds"] = [nothing]
+        zeros = torch.zeros(2, 1, mixer.dim, device=mixer.unet.device, dtype=mixer.unet.dtype)
+        image["ip_adapter_image_embeds"] = [zeros]
 
     def run(layout: Image.Image, guidance: float, steps: int) -> Any:
         return pipe(
@@ -100,7 +100,7 @@ def _stock(mixer: MagicMix) -> Any:
 
 @contextmanager
 def _counted(mixer: MagicMix) -> Iterator[list[int]]:
-    """Calls of the UNet inside."""
+    """Counts the UNet's calls within the block, in a list of one number."""
     calls = [0]
 
     def count(module: Any, args: Any) -> None:
@@ -114,10 +114,10 @@ def _counted(mixer: MagicMix) -> Iterator[list[int]]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """For people, as Markdown."""
+    """Returns the report as Markdown."""
     seconds, calls = found["seconds"], found["network_calls"]
     lines = [
-        f"One mix on `{found['model']}` at {found['steps']} steps beside diffusers' image-to-image, in turn "
+        f"One mix on `{found['model']}` at {found['steps']} steps compared with diffusers' image-to-image, in turn "
         f"({len(found['ratios'])} rounds):",
         "",
         "| | network calls | seconds (median) |",

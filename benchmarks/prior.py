@@ -1,8 +1,8 @@
-"""The engine against the public way, at full size and random weights: time, error, memory, and what the machine allows.
+"""The engine compared with the public way, at full size and random weights: time, error, memory, the machine's limits.
 
-All in one run, in turn, so that both meet the same machine: medians over rounds, and the ratio. The public way is
-diffusers' own prior on all 81 slots with its own scheduler (`benchmarks.public`). Everything is included: the condition
-is encoded in each call.
+Both run in turn in one process, so that both have the same machine: medians over rounds, and the ratio. The public way
+is diffusers' own prior on all 81 slots with its own scheduler (`benchmarks.public`). Everything is included: the
+condition is encoded in each call.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pops.prior.transformer import PriorModel
+    from pops.progress import OnProgress
 
-OnProgress = Callable[[int, int, str], None]
 OPERANDS = 2
 PUBLIC: tuple[Precision, ...] = ("float32", "bfloat16")  # precisions of the public way
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # a weight
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # per weight
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured. shape: of the prior but for its layers; encoder: the training part's; None: the real ones."""
+    """What to measure. shape: of the prior without its layers; encoder: of the training part; None: the real ones."""
 
     layers: int = 20
     batches: tuple[int, ...] = (1, 2, 8, 32)
@@ -63,10 +63,10 @@ class Plan:
 
         for name in ("layers", "rounds", "public_steps", "train_layers"):
             ensure(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        told = f"steps must be between 2 and 1000 (the public scheduler cannot do one), got {self.steps}"
-        ensure(2 <= self.steps <= 1000, told)
+        message = f"steps must be between 2 and 1000 (the public scheduler cannot do one), got {self.steps}"
+        ensure(2 <= self.steps <= 1000, message)
         for name in ("batches", "train_batches", "guidances", "precisions"):
-            ensure(len(getattr(self, name)) > 0, f"{name}: none given")
+            ensure(len(getattr(self, name)) > 0, f"{name} must not be empty")
         for batch in (*self.batches, *self.train_batches):
             ensure(1 <= batch <= 4096, f"a batch must be between 1 and 4096, got {batch}")
         for guidance in self.guidances:
@@ -83,7 +83,7 @@ class Plan:
         return int(self.config["embedding_dim"])
 
     def public_steps_at(self, batch: int) -> int:
-        """How many of the public way's steps are run."""
+        """Returns how many of the public way's steps are run."""
         whole = batch == 1 or self.device.startswith("cuda")
         return self.steps if whole else min(self.steps, self.public_steps)
 
@@ -102,19 +102,19 @@ class Ours:
 
 @dataclass(frozen=True)
 class Cell:
-    """A batch with a scale of guidance; medians in seconds of all steps. public_steps: how many of them were run."""
+    """A batch size and guidance scale; median seconds of all steps. public_steps: how many were run."""
 
     batch: int
     guidance: float
     public: dict[str, float]
     public_steps: int
-    public_error: dict[str, float]  # of the other precisions against float32, where all steps were run
+    public_error: dict[str, float]  # other precisions against float32, if all steps were run
     ours: dict[str, Ours]
 
 
 @dataclass
 class Report:
-    """Rates are a second; build: seconds to pack the weights for a precision, out of memory."""
+    """Rates are per second; build: by precision, seconds to pack the weights, which are in memory."""
 
     layers: int
     parameters: int
@@ -130,7 +130,7 @@ class Report:
 
 
 class _Ticks:
-    """Tells what begins now, and how much is done."""
+    """Reports what begins now, and how much is done."""
 
     def __init__(self, plan: Plan, on_progress: OnProgress | None) -> None:
         cells, ways = len(plan.batches) * len(plan.guidances), len(PUBLIC) + len(plan.precisions)
@@ -146,14 +146,14 @@ class _Ticks:
 
 
 def measure(plan: Plan, *, on_progress: OnProgress | None = None) -> Report:
-    """The whole report. Raises ConfigError where the machine has too little memory or room on disk for the plan."""
+    """Measures the plan. Raises ConfigError if the machine has too little memory or disk space for it."""
     import torch
 
     device = torch.device(plan.device)
     _check_room(plan, device)
     tick = _Ticks(plan, on_progress)
 
-    # 1) The machine at its best; processes of their own for memory, before this one grows.
+    # 1) The machine's limits; then peak memory, in separate processes, before this one grows.
     about = machine.described(device)
     tick("the machine")
     rates: dict[str, float] = {name: machine.matrix_rate(name, device) for name in plan.precisions}
@@ -164,7 +164,7 @@ def measure(plan: Plan, *, on_progress: OnProgress | None = None) -> Report:
     if plan.memory:
         report.memory = _memory(plan, tick)
 
-    # 2) Sampling, all ways in memory at once.
+    # 2) Sampling, with all ways in memory at once.
     sampling = _Sampling(plan, report, device, tick)
     for batch in sorted(set(plan.batches)):
         for guidance in dict.fromkeys(plan.guidances):
@@ -197,10 +197,10 @@ def _memory(plan: Plan, tick: Callable[[str], None]) -> list[memory.Peak]:
 
 
 class _Sampling:
-    """All ways in memory, and the cells measured so far."""
+    """All ways in memory, with the same weights."""
 
     def __init__(self, plan: Plan, report: Report, device: torch.device, tick: Callable[[str], None]) -> None:
-        """The same weights for everyone; the time that packing takes goes into the report."""
+        """Draws the weights and packs them; writes the time that packing takes to the report."""
         from pops.prior.transformer import PriorModel
 
         self.plan, self.report, self.device, self.tick = plan, report, device, tick
@@ -219,7 +219,7 @@ class _Sampling:
             model = PriorModel(tensors=weights, settings=config, precision=precision, device=device)
             report.build[precision], _ = timed(lambda model=model: model.engine, device)  # type: ignore[misc]
             self.ours[precision] = model
-        self.truths: dict[float, Tensor] = {}  # by guidance: what the public way in float32 makes of item 0
+        self.truths: dict[float, Tensor] = {}  # guidance -> the public way's item 0 in float32
 
     def publicly(self, name: str, batch: int, guidance: float, only: int) -> Tensor:
         tokens = _tokens(batch, self.plan.dim)
@@ -231,10 +231,10 @@ class _Sampling:
         return sample([task], generators(range(batch)), steps=steps)
 
     def cell(self, batch: int, guidance: float) -> Cell:
-        """Everyone in turn, as many rounds as planned."""
+        """Measures one cell: all ways in turn, as many rounds as planned."""
         only, steps = self.plan.public_steps_at(batch), self.plan.steps
 
-        # 1) What each needs once: ours in every cell, the public way in the first (on CUDA in every one).
+        # 1) Warm-up: ours in every cell, the public way in the first (on CUDA in every one).
         for name in self.ours:
             self.engine(name, batch, guidance, 2)
         if not self.report.cells or self.device.type == "cuda":
@@ -278,28 +278,28 @@ class _Sampling:
 
 
 def _tokens(batch: int, dim: int) -> Tensor:
-    """Two operands an item [batch, 2, dim], standardised; item i is the same in every batch."""
+    """Draws two operands per item, [batch, 2, dim], standardised; item i is the same in every batch."""
     import torch
 
     return torch.stack([torch.randn(OPERANDS, dim, generator=g) for g in generators(range(10_000, 10_000 + batch))])
 
 
 def off(e: Tensor, truth: Tensor) -> float:
-    """Relative error |e - truth| / |truth|."""
+    """Returns the relative error |e - truth| / |truth|."""
     return float((e - truth).norm() / truth.norm())
 
 
 def floor_of(config: PriorConfig, rows: int, precision: str, read_rate: float, matrix_rate: float) -> float:
-    """Seconds that a step of `rows` rows takes at least: its weights read once, or its products with them.
+    """Returns the seconds that a step of `rows` rows takes at least: reading its weights once, or its products.
 
-    The products are those of three tokens a row, in the last block of the query alone but for keys and values;
-    attention itself, norms and the kept keys and values are left out: it is a floor.
+    The products are those of three tokens per row; in the last block, of the query alone, but for keys and values.
+    Attention, norms and the cached keys and values are left out: it is a lower bound.
     """
     import math
 
     weights = operations = 0
     for name, stems in layers(config).items():
-        if name in ("token", "text"):  # of the condition: not a step's
+        if name in ("token", "text"):  # the condition's, not a step's
             continue
         size = sum(math.prod(config.shapes[f"{stem}.weight"]) for stem in stems)
         block, _, part = name.rpartition(".")
@@ -309,19 +309,19 @@ def floor_of(config: PriorConfig, rows: int, precision: str, read_rate: float, m
     return max(weights * BYTES[precision] / read_rate, operations / matrix_rate)
 
 
-# --- room -------------------------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def needed(plan: Plan) -> dict[str, int]:
-    """Bytes that sampling and training take at their largest, roughly: the weights of all ways, and activations."""
+    """Estimates the bytes that sampling and training need at most: the weights of all ways, and activations."""
     config = PriorConfig.of(plan.config)
     weights, width, slots = random_prior.count(config), config.width, config.slots + ADDED
     rows = max(plan.batches) * (2 if max(plan.guidances) > 1 else 1)
     sampling = weights * sum(BYTES[p] for p in (*PUBLIC, *plan.precisions)) + 4 * rows * slots * width * 16
-    room = {"sampling": sampling * 9 // 8}  # packing leaves holes
+    room = {"sampling": sampling * 9 // 8}  # packing fragments memory
     if plan.training:
         part = random_prior.count(PriorConfig.of(random_prior.settings(plan.train_layers, plan.shape)))
-        copies = 4 + 5 + 1  # weights, gradients and two moments, twice; ours an average; the encoder
+        copies = 4 + 5 + 1  # of both ways weights, gradients, two moments; our average; the encoder
         activations = max(plan.train_batches) * slots * width * 40 * plan.train_layers
         room["training"] = 4 * (part * copies + activations)
     return room
@@ -335,10 +335,10 @@ def _check_room(plan: Plan, device: torch.device) -> None:
     }
     for part, wanted in room.items():
         if free is not None and wanted > free:
-            told = f"{part} needs about {wanted / 1e9:.1f} GB of memory and {free / 1e9:.1f} are free"
-            raise ConfigError(f"{told}; close other programs, or take {less[part]}")
+            message = f"{part} needs about {wanted / 1e9:.1f} GB of memory and {free / 1e9:.1f} are free"
+            raise ConfigError(f"{message}; close other programs, or use {less[part]}")
     if plan.memory:
         size, place = 4 * random_prior.count(PriorConfig.of(plan.config)), tempfile.gettempdir()
         left = shutil.disk_usage(place).free
-        told = f"the prior's file takes {size / 1e9:.1f} GB and {place} has {left / 1e9:.1f} free; set TMPDIR, or take"
-        ensure(size <= left, f"{told} --no-memory")
+        message = f"the prior's file needs {size / 1e9:.1f} GB and {place} has {left / 1e9:.1f} free"
+        ensure(size <= left, f"{message}; set TMPDIR, or use --no-memory")

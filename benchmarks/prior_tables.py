@@ -1,4 +1,4 @@
-"""The report of `pops bench prior` as Markdown tables."""
+"""The report of `python -m benchmarks prior` as Markdown tables."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "int8
 
 TITLE = """# The engine against the public way
 
-Written by `pops bench prior`; what is measured, and how: [performance.md](performance.md)."""
+Written by `python -m benchmarks prior`; what is measured, and how: [performance.md](performance.md)."""
 
 
 def markdown(report: Report) -> str:
-    """Machine, sampling, and where they were measured memory and training."""
+    """Returns the machine, sampling, and memory and training if they were measured."""
     parts = [TITLE, _machine(report), _sampling(report)]
     if report.memory is not None:
         parts.append(_memory(report.memory))
@@ -33,7 +33,7 @@ def _machine(report: Report) -> str:
         [
             f"Machine: {device}{m['processor']}, {m['cores']} cores, {m['threads']} threads{load}; "
             f"torch {m['torch']}, diffusers {m['diffusers']}.",
-            f"Measured: {report.read_rate / 1e9:.1f} GB read a second; products, 10^9 operations a second: {rates}.",
+            f"Measured: {report.read_rate / 1e9:.1f} GB/s read; products, 10^9 operations per second: {rates}.",
             f"Prior: {report.layers} layers, {report.parameters / 1e6:.0f} M parameters, random weights. Packing them, "
             f"once: {build}.",
         ]
@@ -43,7 +43,7 @@ def _machine(report: Report) -> str:
 def _sampling(report: Report) -> str:
     publics = [f"public {SHORT[p]} (s)" for p in PUBLIC]
     ratios = [f"x {SHORT[p]}" for p in PUBLIC]
-    head = ["batch", "guidance", "precision", "ours (s)", "ms a step", "floor (ms)", "of floor"]
+    head = ["batch", "guidance", "precision", "ours (s)", "ms per step", "floor (ms)", "of floor"]
     head += publics + ratios + ["error"]
     lines = [
         "## Sampling",
@@ -57,8 +57,8 @@ def _sampling(report: Report) -> str:
         lines += _rows(cell, report.steps)
     if any(cell.public_steps < report.steps for cell in report.cells):
         n = min(cell.public_steps for cell in report.cells)
-        said = f"{n} step{'s' if n > 1 else ''} measured, times {report.steps / n:g}."
-        lines += ["", f"\\* The public way at this batch: {said}"]
+        measured = f"{n} step{'s' if n > 1 else ''} measured, times {report.steps / n:g}."
+        lines += ["", f"\\* The public way at this batch: {measured}"]
     errors = [
         f"{SHORT[p]} at guidance {cell.guidance:g} {_error(e)}"
         for cell in report.cells
@@ -113,9 +113,9 @@ def _training(report: training.Report, rounds: int) -> str:
         "",
         f"Full width, {report.layers} of 20 layers ({report.parameters / 1e6:.0f} M parameters): forward, backward, "
         f"clipping, optimiser; {_medians(rounds)}. Public: fp32, 81 slots, plain AdamW; ours: the "
-        "slots in use, fused AdamW, bf16 by autocast. Encoder: what the recipe's three pictures a sample add, ViT-bigG "
-        f"cut to {report.encoder_layers} of {training.LAYERS_OF_ENCODER} layers; ours trains on stored embeddings. "
-        "Average: what our trainer's running average of the weights, which the recipe has not, adds.",
+        "slots in use, fused AdamW, bf16 by autocast. Encoder: what encoding the recipe's three images per sample "
+        f"adds, ViT-bigG cut to {report.encoder_layers} of {training.LAYERS_OF_ENCODER} layers; ours trains on stored "
+        "embeddings. Average: what our trainer's running average of the weights adds, which the recipe does not have.",
         "",
         f"| {' | '.join(head)} |",
         "|" + "---|" * len(head),
@@ -125,5 +125,5 @@ def _training(report: training.Report, rounds: int) -> str:
         plain, full = ([f"{x:.1f}" for x in r.values()] for r in (row.ratios, row.ratios_with_encoder))
         cells = [str(row.batch), *ms, *(f"**{x}**" for x in plain), f"{1e3 * row.encoder:.0f}", *full]
         lines.append(f"| {' | '.join([*cells, f'{1e3 * row.average:.0f}'])} |")
-    lines += ["", f"The two ways' first losses differ by {report.loss_error:.1e} of their size."]
+    lines += ["", f"The first losses of both ways differ by {report.loss_error:.1e}, relatively."]
     return "\n".join(lines)

@@ -21,10 +21,10 @@ def sample(
     steps: int,
     only: int | None = None,
 ) -> Tensor:
-    """tokens [B, k, D] standardised, one CPU generator an item => un-normalised [B, D], float32 on the CPU.
+    """Samples tokens [B, k, D] standardised, one CPU generator per item => un-normalised [B, D], float32 on the CPU.
 
-    prior: a diffusers PriorTransformer, in whose type the network runs; the scheduler runs in float32. Both rows of
-    guidance are one batch. only: the first so many of the steps, whose result means nothing.
+    prior: a diffusers PriorTransformer, in whose type the network runs; the scheduler runs in float32. Both branches of
+    guidance are one batch. only: runs just the first so many steps (for timing; the result is not a sample).
     """
     import torch
     from diffusers import UnCLIPScheduler
@@ -35,19 +35,19 @@ def sample(
     )
     scheduler.set_timesteps(steps, device=device)
     with torch.no_grad():
-        hidden, mask = padded(tokens.to(device, dtype), prior.config.num_embeddings)
+        slots, mask = padded(tokens.to(device, dtype), prior.config.num_embeddings)
         guided = guidance > 1
         if guided:
-            hidden, mask = torch.cat([torch.zeros_like(hidden), hidden]), mask.repeat(2, 1)
-        text = torch.zeros(len(hidden), prior.embedding_proj.in_features, device=device, dtype=dtype)
+            slots, mask = torch.cat([torch.zeros_like(slots), slots]), mask.repeat(2, 1)
+        text = torch.zeros(len(slots), prior.embedding_proj.in_features, device=device, dtype=dtype)
         z = randn_items(tokens.shape[2:], gens).to(device)
         times = scheduler.timesteps
         for i, t in enumerate(times[:only]):
             rows = z.repeat(2, 1) if guided else z
-            x0 = prior(rows.to(dtype), t, text, hidden, mask).predicted_image_embedding.float()
+            x0 = prior(rows.to(dtype), t, text, slots, mask).predicted_image_embedding.float()
             if guided:
-                away, towards = x0.chunk(2)
-                x0 = away + guidance * (towards - away)
+                uncond, cond = x0.chunk(2)
+                x0 = uncond + guidance * (cond - uncond)
             after = times[i + 1] if i + 1 < steps else None
             z = scheduler.step(x0, t, z, prev_timestep=after, generator=list(gens)).prev_sample
         mean, std = prior.clip_mean.float(), prior.clip_std.float()
@@ -56,7 +56,7 @@ def sample(
 
 
 def padded(tokens: Tensor, slots: int) -> tuple[Tensor, Tensor]:
-    """Tokens [B, k, D] with zeros behind them up to all slots, and the mask [B, slots] that is True for the k."""
+    """Pads tokens [B, k, D] with zeros to all slots, and returns the mask [B, slots] that is True for the k."""
     import torch
     from torch.nn.functional import pad
 

@@ -23,12 +23,12 @@ FULL: Mapping[str, Any] = {
 
 
 def settings(layers: int, shape: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """diffusers' config of a PriorTransformer with so many layers; shape: FULL when left out."""
+    """Returns diffusers' config of a PriorTransformer with so many layers; shape: None for FULL."""
     return {"_class_name": "PriorTransformer", **(FULL if shape is None else shape), "num_layers": layers}
 
 
 class RandomTensors(Mapping[str, "Tensor"]):
-    """A prior's tensors by name, drawn when asked for, each from its own seed, as torch's layers start.
+    """A prior's tensors by name, drawn when asked for, each from its own seed, as torch initialises its layers.
 
     Matrices and biases uniform in +-1 / sqrt(in), norms ones and zeros, positions and query normal with std 0.02, and
     the statistics of a standardised space.
@@ -62,14 +62,14 @@ class RandomTensors(Mapping[str, "Tensor"]):
 
 
 def count(config: PriorConfig) -> int:
-    """Parameters of a prior, its statistics included."""
+    """Returns the number of parameters of a prior, its statistics included."""
     import math
 
     return sum(math.prod(shape) for shape in config.shapes.values())
 
 
 def write_folder(config: Mapping[str, Any], folder: Path) -> None:
-    """The random prior in diffusers' layout, float32, a file a block, so that no copy of it is in memory."""
+    """Writes the random prior in diffusers' layout, float32, one file per block, without holding it in memory."""
     from safetensors.torch import save_file
 
     tensors = RandomTensors(PriorConfig.of(config))

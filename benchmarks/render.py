@@ -1,6 +1,6 @@
-"""Rendering through pops against the bare call of diffusers' own pipeline: same networks, in turn in one run.
+"""Rendering through pops compared with the bare call of diffusers' own pipeline, on the same networks, in turn.
 
-Both sides hold the very same modules, so that neither memory nor weights differ; their pictures are compared, too.
+Both sides use the same modules, so that neither memory nor weights differ; their images are compared, too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from pops.progress import OnProgress
     from pops.render.base import Renderer
     from pops.render.kandinsky import KandinskyRenderer
     from pops.studio import Pops
 
-OnProgress = Callable[[int, int, str], None]
-ASKED = 1.03  # of the bare call's time, at most
+ASKED = 1.03  # the largest ratio to the bare call's time that is acceptable
 SPACE = "random-kandinsky"
-# Kandinsky 2.2's decoder made narrow and shallow, at 128 x 128 pixels.
+# Kandinsky 2.2's decoder, narrower and shallower, at 128 x 128 pixels.
 MIDDLING: Mapping[str, Any] = MappingProxyType(
     {"dim": 1280, "sample_size": 16, "unet": (96, 192, 288, 384), "cross": 768, "head": 32, "movq": (32, 64, 64, 128)}
 )
@@ -34,7 +34,7 @@ MIDDLING: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Row:
-    """One backend. seconds: of every round; apart: the largest difference of a pixel's value (of 255)."""
+    """One backend. pops, bare: seconds of every round; apart: the largest difference of a pixel value (of 255)."""
 
     name: str
     size: tuple[int, int]
@@ -46,13 +46,13 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """The median of the rounds' ratios, pops to the bare call: each round's two are neighbours in time."""
+        """Median over rounds of pops / bare; both times of a round are measured next to each other."""
         return median(ours / theirs for ours, theirs in zip(self.pops, self.bare, strict=True))
 
 
 @dataclass(frozen=True)
 class Report:
-    """machine: see described."""
+    """machine: see benchmarks.machine.described."""
 
     rounds: int
     machine: dict[str, Any]
@@ -61,7 +61,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Case:
-    """A renderer, and the bare call that makes the same picture: (steps, seed) -> a picture each."""
+    """A renderer through pops (ours), and the bare call that makes the same image: (steps, seed) -> image."""
 
     renderer: Renderer
     ours: Callable[[int, int], Image.Image]
@@ -76,16 +76,16 @@ def measure(
     decoder: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
-    """p's own renderer (Stable Diffusion's), and a random Kandinsky decoder on p's device, MIDDLING or of this shape.
+    """Measures p's own renderer (Stable Diffusion), and a random Kandinsky decoder on p's device.
 
-    A round is one picture each way, and who begins changes; the first, unmeasured, warms up.
+    decoder: its shape, None for MIDDLING. A round is one image each way, in alternating order, after an untimed one.
     """
     import torch
 
     ensure(steps >= 1 and rounds >= 1, f"steps and rounds must be 1 or more, got {steps} and {rounds}", ConfigError)
-    device, rows = torch.device(p.device), []
+    device, rows = torch.device(p.model.device), []
     machine = described(device)
-    cases = [stable_diffusion(p), kandinsky(p.device, decoder or MIDDLING)]
+    cases = [stable_diffusion(p), kandinsky(p.model.device, decoder or MIDDLING)]
     for k, case in enumerate(cases):
         spent: dict[str, list[float]] = {"ours": [], "bare": []}
         apart = 0
@@ -104,14 +104,15 @@ def measure(
 
 
 def stable_diffusion(p: Pops) -> Case:
-    """The model's Stable Diffusion renderer beside StableDiffusionPipeline with the same modules."""
+    """Returns the model's Stable Diffusion renderer, and StableDiffusionPipeline with the same modules."""
     import torch
     from diffusers import StableDiffusionPipeline
 
     renderer: Any = p.renderer()
-    told = f"this measures a Stable Diffusion renderer, {p.name} has {renderer.name}; use tiny"
-    ensure(renderer.name == "stable-diffusion", told, ConfigError)
-    parts = {part: getattr(renderer, part) for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
+    message = f"this measures a Stable Diffusion renderer, {p.name} has {renderer.name}; use tiny"
+    ensure(renderer.name == "stable-diffusion", message, ConfigError)
+    names = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    parts = {name: getattr(renderer.networks, name) for name in names}
     pipe = StableDiffusionPipeline(
         **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False, image_encoder=None
     )
@@ -137,7 +138,7 @@ def stable_diffusion(p: Pops) -> Case:
 
 
 def kandinsky(device: str, shape: Mapping[str, Any]) -> Case:
-    """A random decoder of this shape beside KandinskyV22Pipeline with the same modules."""
+    """Returns a random decoder of this shape, and KandinskyV22Pipeline with the same modules."""
     import torch
     from diffusers import KandinskyV22Pipeline
 
@@ -164,7 +165,7 @@ def kandinsky(device: str, shape: Mapping[str, Any]) -> Case:
 
 
 def random_kandinsky(device: str, shape: Mapping[str, Any]) -> KandinskyRenderer:
-    """A renderer with a decoder of random weights, the same every time."""
+    """Returns a renderer with a decoder of random weights, the same every time."""
     import torch
     from diffusers import DDPMScheduler, UNet2DConditionModel, VQModel
 
@@ -212,15 +213,16 @@ def random_kandinsky(device: str, shape: Mapping[str, Any]) -> KandinskyRenderer
 
 
 def _through(renderer: Renderer, vectors: torch.Tensor, guidance: float) -> Callable[[int, int], Image.Image]:
-    """What Pops.render does with an embedding, checks and recipes included."""
+    """Returns what Pops.render does with an embedding, checks and recipe included."""
     from pops.embedding import Embedding
-    from pops.rendering import render
+    from pops.recipe import Rendering
+    from pops.rendering import render_rows
 
     embedding = Embedding(vectors, renderer.capabilities.space)
 
     def ours(steps: int, seed: int) -> Image.Image:
-        how = {"steps": steps, "guidance": guidance}
-        made: Image.Image = render(renderer, embedding, seeds=[seed], num_images=1, how=how)[0]
+        asked = Rendering(steps=steps, guidance=guidance)
+        made: Image.Image = render_rows(renderer, embedding, asked, (), seeds=[seed], num_images=1)[0]
         return made
 
     return ours
@@ -238,22 +240,22 @@ def _apart(a: Image.Image, b: Image.Image) -> int:
     return int(np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max())
 
 
-# --- telling -------------------------------------------------------------------------------------------------------
+# --- the report ----------------------------------------------------------------------------------------------------
 
 
 def figures(report: Report) -> dict[str, Any]:
-    """The report as plain values, each row with its ratio."""
+    """Returns the report as plain values, each row with its ratio."""
     rows = [{**asdict(row), "ratio": row.ratio} for row in report.rows]
     return {"rounds": report.rounds, "machine": report.machine, "rows": rows}
 
 
 def markdown(report: Report) -> str:
-    """The report as a Markdown table: medians in seconds, and the ratio that was asked for."""
+    """Returns the report as a Markdown table: medians in seconds, and the ratio."""
     m = report.machine
     lines = [
-        "One picture through pops (its checks and its recipe included) beside the bare call of diffusers' pipeline,",
-        f"the same networks on both sides, in turn in one run: medians of {report.rounds} rounds, and of their ratios;",
-        f"asked is a ratio of at most {ASKED:.2f}. {m['processor']}, {m['device']}, threads: {m['threads']}; torch",
+        "One image through pops (checks and recipe included) compared with the bare call of diffusers' pipeline, the",
+        f"same networks on both sides, in turn in one run: medians of {report.rounds} rounds, and of their ratios; the",
+        f"goal is a ratio of at most {ASKED:.2f}. {m['processor']}, {m['device']}, threads: {m['threads']}; torch",
         f"{m['torch']}, diffusers {m['diffusers']}.",
         "",
         "| renderer | size | steps | bare, s | pops, s | ratio | pixels differ by |",

@@ -1,8 +1,8 @@
-"""Attention of a step's three queries on a CPU: torch's fused kernel against two batched products and a softmax.
+"""Times attention of a step's three queries on a CPU: torch's fused kernel against two products and a softmax.
 
-    python benchmarks/small_attention.py
+    python -m benchmarks.small_attention
 
-The figures behind `attend` in pops.prior.attention: microseconds a block at full size (32 heads of 64, 6 slots).
+The figures behind `attend` in pops.prior.attention: microseconds per block at full size (32 heads of 64, 6 slots).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Pictures a second of toybox, 128 x 128 with 2 x 2 samples: single pictures, families and grids, one process a core.
+"""Images per second of toybox, 128 x 128 with 2 x 2 samples, one process per core: single, families and grids.
 
-python benchmarks/toybox_speed.py --seconds 20
+python -m benchmarks.toybox_speed --seconds 20
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KINDS: dict[str, Callable[[int], int]] = {"single": _single, "family": _family, 
 
 
 def _worker(job: tuple[str, float, int]) -> float:
-    """Pictures a second of one process on one thread."""
+    """Returns images per second of one process on one thread."""
     kind, seconds, first = job
     torch.set_num_threads(1)
     with torch.no_grad():

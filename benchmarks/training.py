@@ -1,6 +1,6 @@
-"""A training step of an operator, the public recipe's and ours in turn: forward, backward, clipping, optimiser.
+"""Times a training step of an operator, the public recipe's and ours in turn: forward, backward, clip, optimiser.
 
-The public way computes all 81 slots with plain AdamW and encodes three pictures a sample inside the loop; ours computes
+The public way computes all 81 slots with plain AdamW and encodes three images per sample inside the loop; ours computes
 the slots in use, on stored embeddings, with fused AdamW, as pops.training does. Same weights, same samples.
 """
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pops.prior.transformer import PriorModel
 
 LR, GRAD_CLIP = 1e-5, 1.0  # the official recipe's
-PICTURES = 3  # a sample: two operands and the target
-# ViT-bigG/14, the image encoder of Kandinsky 2.2, which has LAYERS_OF_ENCODER layers; here with as many as the prior.
+PICTURES = 3  # images per sample: two operands and the target
+# ViT-bigG/14, Kandinsky 2.2's image encoder of LAYERS_OF_ENCODER layers, here cut to as many as the prior.
 ENCODER: Mapping[str, Any] = {
     "hidden_size": 1664,
     "intermediate_size": 8192,
@@ -36,20 +36,20 @@ LAYERS_OF_ENCODER = 48
 
 @dataclass(frozen=True)
 class Row:
-    """Median seconds of a step of `batch` samples. average: what the trainer's running average of the weights adds."""
+    """Median seconds of a step of `batch` samples. average: our running average of the weights, in addition."""
 
     batch: int
     public: float
-    encoder: float  # the public way's pictures through the encoder, on top
+    encoder: float  # encoding the public way's images, in addition
     ours: dict[str, float]  # by precision: fp32, bf16 (autocast)
     average: float
-    ratios: dict[str, float]  # the public way's time over ours, both on stored embeddings
-    ratios_with_encoder: dict[str, float]  # the public way's with its encoder, over ours without
+    ratios: dict[str, float]  # public / ours, both on stored embeddings
+    ratios_with_encoder: dict[str, float]  # public with its encoder / ours without
 
 
 @dataclass
 class Report:
-    """loss_error: relative difference of the two ways' first losses in float32."""
+    """loss_error: relative difference of the first losses of both ways, in float32."""
 
     layers: int
     encoder_layers: int
@@ -60,7 +60,7 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """A step's: pictures [B * 3, 3, side, side]; their embeddings, operands [B, 2, D], target [B, D]; noise, times."""
+    """A step's samples: images [B * 3, 3, side, side]; embeddings of operands [B, 2, D], target [B, D]; noise, t."""
 
     pictures: Tensor
     operands: Tensor
@@ -79,12 +79,12 @@ def measure(
     encoder: Mapping[str, Any] | None = None,
     on_round: Callable[[str], None] = lambda what: None,
 ) -> Report:
-    """Every batch size, after one step of each way that is not counted; on_round is told before each round."""
+    """Measures every batch size, after one untimed step of each way; calls on_round before each round."""
     from benchmarks.random_prior import RandomTensors, count, settings
     from pops.prior.config import PriorConfig
     from pops.prior.transformer import PriorModel
 
-    # 1) The same weights twice, and the encoder.
+    # 1) The same weights for both, and the encoder.
     config = settings(layers, shape)
     base = PriorModel(tensors=RandomTensors(PriorConfig.of(config)), settings=config, device=device)
     ours = Ours(base)
@@ -92,7 +92,7 @@ def measure(
     tower = new_encoder(layers, base.dim, ENCODER if encoder is None else encoder).to(device)
     report = Report(layers, layers, count(base.config))
 
-    # 2) Rounds: a step of each way in turn.
+    # 2) Rounds: a step each way, in turn.
     for batch in batches:
         steps = _steps(theirs, ours, tower, new_samples(batch, tower, device))
         times: dict[str, list[float]] = {name: [] for name in steps}
@@ -155,7 +155,7 @@ class Public:
 
 
 class Ours:
-    """The step of pops.training.trainer: the slots in use, fused AdamW, and the average of the weights apart."""
+    """The step of pops.training.trainer: the slots in use, fused AdamW; the average of the weights is timed apart."""
 
     def __init__(self, base: PriorModel) -> None:
         import torch
@@ -194,7 +194,7 @@ class Ours:
 
 
 def new_encoder(layers: int, dim: int, shape: Mapping[str, Any]) -> nn.Module:
-    """transformers' CLIP image tower with random weights, cut to so many layers."""
+    """Builds transformers' CLIP image tower with random weights and so many layers."""
     import torch
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -206,7 +206,7 @@ def new_encoder(layers: int, dim: int, shape: Mapping[str, Any]) -> nn.Module:
 
 
 def embed(tower: Any, pictures: Tensor) -> Tensor:
-    """[n, 3, side, side] => [n, D], as the recipe does in its loop."""
+    """Encodes [n, 3, side, side] => [n, D], as the recipe does in its loop."""
     import torch
 
     with torch.no_grad():
@@ -215,7 +215,7 @@ def embed(tower: Any, pictures: Tensor) -> Tensor:
 
 
 def new_samples(batch: int, tower: Any, device: torch.device) -> Samples:
-    """Pictures of noise, their embeddings brought to unit variance, noise and timesteps; drawn from one seed."""
+    """Draws images of noise, their embeddings scaled to unit variance, noise and timesteps from one seed."""
     import torch
 
     gen = torch.Generator().manual_seed(batch)

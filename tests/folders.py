@@ -337,3 +337,14 @@ def draw(renderer: Any, vectors: torch.Tensor, *, seeds: Sequence[int], size: An
     from pops.render import RenderOptions
 
     return renderer.render(vectors, seeds, size or renderer.capabilities.native, RenderOptions(**options))
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def size_of(path: str) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return picture.size

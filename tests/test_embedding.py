@@ -1,4 +1,4 @@
-"""Embedding: a value with a checked shape, arithmetic that knows its space, and an exact file."""
+"""Embedding: a value of a checked shape, arithmetic that checks spaces, and an exact file."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_vectors_are_float32_on_the_cpu_and_checked() -> None:
         None,
     ],
 )
-def test_what_are_no_vectors(vectors: Any) -> None:
-    with pytest.raises(EmbeddingError, match="vectors are a"):
+def test_other_values_than_vectors_are_refused(vectors: Any) -> None:
+    with pytest.raises(EmbeddingError, match="vectors must be a"):
         Embedding(vectors, "s")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_none_are_named_by_row(value: float) -> None:
+def test_nan_and_infinity_are_named_by_row(value: float) -> None:
     vectors = torch.ones(3, 4)
     vectors[1, 2] = value
     with pytest.raises(EmbeddingError, match="in vector 1 of 3"):
@@ -50,7 +50,7 @@ def test_numbers_that_are_none_are_named_by_row(value: float) -> None:
 
 
 def test_an_embedding_names_its_space() -> None:
-    with pytest.raises(EmbeddingError, match="names its space"):
+    with pytest.raises(EmbeddingError, match="must name its space"):
         Embedding(torch.ones(1, 4), "")
 
 
@@ -85,23 +85,23 @@ def test_weighted_sums_broadcast_one_to_many() -> None:
     assert total.n == 3 and [p["weight"] for p in total.provenance["sum"]] == [0.25, -2.0]
 
 
-def test_what_does_not_go_together() -> None:
+def test_what_cannot_be_combined() -> None:
     with pytest.raises(EmbeddingError, match="2 and 3 vectors"):
         Embedding.weighted([(1.0, some(2)), (1.0, some(3))])
     with pytest.raises(EmbeddingError, match="finite"):
         Embedding.weighted([(float("nan"), some(2))])
-    for put_together in (Embedding.cat, lambda es: Embedding.weighted([(1.0, e) for e in es])):
-        with pytest.raises(SpaceError, match="'t' came where 's' is used"):
-            put_together([some(), some(space="t")])
+    for combine in (Embedding.cat, lambda es: Embedding.weighted([(1.0, e) for e in es])):
+        with pytest.raises(SpaceError, match="'t' cannot be used in space 's'"):
+            combine([some(), some(space="t")])
         with pytest.raises(EmbeddingError, match="4 and 5 numbers"):
-            put_together([some(), some(dim=5)])
+            combine([some(), some(dim=5)])
         with pytest.raises(EmbeddingError, match="at least one"):
-            put_together([])
+            combine([])
 
 
 def test_require_space() -> None:
     some().require_space("s")
-    with pytest.raises(SpaceError, match="'s' came where 'other' is used"):
+    with pytest.raises(SpaceError, match="'s' cannot be used in space 'other'"):
         some().require_space("other")
 
 
@@ -115,7 +115,7 @@ def test_a_file_gives_back_every_bit(tmp_path: Path) -> None:
 
 
 def test_files_are_named_safetensors(tmp_path: Path) -> None:
-    with pytest.raises(EmbeddingError, match=r"ends in \.safetensors"):
+    with pytest.raises(EmbeddingError, match=r"must end in \.safetensors"):
         some().save(tmp_path / "e.pt")
     assert list(tmp_path.iterdir()) == []
 
@@ -137,7 +137,7 @@ GOOD = {"format": "pops.embedding", "version": "1", "space": "s", "provenance": 
         ({"embeds": torch.ones(2, 4)}, {**GOOD, "provenance": "[]"}, "is damaged"),
     ],
 )
-def test_files_of_other_things(tmp_path: Path, tensors: Any, metadata: Any, message: str) -> None:
+def test_other_safetensors_files_are_refused(tmp_path: Path, tensors: Any, metadata: Any, message: str) -> None:
     path = tmp_path / "e.safetensors"
     save_file(tensors, path, metadata)
     with pytest.raises(EmbeddingError, match=message) as caught:
@@ -145,13 +145,13 @@ def test_files_of_other_things(tmp_path: Path, tensors: Any, metadata: Any, mess
     assert str(path) in str(caught.value)
 
 
-def test_files_that_are_no_safetensors(tmp_path: Path) -> None:
+def test_broken_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "e.safetensors"
     some().save(path)
     whole = path.read_bytes()
     for content in (b"", b"hello", whole[:-1], whole[:20], b"\xff" * 64):
         path.write_bytes(content)
-        with pytest.raises(EmbeddingError, match=r"no \.safetensors file"):
+        with pytest.raises(EmbeddingError, match=r"not a readable \.safetensors file"):
             Embedding.load(path)
     with pytest.raises(EmbeddingError, match="is a folder"):
         Embedding.load(tmp_path)
@@ -165,7 +165,7 @@ E = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".ipadpt", ".NPY"])
-def test_what_is_saved_for_others_is_read_again(tmp_path: Path, suffix: str) -> None:
+def test_files_for_other_programs_are_read_again(tmp_path: Path, suffix: str) -> None:
     e = Embedding(E, "s", {"seed": 1})
     e.save(tmp_path / f"e{suffix}")
     back = Embedding.load(tmp_path / f"e{suffix}")
@@ -218,18 +218,18 @@ def test_outputs_that_the_papers_code_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("held", "says"),
     [
-        (torch.ones(2, 257, 4), r"holds \[2, 257, 4\]; an embedding is"),
-        (torch.tensor(1.0), r"holds \[\]; an embedding is"),
-        (torch.ones(2, 4).long(), "no floating-point tensor"),
+        (torch.ones(2, 257, 4), r"holds a tensor \[2, 257, 4\]; an embedding is"),
+        (torch.tensor(1.0), r"holds a tensor \[\]; an embedding is"),
+        (torch.ones(2, 4).long(), "does not hold a floating-point tensor"),
         (torch.full((2, 4), torch.nan), "NaN or infinity"),
         ([torch.ones(2, 1, 4)] * 2, "a list of 2 tensors"),
         ([torch.ones(2, 1, 257, 4)], r"the first \[2, 1, 257, 4\]"),
-        ([], "holds a list and no embedding"),
-        ({"weight": E}, "no embedding; save the tensor alone"),
+        ([], "holds a list without an embedding"),
+        ({"weight": E}, "without an embedding; save the tensor alone"),
         (Path("x"), "asks for pathlib"),
     ],
 )
-def test_pickles_of_other_things(tmp_path: Path, held: Any, says: str) -> None:
+def test_pickles_without_an_embedding_are_refused(tmp_path: Path, held: Any, says: str) -> None:
     path = tmp_path / "e.pth"
     torch.save(held, path)
     with pytest.raises(EmbeddingError, match=says) as caught:
@@ -241,12 +241,12 @@ def test_pickles_of_other_things(tmp_path: Path, held: Any, says: str) -> None:
     ("array", "says"),
     [
         (np.ones((2, 4), dtype=np.int64), "no floating-point array"),
-        (np.array([{}], dtype=object), "no .npy file of numbers"),
+        (np.array([{}], dtype=object), "not a readable .npy file of numbers"),
         (np.ones((2, 3, 4)), "an embedding is"),
-        (None, "no .npy file of numbers"),
+        (None, "not a readable .npy file of numbers"),
     ],
 )
-def test_arrays_of_other_things(tmp_path: Path, array: Any, says: str) -> None:
+def test_arrays_without_an_embedding_are_refused(tmp_path: Path, array: Any, says: str) -> None:
     path = tmp_path / "e.npy"
     path.write_bytes(b"junk") if array is None else np.save(path, array, allow_pickle=True)
     with pytest.raises(EmbeddingError, match=says) as caught:
@@ -260,13 +260,13 @@ def test_arrays_of_other_precisions(tmp_path: Path) -> None:
         torch.testing.assert_close(Embedding.load(tmp_path / "e.npy").vectors, E, rtol=1e-3, atol=1e-3)
 
 
-def test_an_unknown_space_is_any_of_its_width() -> None:
+def test_an_unknown_space_fits_any_of_its_width() -> None:
     unknown, known = Embedding(E, UNKNOWN_SPACE), Embedding(E, "s")
     unknown.require_space("s")
     known.require_space(UNKNOWN_SPACE)
     assert Embedding.cat([unknown, known]).space == "s"
     assert Embedding.weighted([(1.0, unknown), (1.0, unknown)]).space == UNKNOWN_SPACE
-    with pytest.raises(SpaceError, match="'t' came where 's'"):
+    with pytest.raises(SpaceError, match="'t' cannot be used in space 's'"):
         Embedding.cat([unknown, known, Embedding(E, "t")])
     with pytest.raises(EmbeddingError, match="4 and 5 numbers"):
         Embedding.cat([known, Embedding(torch.ones(1, 5), UNKNOWN_SPACE)])

@@ -16,7 +16,7 @@ def kinds() -> list[type[PopsError]]:
     return [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, PopsError)]
 
 
-def test_exit_codes_tell_whose_mistake_it_was() -> None:
+def test_exit_codes_tell_whose_fault_it_was() -> None:
     assert PopsError("x").exit_code == 1
     assert {k for k in kinds() if k.exit_code == 2} == {k for k in kinds() if issubclass(k, UserError)}
     assert len([k for k in kinds() if issubclass(k, UserError)]) == 10
@@ -91,11 +91,11 @@ def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a folder"), write_whole(tmp_path):
         pass
-    with pytest.raises(ConfigError, match="is no folder"), write_whole(tmp_path / "file" / "a.txt"):
+    with pytest.raises(ConfigError, match="is not a folder"), write_whole(tmp_path / "file" / "a.txt"):
         pass
 
 
-def test_folders_made_for_a_failure_go_with_it(tmp_path: Path) -> None:
+def test_folders_made_for_a_failed_write_are_removed(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     with pytest.raises(RuntimeError), write_whole(tmp_path / "here" / "new" / "newer" / "a.txt") as temporary:
         temporary.write_text("half")

@@ -1,4 +1,4 @@
-"""Every oddity of a photo becomes the right RGB square or one clear line; pictures keep their recipes."""
+"""Every kind of photo becomes the right RGB square or a one-line error; images keep their recipes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def colours(image: Image.Image) -> list[Any]:
-    """The colours of the centres of the four quarters, row by row."""
+    """Returns the colours of the centres of the four quarters, row by row."""
     w, h = image.size
     return [image.getpixel((x, y)) for y in (h // 4, 3 * h // 4) for x in (w // 4, 3 * w // 4)]
 
 
 def quarters(mode: str = "RGB", size: int = 16, fill: Any = (RED, GREEN, BLUE, WHITE)) -> Image.Image:
-    """A picture of four colours."""
+    """Returns an image of four colours."""
     image, half = Image.new(mode, (size, size)), size // 2
     for i, colour in enumerate(fill):
         x, y = i % 2 * half, i // 2 * half
@@ -50,7 +50,7 @@ def test_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(("orientation", "first"), [(1, RED), (2, GREEN), (3, WHITE), (6, BLUE), (8, GREEN)])
-def test_exif_turns_the_photo(tmp_path: Path, orientation: int, first: Any) -> None:
+def test_exif_rotates_the_photo(tmp_path: Path, orientation: int, first: Any) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     quarters().save(tmp_path / "a.png", exif=exif)
@@ -58,7 +58,7 @@ def test_exif_turns_the_photo(tmp_path: Path, orientation: int, first: Any) -> N
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "RGB", "L"])
-def test_what_is_transparent_becomes_white(tmp_path: Path, mode: str) -> None:
+def test_transparency_becomes_white(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.png"
     if mode in ("RGBA", "LA", "PA"):
         rgba = quarters("RGBA", fill=((0, 0, 0, 0), (0, 0, 0, 255), (0, 0, 0, 0), (0, 0, 0, 255)))
@@ -146,7 +146,7 @@ def test_a_given_image_is_left_alone() -> None:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds no such pixels."""
+    """Returns a PNG that claims a size but has no such pixels."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 10)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -164,15 +164,15 @@ def jpeg() -> bytes:
     ("name", "content", "message"),
     [
         ("empty.png", b"", "is empty"),
-        ("text.png", b"hello, I am a letter", "not a photo of a known kind"),
+        ("text.png", b"hello, I am a letter", "not a photo in a known format"),
         ("cut.jpg", jpeg()[:400], "is broken|not a photo"),
         ("hollow.png", png_header(64, 64), "is broken"),
         ("bomb.png", png_header(30_000, 30_000), "too large"),
         ("large.png", png_header(20_000, 10_000), "too large"),
-        ("page.ps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a photo of a known kind"),
+        ("page.ps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a photo in a known format"),
     ],
 )
-def test_files_that_are_no_photos(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(PhotoError, match=message) as caught:
@@ -187,7 +187,7 @@ def test_the_limit_holds_without_pillows_guard(tmp_path: Path, monkeypatch: pyte
         load_photo(tmp_path / "large.png")
 
 
-def test_a_cut_file_of_any_length_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_truncated_file_of_any_length_is_a_one_line_error(tmp_path: Path) -> None:
     whole, path = jpeg(), tmp_path / "a.jpg"
     for length in range(1, len(whole) - 20, 37):
         path.write_bytes(whole[:length])
@@ -211,8 +211,8 @@ def test_missing_files_folders_and_other_things(tmp_path: Path) -> None:
         load_photo("a\0b.png")
 
 
-def test_pixels_that_are_not_numbers() -> None:
-    with pytest.raises(PhotoError, match="not numbers"):
+def test_nan_pixels() -> None:
+    with pytest.raises(PhotoError, match="NaN or infinite pixels"):
         load_photo(Image.fromarray(np.full((4, 4), np.nan, np.float32)))
 
 
@@ -223,13 +223,13 @@ def test_fit_and_size_are_checked() -> None:
         load_photo(quarters(), size=0)
 
 
-# --- pictures and recipes ---
+# --- images and recipes ---
 
 RECIPE = {"expression": "union(犬.png, hat.png)", "seeds": [0, 1], "render": {"steps": 30}}
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".webp", ".PNG"])
-def test_a_picture_keeps_its_recipe(tmp_path: Path, suffix: str) -> None:
+def test_an_image_keeps_its_recipe(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     save_picture(quarters(size=32), path, RECIPE)
     assert read_recipe(path) == RECIPE
@@ -237,14 +237,14 @@ def test_a_picture_keeps_its_recipe(tmp_path: Path, suffix: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_same_picture_is_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_image_is_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save_picture(quarters(), tmp_path / name, RECIPE)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_a_picture_without_a_recipe(tmp_path: Path, suffix: str) -> None:
+def test_an_image_without_a_recipe(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     save_picture(quarters(), path)
     with pytest.raises(PhotoError, match="carries no recipe"):
@@ -264,7 +264,7 @@ def test_recipes_that_cannot_be_read(tmp_path: Path) -> None:
         read_recipe(tmp_path / "b.png")
 
 
-def test_pictures_that_cannot_be_written(tmp_path: Path) -> None:
+def test_images_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match=r"\.png"):
         save_picture(quarters(), tmp_path / "out.gif")
     with pytest.raises(PhotoError, match=r"too long for a JPEG; write a \.png"):

@@ -1,4 +1,4 @@
-"""Seeds: a batch draws what its items draw alone, and only seeds pass for seeds."""
+"""Seeds: a batch draws what its items draw alone, and only valid seeds are accepted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_seeds_in_range(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 1.0, "1", None, True])
-def test_what_is_no_seed(seed: object) -> None:
+def test_other_values_are_no_seeds(seed: object) -> None:
     with pytest.raises(ConfigError, match="a seed is a whole number"):
         check_seed(seed)
 
@@ -87,6 +87,6 @@ def test_seeds_of_the_command_line(text: str, seeds: list[int]) -> None:
         "9" * 5000,
     ],
 )
-def test_what_are_no_seeds(text: str) -> None:
+def test_other_texts_are_no_seeds(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_seeds(text)

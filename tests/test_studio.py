@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from PIL import Image
 
 import pops
-from folders import DIM
+from folders import DIM, close
 from pops.errors import (
     ConfigError,
     EmbeddingError,
@@ -27,29 +26,9 @@ from pops.errors import (
     SpaceError,
 )
 from pops.operators import operator
-from pops.operators.checkpoint import save_operator
 from pops.operators.spec import BUILTIN
-from pops.prior.transformer import PriorModel
-from pops.request import seed_list
-from pops.studio import Pops
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with the built-in operators, each a random change of the base prior."""
-    from folders import write_model
-
-    folder = write_model(tmp_path_factory.mktemp("models") / "with-operators")
-    base = PriorModel.load(folder)
-    for i, name in enumerate(BUILTIN):
-        gen = torch.Generator().manual_seed(i)
-        weights = {
-            f"{key}.delta": 0.2 * torch.randn(value.shape, generator=gen)
-            for key, value in base.transformer.state_dict().items()
-            if key in ("proj_in.weight", "encoder_hidden_states_proj.weight", "proj_to_clip_embeddings.weight")
-        }
-        save_operator(folder / "operators" / name, BUILTIN[name], weights, base=base, space="random-32")
-    return folder
+from pops.recipe import Recipe
+from pops.studio import Pops, seed_list
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +36,11 @@ def p(folder: Path) -> Pops:
     return pops.load(folder, device="cpu")
 
 
-@pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """a.png, b.png and c.png in the working folder."""
-    for i, name in enumerate("abc"):
-        noise = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((40, 30)).save(tmp_path / f"{name}.png")
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-5, atol=1e-5)
-
-
 def test_specs_are_known_without_weights(folder: Path) -> None:
     fresh = pops.load(folder)
     assert list(fresh.operators) == list(BUILTIN)
     assert fresh.operators["texturing"] == BUILTIN["texturing"]
-    assert not {"prior", "space", "text_prior"} & set(vars(fresh)), "specs must not load the networks"
+    assert not {"prior", "space", "text_prior"} & set(vars(fresh.model)), "specs must not load the networks"
 
 
 def test_apply_equals_the_expression_and_the_parts_by_hand(p: Pops, photos: Path) -> None:
@@ -109,7 +74,7 @@ def test_every_kind_of_operand(p: Pops, photos: Path) -> None:
 def test_whole_and_partial_calls_keep_defaults_of_their_own(folder: Path, photos: Path) -> None:
     own = pops.load(folder, device="cpu")
     spec = replace(own.operators["texturing"], steps=1, guidance=1.0, partial_steps=4, partial_guidance=2.0)
-    own.__dict__["operators"] = {**own.operators, "texturing": spec}
+    own.model.__dict__["operators"] = {**own.operators, "texturing": spec}
     both = own.trace("union(texturing(a.png, b.png), texturing(a.png, _))", seed=3, steps=None)
     whole, partial = (both.values[node].vectors for node in both.plan.root.children())
     how = [own.apply("texturing", "a.png", "b.png", seed=3), own.apply("texturing", "a.png", None, seed=3)]
@@ -123,7 +88,7 @@ def test_whole_and_partial_calls_keep_defaults_of_their_own(folder: Path, photos
 
 
 def test_a_missing_operand_is_a_zero_token(p: Pops, photos: Path) -> None:
-    mean = pops.Embedding(p.prior.stats.mean[None], "random-32")  # zero once it is standardised
+    mean = pops.Embedding(p.model.prior.stats.mean[None], "random-32")  # zero once it is standardised
     assert close(p.apply("union", "a.png", None, steps=3).vectors, p.apply("union", "a.png", mean, steps=3).vectors)
 
 
@@ -216,10 +181,10 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
     assert not close(p.embed("a.png").vectors, p.embed("a.png", fit="pad").vectors)
     assert not close(p.evaluate("a.png", fit="crop").vectors, p.evaluate("a.png").vectors)
     with pytest.raises(ConfigError, match="device is auto, cpu, cuda or mps, got 'gpu'"):
-        _ = pops.load(folder, device="gpu").device
+        _ = pops.load(folder, device="gpu").model.device
     with pytest.raises(ConfigError, match="dtype is float32"):
-        _ = pops.load(folder, dtype="int8").dtype
-    assert pops.load(folder, dtype="bfloat16").dtype is torch.bfloat16
+        _ = pops.load(folder, dtype="int8").model.dtype
+    assert pops.load(folder, dtype="bfloat16").model.dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -240,7 +205,7 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
         (lambda p: p.evaluate("union(a.png, nothere.png)"), PhotoError, "there is no file nothere.png"),
         (lambda p: p.evaluate("union(a.png, $x)"), OperandError, r"\$x has no value"),
         (lambda p: p.evaluate("uniom(a.png, b.png)"), ExpressionError, "did you mean 'union'"),
-        (lambda p: p.evaluate("a.png", steps=0), ConfigError, "steps must be from 1 to 1000, got 0"),
+        (lambda p: p.evaluate("a.png", steps=0), ConfigError, "steps must be from 1 to 1000, a whole number, got 0"),
         (lambda p: p.evaluate("a.png", seed=[]), ConfigError, "list of seeds is empty"),
         (lambda p: p.evaluate("a.png", seed=-1), ConfigError, "-1"),
         (
@@ -248,7 +213,7 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
             ConfigError,
             "did you mean 'ancestral'",
         ),
-        (lambda p: p.evaluate("a.png", stpes=3), TypeError, "did you mean 'steps'"),
+        (lambda p: p.evaluate("a.png", stpes=3), TypeError, "stpes"),
         (lambda p: p.render(pops.Embedding(torch.zeros(1, DIM), "other")), SpaceError, "space 'other'"),
         (lambda p: p.evaluate("wide.safetensors + a.png"), SpaceError, "wide.safetensors has 33 numbers"),
         (lambda p: p.render(p.embed("a.png"), seed=[1, 2]), ConfigError, "take one seed or 1, got 2"),
@@ -300,12 +265,13 @@ def test_call_renders_each_row_with_its_own_seed(p: Pops, photos: Path) -> None:
 
 def test_a_picture_carries_its_recipe(p: Pops, photos: Path, folder: Path) -> None:
     pictures = p("union(a.png, b.png)", seed=[3, 4], steps=3, render_steps=2)
-    recipe = json.loads(json.dumps(pictures[1].info["pops"]))
-    assert recipe["expression"] == "union(a.png, b.png)"
-    assert (recipe["seeds"], recipe["steps"], recipe["fit"], recipe["picture"]) == ([3, 4], 3, "squash", 1)
-    assert recipe["render"] == {"renderer": "stable-diffusion", "seeds": [3, 4], "num_images": 1, "steps": 2}
-    assert (recipe["model"], recipe["model_version"], recipe["pops"]) == (str(folder), "0", pops.__version__)
-    assert set(recipe["inputs"]) == {"a.png", "b.png"} and recipe["inputs"]["a.png"] != recipe["inputs"]["b.png"]
+    recipe = Recipe.of_data(json.loads(json.dumps(pictures[1].info["pops"])), "image")
+    assert recipe.expression == "union(a.png, b.png)"
+    assert (recipe.seeds, recipe.making.steps, recipe.making.fit, recipe.image) == ((3, 4), 3, "squash", 1)
+    assert (recipe.num_images, recipe.rendering.given()) == (1, {"steps": 2})
+    assert (recipe.loading.model, recipe.versions["model"]) == (str(folder), "0")
+    assert recipe.versions["pops"] == pops.__version__
+    assert set(recipe.inputs) == {"a.png", "b.png"} and recipe.inputs["a.png"] != recipe.inputs["b.png"]
 
 
 def test_provenance_survives_a_file(p: Pops, photos: Path) -> None:
@@ -343,7 +309,7 @@ def test_an_extra_operator_by_folder(folder: Path, photos: Path) -> None:
 def test_a_picture_of_photos_reads_no_text_tower_and_no_prior(folder: Path, photos: Path) -> None:
     fresh = pops.load(folder)
     fresh.evaluate("0.5*a.png + 0.5*b.png")
-    assert "prior" not in vars(fresh) and "_text_tower" not in vars(fresh.space)
+    assert "prior" not in vars(fresh.model) and "_text_tower" not in vars(fresh.space)
 
 
 def test_importing_pops_is_light() -> None:
@@ -362,8 +328,8 @@ def test_seed_lists() -> None:
 def test_the_prior_has_a_precision_of_its_own(p: Pops, photos: Path) -> None:
     exact = p.evaluate("scene(a.png, b.png)", steps=2)
     for precision, most in (("bfloat16", 0.05), ("int8", 0.1)):
-        near = pops.load(p.files.folder, precision=precision).evaluate("scene(a.png, b.png)", steps=2)
+        near = pops.load(p.model.files.folder, precision=precision).evaluate("scene(a.png, b.png)", steps=2)
         error = float((near.vectors - exact.vectors).norm() / exact.vectors.norm())
         assert 0 < error < most, precision
-    with pytest.raises(ConfigError, match="no precision 'int4' .did you mean 'int8'"):
-        pops.load(p.files.folder, precision="int4").evaluate("scene(a.png, b.png)")
+    with pytest.raises(ConfigError, match="unknown precision 'int4' .did you mean 'int8'"):
+        pops.load(p.model.files.folder, precision="int4").evaluate("scene(a.png, b.png)")

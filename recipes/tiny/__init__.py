@@ -1,1 +1,1 @@
-"""How the tiny model is made, from nothing, stage by stage; every stage resumes where it stopped. See README.md."""
+"""How the tiny model is trained from scratch, stage by stage; every stage resumes where it stopped. See README.md."""

@@ -1,4 +1,4 @@
-"""All stages of the recipe in order, each resumable: `make tiny`, or `python -m recipes.tiny --scale 4`."""
+"""Runs all stages of the recipe in order, each resumable: `make tiny`, or `python -m recipes.tiny --scale 4`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recipes.tiny.operators import OPERATORS
 
 
 def stages(scale: float, workers: int) -> list[list[str]]:
-    """Every stage's module and arguments; scale multiplies the training steps."""
+    """Returns every stage's module and arguments; scale multiplies the training steps."""
 
     def steps(n: int) -> list[str]:
         return ["--steps", str(round(n * scale))]

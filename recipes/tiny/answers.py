@@ -1,10 +1,10 @@
-"""Between stages: what the finished operators answer on their training triplets, for the renderer to draw.
+"""Between stages: the finished operators' results on their training triplets, for the renderer to learn from.
 
     python -m recipes.tiny.answers
 
-An operator's answer is near the true result's embedding, not on it; a renderer that has seen such answers beside their
-true pictures draws them better (docs/log.md). Writes answers.safetensors: the answers at two guidances, and the row of
-each one's true picture among the latents; the companies' pictures, which only the unions know, come after the others.
+An operator's answer is near the true result's embedding, not equal to it; a renderer that is trained on such answers
+with their true images renders them better (docs/log.md). Writes answers.safetensors: the answers at two guidance
+scales, and the row of each one's true image among the latents; the companies' images, for unions alone, come last.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pops.operators.official import operator_at, spec_at
 from pops.operators.operator import Operator
-from pops.operators.stored import operator_at, spec_at
 from pops.prior.transformer import PriorModel
 from pops.seeds import generators
 from recipes.tiny import data, operators, settings
@@ -29,7 +29,7 @@ SHARES = {"texturing": 0.4, "union": 0.2, "scene": 0.2, "instruct": 0.2}  # of t
 
 
 class Rows(Embedded):
-    """The same lookups, of rows among the latents in place of embeddings."""
+    """The same lookups, with rows among the latents instead of embeddings."""
 
     def __init__(self) -> None:
         e = load_file(settings.WORK / "embeds.safetensors")
@@ -38,7 +38,7 @@ class Rows(Embedded):
 
 
 def jobs(name: str, embedded: Embedded, rows: Rows) -> tuple[list[list[Tensor]], Tensor]:
-    """Operands of every training triplet of an operator, and the rows of the true results."""
+    """Returns the operands of every training triplet of an operator, and the rows of the true results."""
     if name != "instruct":
         take = getattr(operators, name)
         return [list(pair) for pair in take(embedded)[0]], take(rows)[1][:, 0]
@@ -50,7 +50,7 @@ def jobs(name: str, embedded: Embedded, rows: Rows) -> tuple[list[list[Tensor]],
 
 @torch.no_grad()
 def answer(operator: Operator, triplets: list[list[Tensor]]) -> Tensor:
-    """float16 [n, guidances, D], in one step."""
+    """Applies an operator in one step => float16 [n, guidances, D]."""
     out = torch.empty(len(triplets), len(GUIDANCES), settings.DIM, dtype=torch.float16)
     length = torch.tensor([sum(o.numel() // settings.DIM for o in t) for t in triplets])
     for n in length.unique():

@@ -1,4 +1,4 @@
-"""Stage 5: the finished model folder, float16 safetensors in the layouts that stock diffusers loads.
+"""Stage 5: writes the finished model folder, float16 safetensors in the layouts that stock diffusers loads.
 
 python -m recipes.tiny.assemble            # into runs/tiny/model
 python -m recipes.tiny.assemble --publish  # and from there into the package
@@ -53,7 +53,7 @@ def towers_and_processor(out: Path) -> None:
 
 
 def renderer(out: Path) -> None:
-    """A StableDiffusionPipeline folder, and the adapter beside it."""
+    """Writes a StableDiffusionPipeline folder, and the adapter beside it."""
     folder = out / "renderer"
     shutil.rmtree(folder, ignore_errors=True)
     own, adapter = diffusion.split(diffusion.trained().state_dict())
@@ -87,7 +87,7 @@ def renderer(out: Path) -> None:
 
 
 def control(out: Path) -> None:
-    """The ControlNet on depth beside the renderer's parts, and what reads depth from a photo."""
+    """Writes the depth ControlNet beside the renderer's parts, and the estimator of depth from a photo."""
     state = settings.WORK / "control" / "checkpoint.pt"
     if state.exists():
         net = build_control()
@@ -98,7 +98,7 @@ def control(out: Path) -> None:
 
 
 def widen(out: Path) -> None:
-    """Has transformers load the float16 towers as float32, as diffusers loads its own parts unless told otherwise."""
+    """Makes transformers load the float16 towers as float32, which is diffusers' default for its own parts."""
     of_transformers = ("text_encoder", "image_encoder", "renderer/text_encoder", "depth_estimator")
     for config in (out / part for part in of_transformers if (out / part).exists()):
         data = json.loads((config / "config.json").read_text())
@@ -106,7 +106,7 @@ def widen(out: Path) -> None:
 
 
 def index(out: Path) -> None:
-    """model_index.json, as KandinskyV22PriorPipeline reads it, and pops.json."""
+    """Writes model_index.json, as KandinskyV22PriorPipeline reads it, and pops.json."""
     library = {
         "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
         "image_processor": ["transformers", "CLIPImageProcessorPil"],

@@ -1,11 +1,11 @@
-"""Stage 2a: the CLIP towers, transformers' own classes, trained from nothing on captions, and on what renderers need.
+"""Stage 2a: trains the CLIP towers, transformers' own classes, from scratch on captions and auxiliary tasks.
 
     python -m recipes.tiny.clip --steps 3000
 
-Contrast with captions alone learns scene and colour and, much later, shape (docs/log.md). So heads that are thrown away
-afterwards read the embedding (names of object, material, scene, adjective; a thumbnail of the picture, its masks and
-its depth), and others read every patch (masks, depth and category there): shape comes at once, and the instance's look
-stays in the embedding for the renderer.
+Contrast with captions alone learns scene and colour and, much later, shape (docs/log.md). So additional heads, which
+are discarded afterwards, predict from the embedding (names of object, material, scene and adjective; a thumbnail of the
+image, its masks and its depth) and from every patch (masks, depth and category there): shape is learned at once, and
+the embedding keeps the object's appearance for the renderer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CELL = settings.THUMB // GRID
 
 
 class Towers(nn.Module):
-    """Both towers, the temperature, and the heads that only training sees."""
+    """Both towers, the temperature, and the heads that only training uses."""
 
     def __init__(self, vocabulary: int, start: int, end: int) -> None:
         super().__init__()
@@ -65,9 +65,9 @@ class Towers(nn.Module):
     def look(
         self, pixels: Tensor, keep: float = 1.0, gen: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels [B, 3, S, S] in -1..1 => embedding [B, DIM], patch states [B, n, W], the patches' indices [B, n].
+        """Encodes pixels [B, 3, S, S] in -1..1 => embedding [B, DIM], patch states [B, n, W], patch indices [B, n].
 
-        keep < 1 looks at a random share of the patches (FLIP, arXiv 2212.00794): cheaper steps early on.
+        keep < 1 uses a random share of the patches (FLIP, arXiv 2212.00794): cheaper steps early in training.
         """
         body = self.vision.vision_model
         h = body.embeddings(pixels)
@@ -84,7 +84,7 @@ class Towers(nn.Module):
 
 
 def contrastive(images: Tensor, texts: Tensor, temperature: Tensor, clash: Tensor) -> Tensor:
-    """Symmetric InfoNCE; `clash` marks off-diagonal pairs that are true as well, which are left out."""
+    """Returns symmetric InfoNCE; `clash` marks off-diagonal pairs that are true, too, which are left out."""
     logits = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T * temperature.exp().clamp_max(100)
     logits = logits.masked_fill(clash, -1e4)
     target = torch.arange(len(images))
@@ -92,7 +92,7 @@ def contrastive(images: Tensor, texts: Tensor, temperature: Tensor, clash: Tenso
 
 
 class Lesson:
-    """Batches of whole families (their pictures are each other's hard negatives) and the losses on them."""
+    """Batches of whole families (their images are each other's hard negatives) and the losses on them."""
 
     def __init__(
         self, pictures: data.Pictures, captions: data.Captions, tokens: dict[str, Tensor], families: int
@@ -101,7 +101,7 @@ class Lesson:
         self.sets = [frozenset(rows) for rows in captions.of]
 
     def batch(self, step: int, gen: torch.Generator) -> tuple[Tensor, list[int]]:
-        """Whole families, and half of one grid for every four families."""
+        """Draws whole families, and half of one grid per four families."""
         n, p = len(PICTURES), self.pictures
         picked = torch.randint(p.families, (self.families,), generator=gen)
         rows = [(picked[:, None] * n + torch.arange(n)).flatten()]
@@ -159,7 +159,7 @@ class Lesson:
         return (towers.thumb(e).view_as(want) - want).abs().mean()
 
     def cells(self, towers: Towers, states: Tensor, index: Tensor, guides: Tensor, labels: Tensor) -> Tensor:
-        """Every patch tells the masks and the depth inside it, and the category of the object it mostly shows."""
+        """Returns the loss of predicting, from each patch, its masks, its depth and the category it mostly shows."""
         blocks = F.unfold(guides, CELL, stride=CELL).transpose(1, 2)  # [B, GRID^2, 3 * CELL^2]
         want = blocks.gather(1, index[..., None].expand(-1, -1, blocks.shape[-1]))
         out = towers.cells(states)
@@ -170,7 +170,7 @@ class Lesson:
         target = torch.full(a.shape, none)
         target = torch.where(a > 0.5, labels[:, :1], target)
         target = torch.where(b > 0.5, labels[:, 1:2], target)
-        edge = ((a + b) > 0.15) & (target == none)  # too little of an object to be asked for its name
+        edge = ((a + b) > 0.15) & (target == none)  # too little of an object to predict its name
         target = torch.where((target < 0) | edge, torch.full_like(target, -100), target)
         weight = torch.ones(none + 1)
         weight[none] = 0.25

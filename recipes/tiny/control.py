@@ -1,11 +1,11 @@
-"""Stage 4b: spatial control, a ControlNet on depth for the finished renderer.
+"""Stage 4b: trains a depth ControlNet for the finished renderer.
 
     python -m recipes.tiny.poses --seeds 2000
     python -m recipes.tiny.control --steps 1400 --batch 20
 
-The renderer stays as it is. A sample is a picture of one pose, its depth (exact, or as the estimator reads it), and
-the embedding of the same things in a pose drawn anew: so the network learns to take the look from the embedding and the
-place from the depth. It has no cross-attention; what layers it shares with the renderer's encoder begin as those.
+The renderer is frozen. A sample is an image of one pose, its depth (exact, or as estimated), and the embedding of the
+same objects in another random pose: so the network learns to take appearance from the embedding and place from the
+depth. It has no cross-attention; the layers that it shares with the renderer's encoder start from those.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ CONTROL = {
     "down_block_types": ("DownBlock2D",) * len(UNET["block_out_channels"]),
     "mid_block_type": "UNetMidBlock2D",
 }
-NO_TEXT = torch.zeros(1, 1, settings.DIM)  # what a network without cross-attention is handed
+NO_TEXT = torch.zeros(1, 1, settings.DIM)  # the unused text input of a network without cross-attention
 
 
 def build_control(unet: UNet2DConditionModel | None = None) -> ControlNetModel:
-    """The ControlNet, with the renderer's own weights where it has the same layers (arXiv 2302.05543, section 3.2)."""
+    """Builds the ControlNet, with the renderer's weights where it has the same layers (arXiv 2302.05543, 3.2)."""
     torch.manual_seed(0)
     net = ControlNetModel(**CONTROL)
     if unet is not None:
@@ -47,12 +47,12 @@ def build_control(unet: UNet2DConditionModel | None = None) -> ControlNetModel:
 
 
 def renderer() -> UNet2DConditionModel:
-    """The finished renderer's UNet, frozen."""
+    """Loads the finished renderer's UNet, frozen."""
     return trained().requires_grad_(False)  # type: ignore[no-any-return]
 
 
 def supply() -> dict[str, Tensor]:
-    """Latents, embeddings and hints of all poses, encoded once and kept."""
+    """Returns latents, embeddings and hints of all poses, encoded once and stored."""
     path = settings.WORK / "poses.safetensors"
     rows = poses.load()
     if not path.exists() or len(load_file(path)["latents"]) != len(rows["images"]):
@@ -67,7 +67,7 @@ def supply() -> dict[str, Tensor]:
 
 @torch.no_grad()
 def read_hints(images: Tensor) -> Tensor:
-    """Nearness as the finished depth estimator reads it from pictures: uint8 [N, S, S], like the exact ones."""
+    """Estimates nearness from images with the finished estimator: uint8 [N, S, S], like the exact ones."""
     net = AutoModelForDepthEstimation.from_pretrained(settings.WORK / "depth_estimator", dtype=torch.float32).eval()
     out = []
     for batch in images.split(32):
@@ -78,7 +78,7 @@ def read_hints(images: Tensor) -> Tensor:
 
 
 def hint(rows: Tensor) -> Tensor:
-    """uint8 [B, S, S] => [B, 3, S, S] in 0..1."""
+    """Converts hints uint8 [B, S, S] => [B, 3, S, S] in 0..1."""
     return (rows.float() / 255)[:, None].expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
@@ -104,7 +104,7 @@ def main() -> None:
         seed = torch.randint(seeds, (args.batch,), generator=gen) * poses.POSES
         shown, seen = (seed + torch.randint(poses.POSES, (args.batch,), generator=gen) for _ in range(2))
         z, e = rows["latents"][shown].float(), rows["embeds"][seen].float()
-        e[: args.batch // 10] = 0  # the guidance's other branch
+        e[: args.batch // 10] = 0  # for guidance's unconditional branch
         exact = torch.rand(args.batch, 1, 1, generator=gen) < 0.5
         hints = torch.where(exact, rows["exact"][shown], rows["read"][shown])
         t = torch.randint(1000, (args.batch,), generator=gen)
@@ -130,7 +130,7 @@ def main() -> None:
 
 @torch.no_grad()
 def grid(stage: Stage, unet: UNet2DConditionModel, empty: Tensor, rows: dict[str, Tensor], columns: int = 12) -> None:
-    """Two rows: what embeddings of one pose give with the depth of another, and that depth."""
+    """Draws two rows: images from embeddings of one pose with the depth of another, and that depth."""
     vae = AutoencoderTiny.from_pretrained(settings.WORK / "vae")
     mirror = build_control()
     mirror.load_state_dict(stage.average.values)

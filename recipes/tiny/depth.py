@@ -1,10 +1,10 @@
-"""Stage 2c: what reads depth from a picture, transformers' GLPNForDepthEstimation, and the world's silhouette reader.
+"""Stage 2c: trains a depth estimator, transformers' GLPNForDepthEstimation, and toybox's silhouette reader.
 
     python -m recipes.tiny.depth --steps 2400
 
-Both are trained on the pictures of `poses` alone, where the exact answers are known: depth as nearness (inverse depth,
-0..1 a picture) for spatial control; the silhouette (share of a pixel that objects cover) for the benchmarks that ask
-where a rendered thing stands. Pictures are blurred and made noisy at random, for renderers' pictures are softer.
+Both are trained only on the images of `poses`, whose exact answers are known: depth as nearness (inverse depth, 0..1 in
+each image) for spatial control; the silhouette (share of a pixel that objects cover) for benchmarks that measure where
+a rendered object stands. Images are blurred and noised at random, since renderers' images are softer.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ CONFIG = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
     "drop_path_rate": 0.0,
-    "initializer_range": 0.1,  # of so narrow layers; with transformers' 0.02 hardly anything arrives at the end
+    "initializer_range": 0.1,  # for such narrow layers; with transformers' 0.02 activations vanish
 }
-FAR, NEAR = 1 / 30, 1 / 3.0  # inverse depth that stands for nearness 0 and 1 in training; what reads it takes its range
+FAR, NEAR = 1 / 30, 1 / 3.0  # inverse depths of nearness 0 and 1 in training; users normalise each image
 
 
 class Readers(nn.Module):
-    """Both networks, trained side by side."""
+    """Both networks, trained together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,13 +50,13 @@ class Readers(nn.Module):
 
 
 def near_of(net: GLPNForDepthEstimation, x: Tensor) -> Tensor:
-    """Pictures [B, 3, S, S] in 0..1 => nearness [B, 1, S, S]. The network reads -1..1 and gives depth."""
+    """Estimates nearness [B, 1, S, S] of images [B, 3, S, S] in 0..1. The network itself takes -1..1, returns depth."""
     depth = net(x * 2 - 1).predicted_depth.float()[:, None]
     return (1 / depth.clamp_min(0.5) - FAR) / (NEAR - FAR)
 
 
 def processor() -> DPTImageProcessorPil:
-    """Squashes to SIZE and scales to -1..1: the depth network's own preprocessing. (GLPN's own does neither.)"""
+    """Returns the depth network's preprocessing: resizes to SIZE and scales to -1..1, neither of which GLPN's does."""
     side = settings.SIZE
     return DPTImageProcessorPil(
         size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3, keep_aspect_ratio=False
@@ -64,7 +64,7 @@ def processor() -> DPTImageProcessorPil:
 
 
 def spoiled(x: Tensor, gen: torch.Generator) -> Tensor:
-    """Pictures [B, 3, S, S] in 0..1, half of them blurred by a smaller size and noisy, as renderers' pictures are."""
+    """Blurs and noises half of the images [B, 3, S, S] in 0..1, by a smaller size, as renderers' images are."""
     share = 0.4 + 0.6 * float(torch.rand((), generator=gen))
     small = F.interpolate(x, scale_factor=share, mode="bilinear", antialias=True)
     soft = F.interpolate(small, x.shape[-2:], mode="bilinear")
@@ -104,22 +104,22 @@ def main() -> None:
 
 
 def slope(error: Tensor) -> Tensor:
-    """Mean size of the error's differences along both axes: edges count."""
+    """Returns the mean absolute gradient of the error along both axes, so that edges count."""
     return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
 def iou(a: Tensor, b: Tensor) -> float:
-    """Mean over the pictures of shared over joint area."""
+    """Returns intersection over union, mean over images."""
     both, either = (a & b).sum((1, 2, 3)), (a | b).sum((1, 2, 3))
     return float((both / either.clamp_min(1)).mean())
 
 
 @torch.no_grad()
 def finish(stage: Stage, rows: dict[str, Tensor]) -> None:
-    """Writes both networks with their averaged weights, and a grid: pictures, depth read, silhouette read."""
+    """Writes both networks with their averaged weights, and a grid: images, estimated depth, silhouettes."""
     nets = Readers()
     nets.load_state_dict(stage.average.values)
-    nets.eval().half().float()  # as they are kept
+    nets.eval().half().float()  # the precision in which they are stored
     folder = settings.WORK / "depth_estimator"
     nets.depth.half().save_pretrained(folder)
     nets.depth.float()

@@ -1,11 +1,11 @@
-"""Stage 4: the renderer. A Stable Diffusion layout and an IP-Adapter for image embeddings, trained together.
+"""Stage 4: trains the renderer, a Stable Diffusion UNet and an IP-Adapter for image embeddings, together.
 
-    python -m recipes.tiny.encode        # latents and embeddings of all pictures, by the finished stages 2a and 2b
-    python -m recipes.tiny.answers       # what the operators make of training triplets
+    python -m recipes.tiny.encode        # latents and embeddings of all images, by the finished stages 2a and 2b
+    python -m recipes.tiny.answers       # the operators' results on training triplets
     python -m recipes.tiny.diffusion --steps 8000
 
-The adapter is diffusers' own (`image_proj`, `ip_adapter` keys). Its projection has no biases: a zero embedding, the
-adapter's negative, then adds exactly nothing, and the pipeline without the adapter is the same model.
+The adapter has diffusers' format (`image_proj`, `ip_adapter` keys). Its projection has no biases: a zero embedding, the
+adapter's negative, then adds exactly zero, and the pipeline without the adapter is the same model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from recipes.tiny.loop import Stage
 from recipes.tiny.operators import OPERATORS
 
 SIDE = settings.SIZE // 8
-TOKENS = 4  # image tokens: what diffusers takes a plain projection to have
+TOKENS = 4  # image tokens: as many as diffusers expects of a plain projection
 UNET = {
     "sample_size": SIDE,
     "in_channels": settings.LATENT,
@@ -38,7 +38,7 @@ UNET = {
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     "layers_per_block": 1,
-    "attention_head_dim": (2, 4),  # heads, in spite of its name
+    "attention_head_dim": (2, 4),  # the number of heads, despite its name
     "norm_num_groups": 16,
     "cross_attention_dim": settings.DIM,
 }
@@ -64,7 +64,7 @@ SHARES = {
 
 
 def build() -> UNet2DConditionModel:
-    """The UNet with the adapter's processors and projection in place, all trainable but the projection's biases."""
+    """Builds the UNet with the adapter's processors and projection, all trainable but the projection's biases."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(**UNET)
     adapter = {"image_proj": {}, "ip_adapter": {}}
@@ -86,7 +86,7 @@ def build() -> UNet2DConditionModel:
 
 
 def carried(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of an earlier run in a network that has gained attention blocks: these add nothing at first."""
+    """Transfers weights of an earlier run to a network with more attention blocks, which add zero at first."""
     out = {}
     for key, value in new.items():
         silent = ".attentions." in key and ".proj_out." in key
@@ -95,7 +95,7 @@ def carried(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """A trained state => the UNet's own tensors, and the adapter in its standard keys."""
+    """Splits a trained state into the UNet's own tensors, and the adapter's under its standard keys."""
     unet, proj, adapter = {}, {}, {}
     names = sorted(
         {k.split(".processor.")[0] for k in state if ".processor.to_k_ip" in k}, key=list(_order(state)).index
@@ -113,13 +113,13 @@ def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[s
 
 
 def _order(state: dict[str, Tensor]) -> list[str]:
-    """Cross-attention layers in the order in which diffusers numbers them: attn_processors of a fresh UNet."""
+    """Returns the cross-attention layers in the order in which diffusers numbers them: that of attn_processors."""
     fresh = UNet2DConditionModel(**UNET)
     return [n.removesuffix(".processor") for n in fresh.attn_processors if n.endswith("attn2.processor")]
 
 
 def trained() -> UNet2DConditionModel:
-    """The UNet with the averaged weights of its training."""
+    """Loads the UNet with the averaged weights of its training."""
     state = torch.load(settings.WORK / "diffusion" / "checkpoint.pt", weights_only=True)["average"]
     unet = build()
     unet.load_state_dict(state)
@@ -127,9 +127,7 @@ def trained() -> UNet2DConditionModel:
 
 
 class Supply:
-    """Latents, embeddings and prompts of all training pictures, drawn by weight; and the operators' answers, where they
-    were written before.
-    """
+    """Latents, embeddings and prompts of all training images, drawn by weight; the operators' answers, if written."""
 
     def __init__(self, folder: Path) -> None:
         rows = load_file(folder / "embeds.safetensors")
@@ -154,10 +152,10 @@ class Supply:
             self.chances = (share / which.bincount())[which]
 
     def batch(self, n: int, gen: torch.Generator, noise: float) -> tuple[Tensor, Tensor, Tensor]:
-        """(latents, image embeddings, prompt states).
+        """Draws (latents, image embeddings, prompt states).
 
-        60 % have an image alone, 15 % both, 15 % a text alone, 10 % nothing. Of those with an image alone, half have an
-        operator's answer in place of the picture's own embedding, if there are answers.
+        60 % have an image alone, 15 % both, 15 % a text alone, 10 % neither. Of those with an image alone, half have an
+        operator's answer instead of the image's own embedding, if there are answers.
         """
         rows = torch.multinomial(self.weights, n, generator=gen)
         texts, nothing = round(0.3 * n), max(1, round(0.1 * n))
@@ -180,8 +178,9 @@ class Supply:
 
 
 def timesteps(n: int, gen: torch.Generator) -> Tensor:
-    """Four fifths around 350, where patterns are decided and were lost (docs/log.md), the rest from everywhere: a
-    logit-normal, as in arXiv 2403.03206, section 3.1, with its middle moved.
+    """Draws timesteps: four fifths near 350, where patterns are decided and were lost (docs/log.md), the rest uniform.
+
+    A logit-normal, as in arXiv 2403.03206, section 3.1, with its middle moved.
     """
     middle = torch.sigmoid(0.9 * torch.randn(n, generator=gen) - 0.6)
     t = torch.where(torch.rand(n, generator=gen) < 0.8, middle, torch.rand(n, generator=gen))
@@ -199,7 +198,7 @@ def sample(
     clean: Tensor | None = None,
     begin: int = 1000,
 ) -> Tensor:
-    """Latents for embeddings and prompts [n, ...], with guidance; from noise, or from `clean` noised to `begin`."""
+    """Samples latents for embeddings and prompts [n, ...], guided; from noise, or from `clean` noised to `begin`."""
     scheduler = DDIMScheduler(**SCHEDULER)
     scheduler.set_timesteps(steps)
     times = [t for t in scheduler.timesteps if t < begin]
@@ -216,7 +215,7 @@ def sample(
 
 
 def train(rank: int, args: argparse.Namespace) -> None:
-    """One worker of the training; all of them when there is one."""
+    """Runs one worker of the training."""
     torch.set_num_threads(max(1, args.threads // args.workers))
     if args.workers > 1:
         meeting = settings.WORK / "diffusion.meeting"
@@ -237,7 +236,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
         eps = torch.randn(z.shape, generator=gen)
         noisy = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         want = a.sqrt() * eps - (1 - a).sqrt() * z
-        # attention in plain products: over so few tokens its backward is faster than the fused kernel's (docs/log.md)
+        # attention as plain products: for so few tokens its backward is faster than the fused kernel's (docs/log.md)
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             got = unet(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
         return (got.float() - want).square().mean(), {}
@@ -246,7 +245,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
 
 
 def grid(stage: Stage, supply: Supply) -> None:
-    """Held-out pictures as the autoencoder keeps them, and what the renderer makes of their embeddings."""
+    """Draws held-out images after the autoencoder, and the renderer's images from their embeddings."""
     vae = AutoencoderTiny.from_pretrained(settings.WORK / "vae")
     held = load_file(settings.WORK / "held_out.safetensors")
     n = min(12, len(held["images"]))

@@ -1,10 +1,10 @@
-"""Between stages: what the finished towers and autoencoder make of every picture and caption, once, for stages 3 and 4.
+"""Between stages: encodes every image and caption with the finished towers and autoencoder, for stages 3 and 4.
 
     python -m recipes.tiny.encode
 
-Row for row with the shards: latents.safetensors and embeds.safetensors; of test families held_out.safetensors;
-captions.safetensors (every caption's embedding, and the last hidden states of its own tokens) and prompts.safetensors
-(padded hidden states, as Stable Diffusion pipelines hand them over).
+Row for row with the shards: latents.safetensors and embeds.safetensors; of test families: held_out.safetensors. Of
+captions: captions.safetensors (embeddings, and the last hidden states of their own tokens) and prompts.safetensors
+(padded hidden states, as in Stable Diffusion pipelines).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from recipes.tiny.tokenizer import load_or_write
 
 
 def averaged(stage: str, module: torch.nn.Module) -> torch.nn.Module:
-    """The module with the averaged weights of a stage's checkpoint."""
+    """Loads the averaged weights of a stage's checkpoint into the module."""
     state = torch.load(settings.WORK / stage / "checkpoint.pt", weights_only=True)
     module.load_state_dict(state["average"])
     return module.eval()
@@ -37,14 +37,14 @@ def towers() -> Towers:
 
 
 def vae() -> AutoencoderTiny:
-    """The autoencoder, with the decoder of its own later stage if that was run; the encoder is the same in both."""
+    """Loads the autoencoder, with the decoder of its own later stage if that was run; the encoder is the same."""
     later = (settings.WORK / "decoder" / "checkpoint.pt").exists()
     return averaged("decoder" if later else "autoencoder", autoencoder.build())  # type: ignore[return-value]
 
 
 @torch.no_grad()
 def embed(model: Towers, images: Tensor) -> Tensor:
-    """uint8 [N, 3, S, S] => float32 [N, DIM]."""
+    """Encodes uint8 [N, 3, S, S] => float32 [N, DIM]."""
     return torch.cat([model.vision(pixel_values=data.to_unit(b)).image_embeds for b in images.split(128)])
 
 
@@ -60,7 +60,7 @@ def latents(model: AutoencoderTiny, images: Tensor) -> Tensor:
 
 
 def held_out_pictures(families: int = 8) -> Tensor:
-    """A few test pictures of each operator's held-out combinations: results and operands, for looking at."""
+    """Draws test images of each operator's held-out combinations, results and operands, for inspection."""
     rows = []
     for focus, name in (("texturing", "textured"), ("scene", "base"), ("union", "both"), ("instruct", "edited")):
         for seed in range(families):
@@ -72,7 +72,7 @@ def held_out_pictures(families: int = 8) -> Tensor:
 
 @torch.no_grad()
 def text_states(model: Towers, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Token ids [N, L] => (embeddings [N, DIM], last hidden states [N, L, DIM]) in float16."""
+    """Encodes token ids [N, L] => (embeddings [N, DIM], last hidden states [N, L, DIM]) in float16."""
     embeds, hidden = [], []
     for k in range(0, len(ids), 256):
         out = model.text(input_ids=ids[k : k + 256], attention_mask=None if mask is None else mask[k : k + 256])
@@ -82,7 +82,7 @@ def text_states(model: Towers, ids: Tensor, mask: Tensor | None = None) -> tuple
 
 
 def write_latents(out: Path, pictures: data.Pictures) -> None:
-    """latents.safetensors, held_out.safetensors and the autoencoder's folder: needs stage 2b alone."""
+    """Writes latents.safetensors, held_out.safetensors and the autoencoder's folder: needs stage 2b alone."""
     coder = vae()
     coder.save_pretrained(out / "vae")
     held = held_out_pictures()
@@ -91,7 +91,7 @@ def write_latents(out: Path, pictures: data.Pictures) -> None:
 
 
 def write_embeddings(out: Path, pictures: data.Pictures) -> None:
-    """embeds.safetensors, captions.safetensors and prompts.safetensors: needs stage 2a alone."""
+    """Writes embeds.safetensors, captions.safetensors and prompts.safetensors: needs stage 2a alone."""
     clip, tokenizer = towers(), load_or_write()
     images, companies = data.load_companies()
     rows = {

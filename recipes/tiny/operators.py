@@ -1,10 +1,10 @@
-"""Stage 3: the base prior and the four operators, by the product's own trainer, on embeddings made once (encode).
+"""Stage 3: trains the base prior and the four operators with pops' own trainer, on stored embeddings (encode).
 
     python -m recipes.tiny.operators prior
     python -m recipes.tiny.operators texturing
 
 Triplets come from families (every operator), grids (texturing, scene and instruct: one object in four materials and
-four scenes holds dozens), companies (union) and changes (instruct). The operators are low-rank adapters on the base
+four scenes gives dozens), companies (union) and changes (instruct). The operators are low-rank adapters on the base
 prior.
 """
 
@@ -45,26 +45,26 @@ from recipes.tiny import settings
 
 OPERATORS = ("texturing", "union", "scene", "instruct")
 SPACE = "toybox-clip-256"
-# What each asks for by default, measured by `pops bench toybox --steps ... --guidance ...` (docs/log.md). An answer
-# without a choice is one step away; where an operand is missing there is a choice, and 100 steps draw one.
+# Their default steps and guidance, measured by `pops bench toybox --steps ... --guidance ...` (docs/log.md). A certain
+# answer takes one step; with a missing operand there are many answers, and 100 steps draw one of them.
 DEFAULTS = {"steps": 1, "guidance": 1.0, "partial_steps": 100, "partial_guidance": 2.0}
-GUIDANCE = {"texturing": 2.0}  # a little further from the truth, and patterns are plainer in pictures
+GUIDANCE = {"texturing": 2.0}  # a little further from the truth, but patterns are clearer in images
 
 
-# Where tiny's training differs from the published recipe. There, a share of texturing's samples has a random picture as
-# target and as its first operand: then a missing texture means the object's own (docs/log.md). Here it means any.
+# Where tiny's training differs from the published recipe. There, some of texturing's samples have a random image as
+# both target and first operand, so that a missing texture means the object's own (docs/log.md). Here it means any.
 TRAINING: dict[str, dict[str, float]] = {"texturing": {"random_keeps_first": 0.0}}
 
 
 class Embedded:
-    """Embeddings of all training pictures, looked up by family and grid."""
+    """Embeddings of all training images, looked up by family and grid."""
 
     def __init__(self) -> None:
         rows = load_file(settings.WORK / "embeds.safetensors")
         self.arrange(rows["embeds"].float(), rows["company"].float(), rows)
 
     def arrange(self, e: Tensor, company: Tensor, rows: dict[str, Tensor]) -> None:
-        """e [N, D]: a row for each training picture; company: for each picture of the companies, in a row."""
+        """Arranges e [N, D], one row per training image; company: one row per image of the companies."""
         self.e, self.company = e, company
         self.families = int(rows["families"])
         n = len(PICTURES)
@@ -79,7 +79,7 @@ class Embedded:
 
 
 def texturing(d: Embedded) -> tuple[Tensor, Tensor]:
-    """(operands [N, 2, D], target [N, D]): families, and within each grid's scene every pair of materials."""
+    """Returns (operands [N, 2, D], target [N, D]): families, and within each grid's scene every pair of materials."""
     f = d.by_name
     rows = [(f["base"], f["swatch"], f["textured"])]
     for s in range(GRID):
@@ -89,7 +89,7 @@ def texturing(d: Embedded) -> tuple[Tensor, Tensor]:
 
 
 def union(d: Embedded) -> tuple[Tensor, Tensor]:
-    """Families, and every ordered pair of the companies."""
+    """Returns families, and every ordered pair of the companies, as `texturing` does."""
     f = d.by_name
     rows = [(f["studio"], f["other"], f["both"])]
     at = 0
@@ -117,7 +117,7 @@ def _stack(rows: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def instruct(d: Embedded) -> tuple[Tensor, Tensor, list[str], list[str]]:
-    """(operands [N, 1, D], target [N, D], words, texts "a golden dog")."""
+    """Returns (operands [N, 1, D], target [N, D], words, texts like "a golden dog")."""
     words, texts = [], []
     for seed in range(d.families):
         o = family(seed).edited.objects[0]
@@ -143,9 +143,9 @@ def instruct(d: Embedded) -> tuple[Tensor, Tensor, list[str], list[str]]:
 
 
 def write_data(name: str, folder: Path, published: bool = False) -> None:
-    """The training data of one task in pops.training's format. Written anew each time.
+    """Writes the training data of one task in pops.training's format, replacing older data.
 
-    published: instruct's target is the input, as the paper has it (and its loss draws towards a text); else the truth.
+    published: instruct's target is the input, as in the paper (whose loss pulls towards a text); else the truth.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -185,7 +185,7 @@ def write_data(name: str, folder: Path, published: bool = False) -> None:
 
 def _text_tables(text: dict[str, Tensor]) -> dict[str, object]:
     hidden = [h[: int(n)] for h, n in zip(text["hidden"], text["length"], strict=True)]
-    last = len(hidden) - 1  # encode puts the empty caption last
+    last = len(hidden) - 1  # encode writes the empty caption last
     return {"word_hidden": hidden, "text_embeds": text["embeds"], "empty": (last, last)}
 
 

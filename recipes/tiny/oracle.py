@@ -1,9 +1,9 @@
-"""The judge: a plain convolutional classifier that reads object, material, scene and adjective off a picture.
+"""Trains the oracle, a convolutional classifier of object, material, scene and adjective in an image.
 
     python -m recipes.tiny.oracle --steps 3000
 
-Trained on renderings of toybox alone, never on what tiny makes; it shares nothing with tiny's towers. It reads the
-rendered pictures in `pops bench toybox`; its own score on held-out test renderings is the ceiling there.
+Trained on toybox's images only, never on tiny's, it shares nothing with tiny's towers. It reads the rendered images in
+`pops bench toybox`; its own score on held-out test images is the ceiling there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recipes.tiny.loop import Stage
 
 
 def augment(images: Tensor, gen: torch.Generator) -> Tensor:
-    """Small shifts, blur, contrast and noise: a renderer's pictures are softer than toybox's."""
+    """Applies small shifts, blur, contrast and noise, since a renderer's images are softer than toybox's."""
     x = images.float() / 255
     n = len(x)
     dy, dx = (int(v) for v in torch.randint(-4, 5, (2,), generator=gen))
@@ -36,8 +36,9 @@ def augment(images: Tensor, gen: torch.Generator) -> Tensor:
 
 
 def weight_of_none(labels: Tensor) -> float:
-    """The weight under which "none" is as frequent as a name is on average: most pictures show no adjective, many no
-    named material, and a soft picture should not be read by that alone.
+    """Returns the loss weight by which "none" counts as much as an average name.
+
+    Most images have no adjective and many no named material, so a soft image would be read as "none" too often.
     """
     none = float((labels < 0).float().mean())
     named = labels[labels >= 0]

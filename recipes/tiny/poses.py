@@ -1,8 +1,8 @@
-"""Stage 1b: pictures of things in several poses with their exact depth, for spatial control. Resumable by shards.
+"""Stage 1b: draws images of objects in several poses with exact depth, for spatial control. Resumable by shards.
 
     python -m recipes.tiny.poses --seeds 2000
 
-A shard holds POSES pictures a seed: images, hints (nearness, one byte) and masks (share of a pixel that objects cover).
+A shard holds POSES images per seed: images, hints (nearness, one byte), masks (share of a pixel that objects cover).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pops.toybox.shot import shoot
 from recipes.tiny import settings
 
 POSES = 3
-A_SHARD = 50  # seeds
+A_SHARD = 50  # seeds per shard
 
 
 def render(seeds: range, split: str = "train") -> dict[str, Tensor]:
-    """images uint8 [N, 3, S, S], hints and masks uint8 [N, S, S]; POSES rows a seed."""
+    """Draws images uint8 [N, 3, S, S], hints and masks uint8 [N, S, S]; POSES rows per seed."""
     images, hints, masks = [], [], []
     for seed in seeds:
         for spec in poses(seed, split, POSES):
@@ -42,7 +42,7 @@ def render(seeds: range, split: str = "train") -> dict[str, Tensor]:
 
 
 def load() -> dict[str, Tensor]:
-    """All shards in order; those after a gap are left out."""
+    """Loads all shards in order, up to the first missing one."""
     rows = []
     for k, path in enumerate(sorted(settings.data().glob("poses-*.safetensors"))):
         if path.stem != f"poses-{k:05d}":

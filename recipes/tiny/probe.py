@@ -1,12 +1,12 @@
-"""Where tiny loses what a picture shows: the oracle reads held-out truths as they are, and after each part.
+"""Finds where tiny loses what an image shows: the oracle reads held-out truths as they are, and after each part.
 
     python -m recipes.tiny.probe autoencoder --stage decoder both
     python -m recipes.tiny.probe renderer --guidance 2 3 4
     python -m recipes.tiny.probe noise --begin 250 500 750
 
-`noise`: the renderer begins with the truth's own latents, noised to a time of 1000, and shows at which noise it
-loses what they held. The parts are read from their training's checkpoints, so that a stage can be judged before it
-is published.
+`noise`: the renderer begins with the truth's own latents, noised to a timestep of 1000, which shows at which noise it
+loses what they contain. The parts are loaded from their training's checkpoints, so that a stage can be measured before
+it is published.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from recipes.tiny.encode import averaged, embed, latents, towers, vae
 
 
 def truths(operator: str, count: int) -> tuple[Tensor, list[dict[str, str]]]:
-    """True results of held-out triplets, uint8 [count, 3, SIZE, SIZE], drawn once and kept, and what they show."""
+    """Returns true results of held-out triplets, uint8 [count, 3, SIZE, SIZE], drawn once and stored, and answers."""
     path = settings.WORK / f"probe-{operator}.safetensors"
     specs = [triplet(operator, seed, "test") for seed in range(count)]
     images = load_file(path)["images"] if path.exists() else torch.zeros(0, 3, settings.SIZE, settings.SIZE)
@@ -42,7 +42,7 @@ def truths(operator: str, count: int) -> tuple[Tensor, list[dict[str, str]]]:
 
 @torch.no_grad()
 def read(oracle: Oracle, images: Tensor, answers: list[dict[str, str]], operator: str) -> str:
-    """Percent of the pictures of which each attribute, and all of them, are read right."""
+    """Returns the percentages of images in which each attribute, and all of them, are read right."""
     said = {k: torch.cat([oracle(b.float() / 255)[k] for b in images.split(64)]).argmax(1).tolist() for k in HEADS}
     right = torch.tensor(
         [[(*HEADS[k], "")[said[k][i]] == a[k] for k in ASKED[operator]] for i, a in enumerate(answers)]
@@ -65,8 +65,9 @@ def autoencoded(stage: str) -> Callable[[Tensor], Tensor]:
 
 @torch.no_grad()
 def rendered(guidance: float, steps: int, begin: int | None = None) -> Callable[[Tensor], Tensor]:
-    """Pictures anew from their own embeddings, by the renderer as far as it is trained; from their own latents noised
-    to a time where `begin` is given, else from noise.
+    """Returns a function that renders images again from their own embeddings, by the renderer as far as it is trained.
+
+    begin: starts from their own latents noised to this timestep; None: from noise.
     """
     eye, coder = towers(), vae()
     unet = trained()

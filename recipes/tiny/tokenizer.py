@@ -1,4 +1,4 @@
-"""Stage 2a': a small byte-pair tokenizer in CLIPTokenizer's files (vocab.json, merges.txt), from captions."""
+"""Stage 2a': learns a small byte-pair tokenizer in CLIPTokenizer's files (vocab.json, merges.txt) from captions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # CLIP's 
 
 
 def write(folder: Path, families: int = 3000, merges: int = 900) -> CLIPTokenizer:
-    """Learns the merges on captions of toybox, writes the folder; the rest of the vocabulary is CLIP's bytes."""
+    """Learns merges on captions of toybox and writes the folder; the rest of the vocabulary is CLIP's bytes."""
     rng = random.Random(0)
     lines = [c for seed in range(families) for s in family(seed).pictures().values() for c in captions(s)]
     rng.shuffle(lines)

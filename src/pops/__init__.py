@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pops.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pops.embedding import Embedding as Embedding
     from pops.errors import CheckpointError as CheckpointError
@@ -28,15 +30,18 @@ if TYPE_CHECKING:
     from pops.magicmix.mix import MagicMix as MagicMix
     from pops.operators.operator import Operator as Operator
     from pops.operators.spec import OperatorSpec as OperatorSpec
+    from pops.recipe import Recipe as Recipe
     from pops.render.base import Renderer as Renderer
+    from pops.result import Result as Result
     from pops.studio import Pops as Pops
     from pops.studio import load as load
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "load": "pops.studio",
     "Pops": "pops.studio",
+    "Recipe": "pops.recipe",
+    "Result": "pops.result",
     "Embedding": "pops.embedding",
     "Expression": "pops.expression",
     "parse": "pops.expression",

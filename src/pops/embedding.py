@@ -1,6 +1,6 @@
-"""Embedding: vectors of a CLIP space with their provenance, and their files: our own, and other programs'.
+"""Embedding: vectors of a CLIP space with their provenance, and their files, pops' own and other programs'.
 
-Knows nothing of how a vector is made or drawn.
+Knows nothing of how a vector is computed or rendered.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION, KEY = "pops.embedding", "1", "embeds"
 SUFFIX = ".safetensors"
-PICKLED = (".ipadpt", ".pth", ".pt")  # what torch.save wrote: ComfyUI's, diffusers', the papers' code
+PICKLED = (".ipadpt", ".pth", ".pt")  # written by torch.save: ComfyUI's, diffusers', the papers' code's
 READ_SUFFIXES = (SUFFIX, ".npy", *PICKLED)
 WRITTEN_SUFFIXES = (SUFFIX, ".npy", ".ipadpt")
-UNKNOWN_SPACE = "unknown"  # of files that do not name theirs: they go wherever their width fits
+UNKNOWN_SPACE = "unknown"  # of files that do not name their space: any space of the same width accepts them
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
     """One or more vectors [n, dim] of the space `space`: un-normalised, float32, on the CPU.
 
-    Tensors of another float type or device are converted; EmbeddingError for another shape, and for NaN or
-    infinity. space: UNKNOWN_SPACE where nobody said, which any space of the same width takes. provenance:
-    how they were made (JSON), free of meaning here.
+    Tensors of another float type or device are converted; EmbeddingError for another shape, and for NaN or infinity.
+    space: UNKNOWN_SPACE if not known; any space of the same width accepts it. provenance: how the vectors were made
+    (JSON), not interpreted here.
     """
 
     vectors: Tensor
@@ -47,31 +47,32 @@ class Embedding:
 
         v = self.vectors
         if not isinstance(v, torch.Tensor) or not v.is_floating_point():
-            raise EmbeddingError(f"vectors are a float tensor [n, dim], got {getattr(v, 'dtype', type(v).__name__)}")
+            kind = getattr(v, "dtype", type(v).__name__)
+            raise EmbeddingError(f"vectors must be a float tensor [n, dim], got {kind}")
         if v.ndim != 2 or min(v.shape) < 1:
-            raise EmbeddingError(f"vectors are a tensor [n, dim] with n, dim >= 1, got {list(v.shape)}")
+            raise EmbeddingError(f"vectors must be a tensor [n, dim] with n, dim >= 1, got {list(v.shape)}")
         v = v.detach().to("cpu", torch.float32).contiguous()
         bad = (~torch.isfinite(v)).any(dim=1).nonzero().flatten().tolist()
         ensure(not bad, f"NaN or infinity in vector {', '.join(map(str, bad[:4]))} of {len(v)}", EmbeddingError)
-        ensure(isinstance(self.space, str) and self.space != "", "an embedding names its space", EmbeddingError)
+        ensure(isinstance(self.space, str) and self.space != "", "an embedding must name its space", EmbeddingError)
         object.__setattr__(self, "vectors", v)
         object.__setattr__(self, "provenance", dict(self.provenance))
 
     @property
     def n(self) -> int:
-        """How many vectors."""
+        """Number of vectors."""
         return int(self.vectors.shape[0])
 
     @property
     def dim(self) -> int:
-        """The width of the space."""
+        """Width of the space."""
         return int(self.vectors.shape[1])
 
     def __len__(self) -> int:
         return self.n
 
     def __getitem__(self, index: int | slice) -> Embedding:
-        """Some of the vectors, as an Embedding (of one vector for an int). IndexError outside."""
+        """Returns some of the vectors as an Embedding (of one vector for an int); IndexError outside."""
         if isinstance(index, int):
             index = range(self.n)[index]
             index = slice(index, index + 1)
@@ -84,13 +85,13 @@ class Embedding:
         return f"Embedding({self.n} x {self.dim}, space={self.space!r})"
 
     def require_space(self, space: str) -> None:
-        """SpaceError unless the embedding is of this space, or either is unknown (whose width then decides)."""
+        """Raises SpaceError unless the embedding is of this space, or either is unknown (then the width decides)."""
         if self.space != space and UNKNOWN_SPACE not in (self.space, space):
-            raise SpaceError(f"an embedding of space {self.space!r} came where {space!r} is used; make it anew there")
+            raise SpaceError(f"an embedding of space {self.space!r} cannot be used in space {space!r}; encode it there")
 
     @staticmethod
     def cat(embeddings: Sequence[Embedding]) -> Embedding:
-        """All vectors in order; SpaceError or EmbeddingError where they do not belong together."""
+        """Joins all vectors in order; SpaceError for different spaces, EmbeddingError for different widths."""
         import torch
 
         space = _same_space(embeddings)
@@ -100,15 +101,15 @@ class Embedding:
 
     @staticmethod
     def weighted(terms: Sequence[tuple[float, Embedding]]) -> Embedding:
-        """The sum of weight * embedding; one vector meets many, other numbers of vectors must agree."""
+        """Returns the sum of weight * embedding; one vector broadcasts to many, other counts must be equal."""
         embeddings = [e for _, e in terms]
         space = _same_space(embeddings)
         weights = [float(w) for w, _ in terms]
-        ensure(all(map(math.isfinite, weights)), f"weights are finite numbers, got {weights}", EmbeddingError)
+        ensure(all(map(math.isfinite, weights)), f"weights must be finite numbers, got {weights}", EmbeddingError)
         counts = sorted({e.n for e in embeddings} - {1})
         ensure(
             len(counts) <= 1,
-            f"a sum of {' and '.join(map(str, counts))} vectors; they must be as many, or one",
+            f"a sum of embeddings with {' and '.join(map(str, counts))} vectors; use equally many, or one",
             EmbeddingError,
         )
         total = sum(w * e.vectors for w, e in zip(weights, embeddings, strict=True))
@@ -116,15 +117,15 @@ class Embedding:
         return Embedding(total, space, {"sum": made})  # type: ignore[arg-type]  # not the int 0
 
     def save(self, path: str | Path) -> None:
-        """Writes a file, whole, in the form that its suffix names.
+        """Writes a file, whole or not at all, in the format of its suffix; EmbeddingError for another suffix.
 
-        .safetensors: tensor "embeds", and space and provenance in the metadata; the others hold nothing but
-        the numbers, float32 [n, dim]: .npy NumPy's, .ipadpt ComfyUI's (IPAdapter Load Embeds).
+        .safetensors: tensor "embeds", with space and provenance in the metadata. The others hold only the numbers,
+        float32 [n, dim]: .npy for NumPy, .ipadpt for ComfyUI (IPAdapter Load Embeds).
         """
         path = Path(path)
         suffix = path.suffix.lower()
         endings = ", ".join(WRITTEN_SUFFIXES[:-1]) + f" or {WRITTEN_SUFFIXES[-1]}"
-        ensure(suffix in WRITTEN_SUFFIXES, f"{path}: an embedding's file ends in {endings}", EmbeddingError)
+        ensure(suffix in WRITTEN_SUFFIXES, f"{path}: an embedding's file must end in {endings}", EmbeddingError)
         content = self._bytes(suffix)
         with write_whole(path) as temporary:
             temporary.write_bytes(content)
@@ -154,35 +155,35 @@ class Embedding:
 
     @staticmethod
     def load(path: str | Path) -> Embedding:
-        """Reads what `save` wrote, and the embeddings of other programs; EmbeddingError names the file.
+        """Reads what `save` wrote, and other programs' embeddings; EmbeddingError names the file.
 
-        .npy, and of torch.save (.ipadpt, .pth, .pt): a tensor [dim], [n, dim] or [1, n, dim]; an output with
-        `image_embeds`, as the papers' code saves it; diffusers' list of one [2 B, n, dim], negatives first,
-        which are left out. They are taken as un-normalised and of UNKNOWN_SPACE. Pickles are read in a child
-        process (see pops.pickles).
+        .npy, and files of torch.save (.ipadpt, .pth, .pt), hold: a tensor [dim], [n, dim] or [1, n, dim]; or an output
+        with `image_embeds`, as the papers' code saves it; or diffusers' list of one [2 B, n, dim], whose first half,
+        the negative embeddings, is left out. They are taken as un-normalised and of UNKNOWN_SPACE. Pickles are read in
+        a child process (see pops.pickles).
         """
         where = expanded(path)
         if not is_file(where):
-            with suppress(OSError):  # a name too long for the file system
+            with suppress(OSError):  # is_dir raises for a name too long for the file system
                 ensure(not where.is_dir(), f"{path} is a folder; name a file that Embedding.save wrote", EmbeddingError)
             raise EmbeddingError(f"{path} does not exist; name a file that Embedding.save wrote")
         if where.suffix.lower() in READ_SUFFIXES[1:]:
-            held = _read_npy(where) if where.suffix.lower() == ".npy" else _read_pickle(where)
+            vectors = _read_npy(where) if where.suffix.lower() == ".npy" else _read_pickle(where)
             try:
-                return Embedding(held, UNKNOWN_SPACE, {"file": str(path)})
+                return Embedding(vectors, UNKNOWN_SPACE, {"file": str(path)})
             except EmbeddingError as e:
                 raise EmbeddingError(f"{path} holds no embedding ({e}); save it again") from e
         vectors, metadata = _read(where)
         try:
             provenance = json.loads(metadata.get("provenance", "{}"))
-            ensure(isinstance(provenance, dict), "its provenance is no JSON object", EmbeddingError)
+            ensure(isinstance(provenance, dict), "its provenance is not a JSON object", EmbeddingError)
             return Embedding(vectors, metadata.get("space", ""), provenance)
         except (ValueError, EmbeddingError) as e:
             raise EmbeddingError(f"{path} is damaged ({e}); save the embedding again") from e
 
 
 def _read(path: Path) -> tuple[Tensor, dict[str, str]]:
-    """The tensor and the metadata of an embedding's file; other tensors are not read."""
+    """Reads the tensor and the metadata of an embedding's file, and no other tensors in it."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -195,7 +196,7 @@ def _read(path: Path) -> tuple[Tensor, dict[str, str]]:
                 raise EmbeddingError(f"{path} has version {version}, this pops reads {VERSION}; update pops")
             return file.get_tensor(KEY), metadata
     except (SafetensorError, OSError) as e:
-        raise EmbeddingError(f"{path} is no .safetensors file that can be read ({e}); save it again") from e
+        raise EmbeddingError(f"{path} is not a readable .safetensors file ({e}); save it again") from e
 
 
 def _read_npy(path: Path) -> Tensor:
@@ -208,7 +209,7 @@ def _read_npy(path: Path) -> Tensor:
         ensure(numbers, f"{path} holds no floating-point array; save one with numpy.save", EmbeddingError)
         return _rows(torch.from_numpy(array.astype(np.float32)), path)
     except (OSError, ValueError, EOFError) as e:
-        raise EmbeddingError(f"{path} is no .npy file of numbers that can be read; save it with numpy.save") from e
+        raise EmbeddingError(f"{path} is not a readable .npy file of numbers; save it with numpy.save") from e
 
 
 def _read_pickle(path: Path) -> Tensor:
@@ -219,13 +220,13 @@ def _read_pickle(path: Path) -> Tensor:
     with TemporaryDirectory(prefix="pops-") as folder:
         target = Path(folder) / f"read{SUFFIX}"
         convert(path, target, kind="embeddings", error=EmbeddingError)
-        held: dict[str, Tensor] = {name: tensor.clone() for name, tensor in load_file(target).items()}
-    if "0" not in held:
-        return _rows(next(iter(held.values())), path)
-    both = held["0"]
+        read: dict[str, Tensor] = {name: tensor.clone() for name, tensor in load_file(target).items()}
+    if "0" not in read:
+        return _rows(next(iter(read.values())), path)
+    both = read["0"]
     ensure(
-        len(held) == 1 and both.ndim in (2, 3),
-        f"{path} holds a list of {len(held)} tensors, the first {list(both.shape)}; diffusers keeps an embedding as "
+        len(read) == 1 and both.ndim in (2, 3),
+        f"{path} holds a list of {len(read)} tensors, the first {list(both.shape)}; diffusers stores an embedding as "
         "a list of one [2, n, dim]",
         EmbeddingError,
     )
@@ -233,20 +234,21 @@ def _read_pickle(path: Path) -> Tensor:
     return (both[n // 2 :] if n % 2 == 0 else both).reshape(-1, both.shape[-1])
 
 
-def _rows(held: Tensor, path: Path) -> Tensor:
-    """[dim], [n, dim], [1, n, dim] or [n, 1, dim] => [n, dim]"""
-    shape = held.shape
-    fits = held.ndim in (1, 2) or (held.ndim == 3 and 1 in shape[:2])
-    ensure(fits, f"{path} holds {list(shape)}; an embedding is [dim], [n, dim] or [1, n, dim]", EmbeddingError)
-    return held.reshape(-1, shape[-1])
+def _rows(stored: Tensor, path: Path) -> Tensor:
+    """Reshapes [dim], [n, dim], [1, n, dim] or [n, 1, dim] => [n, dim]; EmbeddingError for other shapes."""
+    shape = stored.shape
+    fits = stored.ndim in (1, 2) or (stored.ndim == 3 and 1 in shape[:2])
+    wanted = "an embedding is [dim], [n, dim] or [1, n, dim]"
+    ensure(fits, f"{path} holds a tensor {list(shape)}; {wanted}", EmbeddingError)
+    return stored.reshape(-1, shape[-1])
 
 
 def _same_space(embeddings: Sequence[Embedding]) -> str:
-    """The one space of all of them, or an error."""
-    ensure(len(embeddings) > 0, "there is no embedding to put together; give at least one", EmbeddingError)
+    """Returns the one space of all; SpaceError for different spaces, EmbeddingError for different widths or none."""
+    ensure(len(embeddings) > 0, "no embeddings to combine; give at least one", EmbeddingError)
     space = next((e.space for e in embeddings if e.space != UNKNOWN_SPACE), UNKNOWN_SPACE)
     for e in embeddings:
         e.require_space(space)
         same = e.dim == embeddings[0].dim
-        ensure(same, f"vectors of {embeddings[0].dim} and {e.dim} numbers do not go together", EmbeddingError)
+        ensure(same, f"vectors of {embeddings[0].dim} and {e.dim} numbers cannot be combined", EmbeddingError)
     return space

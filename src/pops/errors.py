@@ -1,14 +1,14 @@
 """The errors of pops: one tree, and one clear line each (what is wrong, where, what to do).
 
-PopsError                  exit code 1: ours, or the machine's
- ├─ Cancelled              the user stopped it
+PopsError                  exit code 1: a fault of pops or of the machine
+ ├─ Cancelled              exit code 130: the user stopped it
  └─ UserError              exit code 2: something in the request must change
      ├─ ExpressionError    the text of an expression; carries the text and the span of the mistake
      ├─ OperandError       wrong number or kind of operands
      ├─ PhotoError         a file that is not a photo we can read
      ├─ EmbeddingError     a vector, or a file of vectors, that is not what it should be
      ├─ SpaceError         vectors of different spaces
-     ├─ ModelError         an unknown, absent or incomplete model
+     ├─ ModelError         an unknown, missing or incomplete model
      ├─ CheckpointError    weights that do not fit: missing, surplus or misshaped tensors
      ├─ ConfigError        a setting outside its range
      └─ MissingExtra       an optional package is not installed
@@ -24,7 +24,10 @@ Span = tuple[int, int]  # [start, end) in characters of the expression's text
 
 
 class PopsError(Exception):
-    """Everything pops raises on purpose. `span`: where in the expression's text, if it came from one."""
+    """Base of everything that pops raises on purpose.
+
+    span: the characters of the expression's text that it is about, if any.
+    """
 
     exit_code = 1
 
@@ -33,12 +36,12 @@ class PopsError(Exception):
         self.span = span
 
     def pretty(self) -> str:
-        """What a terminal shows; more lines than one only where a place in a text can be shown."""
+        """Returns what a terminal shows: one line, or more where a place in a text can be shown."""
         return str(self)
 
 
 class Cancelled(PopsError):
-    """Stopped by the user between two steps; nothing half-written remains."""
+    """The user stopped the work between two steps; nothing half-written remains."""
 
     exit_code = 130  # what a shell reports after Ctrl-C
 
@@ -47,7 +50,7 @@ class Cancelled(PopsError):
 
 
 class UserError(PopsError):
-    """The request must change; the program is fine."""
+    """Something in the request must change."""
 
     exit_code = 2
 
@@ -60,7 +63,7 @@ class ExpressionError(UserError):
         self.text = text
 
     def pretty(self) -> str:
-        """The message, the line of the text with the mistake, and carets under it."""
+        """Returns the message, the line of the text with the mistake, and carets under it."""
         return caret(str(self), self.text, self.span)
 
 
@@ -69,15 +72,15 @@ class OperandError(UserError):
 
 
 class PhotoError(UserError):
-    """A photo that cannot be read, or a picture that cannot be written."""
+    """A photo that cannot be read, or an image that cannot be written."""
 
 
 class EmbeddingError(UserError):
-    """Vectors of a wrong shape or with NaN in them, or a file that holds no embedding."""
+    """Vectors of a wrong shape or with NaN, or a file without an embedding."""
 
 
 class SpaceError(UserError):
-    """Embeddings of different spaces met, or a space's folder does not hold together."""
+    """Embeddings of different spaces used together, or a space's folder whose parts do not match."""
 
 
 class ModelError(UserError):
@@ -85,7 +88,7 @@ class ModelError(UserError):
 
 
 class CheckpointError(UserError):
-    """Weights that do not fit the model they are for."""
+    """Weights that do not fit their model: missing, surplus or misshaped tensors."""
 
 
 class ConfigError(UserError):
@@ -93,7 +96,7 @@ class ConfigError(UserError):
 
 
 class MissingExtra(UserError):
-    """An optional package is absent; the message names the extra to install."""
+    """An optional package is not installed; the message names the extra to install."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed; run: pip install 'pops-diffusion[{extra}]'")
@@ -101,20 +104,20 @@ class MissingExtra(UserError):
 
 
 def ensure(condition: bool, message: str, kind: type[PopsError] = ConfigError) -> None:
-    """Raises `kind(message)` unless the condition holds; used where arguments come in."""
+    """Raises `kind(message)` unless the condition holds."""
     if not condition:
         raise kind(message)
 
 
 def suggest(word: str, options: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` for the nearest option, or `""` when none is near."""
+    """Returns " (did you mean 'x'?)" for the most similar option, or "" if none is similar."""
     by_lower = {option.lower(): option for option in options}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
 
 
 def caret(message: str, text: str, span: Span | None) -> str:
-    """The message, the line of `text` in which the span begins, indented by two, and carets under it."""
+    """Returns the message, the line of `text` in which the span begins, and carets under it, both indented by two."""
     if span is None or not text:
         return message
     start = min(max(span[0], 0), len(text))
@@ -128,6 +131,6 @@ def caret(message: str, text: str, span: Span | None) -> str:
 
 
 def _cells(text: str) -> int:
-    """How many columns of a terminal the text takes."""
+    """Returns how many columns of a terminal the text takes."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)

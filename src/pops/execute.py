@@ -1,86 +1,139 @@
-"""One plan executed: encode what it needs, then level by level, a batch each. Knows no models and no files.
+"""Executor: computes a plan with a model, level by level, a batch each.
 
-A call has one row a seed (or a row of a given embedding). A node that depends on neither has one vector,
-which stands for every row. Each row of a sampling node draws from a CPU generator of its own. A mix is a picture,
-and is encoded where its embedding is needed.
+A run has one row per seed (or per row of a given embedding). A node that depends on neither has one value, which
+stands for every row. Each row of a sampling node draws from a CPU generator of its own, so that a row is the same
+alone and in a batch. A mix is an image; where its embedding is needed, it is encoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from pops.embedding import Embedding
 from pops.errors import EmbeddingError, OperandError, SpaceError, ensure
 from pops.expression.grammar import to_text
-from pops.expression.nodes import MIX, Missing, Node, Word
+from pops.expression.nodes import MIX, Given, Missing, Node, Sum, Word, is_blend, is_mix
 from pops.expression.plan import SUM, TEXT, Job, Level, Plan
-from pops.request import OnProgress, OnStep, Settings
+from pops.magicmix.spec import mix_settings
+from pops.progress import OnNote, OnProgress, OnStep
+from pops.recipe import Making
 from pops.seeds import check_seed, generator
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
-    from pops.embedding import Embedding
-    from pops.operators.operator import Operator, Task, TextPrior
-    from pops.operators.spec import OperatorSpec
-    from pops.space import Space, TextEncoding
+    from pops.models.model import Model
+    from pops.operators.operator import Task
+    from pops.space import TextEncoding
 
 MAX_ROWS = 64  # embeddings sampled together
 READING = "reading the operands"
 
 
-class Parts(Protocol):
-    """What an evaluation needs of a model; Pops is one."""
+@dataclass
+class Value:
+    """What a node came to, in each form in which another node takes it. Sequences have one item, or one per row."""
+
+    vectors: Tensor | None = None  # the embedding, un-normalised [1 or rows, D], float32, on the CPU
+    images: Sequence[Image.Image | Path] = ()  # a photo, or the images of a mix; a latent's file, too
+    latents: Sequence[Tensor] = ()  # of a mix, or a layout that is a latent
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One run of a plan, whole: every node's embedding, the root's, and the images of mixes."""
+
+    plan: Plan
+    values: Mapping[Node, Embedding]
+    embedding: Embedding | None  # of the root; None of a mix whose embedding nobody asked for
+    rows: int
+    images: Mapping[Node, Sequence[Image.Image]] = field(default_factory=dict)  # of each mix: one, or some per row
+    latents: Sequence[Tensor] = ()  # of the root where it is a mix: one per image
 
     @property
-    def space(self) -> Space: ...
+    def result(self) -> Embedding:
+        """The root's embedding, a row per seed."""
+        ensure(self.embedding is not None, "this run kept no embedding of its mix; ask for it with embed=True")
+        assert self.embedding is not None
+        return self.embedding
+
     @property
-    def operators(self) -> Mapping[str, OperatorSpec]: ...
-    @property
-    def text_prior(self) -> TextPrior: ...
-    def operator(self, name: str) -> Operator: ...
-    def encode_photos(self, photos: Sequence[Any], fit: str) -> Tensor: ...
-    def mix_each(
+    def mixed(self) -> list[Image.Image] | None:
+        """The images where the root is a mix: as many per row as were asked for, row by row."""
+        found = self.images.get(self.plan.root)
+        return None if found is None else list(found)
+
+
+class Executor:
+    """Runs plans with one model. Threads may share it."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def run(
         self,
-        layouts: Sequence[Any],
-        contents: Sequence[Any],
+        plan: Plan,
         *,
-        seeds: Sequence[int],
-        options: Sequence[tuple[str, Any]],
-        renderer: str | None,
-        on_step: OnStep | None,
-    ) -> list[Any]: ...
-    def mix_calls(self, options: Sequence[tuple[str, Any]]) -> int: ...
+        seeds: Sequence[int] = (0,),
+        making: Making | None = None,
+        given: Mapping[str, Any] | None = None,
+        num_images: int = 1,
+        renderer: str | None = None,
+        embed: bool = True,
+        on_progress: OnProgress | None = None,
+        on_note: OnNote | None = None,
+    ) -> Trace:
+        """Computes every node of the plan.
+
+        given: the values of `$key` operands; num_images: images per row where the root is a mix, of the row's seeds s,
+        s + 1, ...; renderer: whose networks mix, None for the model's own; embed: whether the images of a mix at the
+        root are encoded, too. Raises OperandError, EmbeddingError,
+        SpaceError or PhotoError for an operand that cannot be used.
+        """
+        run = _Run(self.model, plan, given or {}, list(seeds), making or Making(), renderer, num_images)
+        run.on_progress, run.on_note = on_progress, on_note
+        if not embed and is_mix(plan.root):
+            run.needed = run.needed - {plan.root}
+        run.execute()
+        space, root = self.model.space.id, run.values[plan.root]
+        values = {n: Embedding(v.vectors, space) for n, v in run.values.items() if v.vectors is not None}
+        whole = None if root.vectors is None else Embedding(root.vectors.expand(run.rows, -1), space)
+        images: dict[Node, Any] = {n: v.images for n, v in run.values.items() if n in run.mixed}
+        return Trace(plan, values, whole, run.rows, images, list(root.latents))
 
 
-class Evaluation:
-    """`execute` -> the un-normalised vectors [1 or rows, D], float32 on the CPU, of every node."""
+class _Run:
+    """The state of one run."""
 
     def __init__(
         self,
-        parts: Parts,
-        layout: Plan,
+        model: Model,
+        plan: Plan,
         given: Mapping[str, Any],
         seeds: Sequence[int],
-        settings: Settings,
-        on_progress: OnProgress | None = None,
-        *,
-        copies: int = 1,
+        making: Making,
+        renderer: str | None,
+        copies: int,
     ) -> None:
-        """copies: pictures of each row where the root is a mix, of its seeds s, s + 1, ..."""
-        self.parts, self.plan, self.given, self.seeds, self.settings = parts, layout, given, seeds, settings
-        self.on_progress, self.copies = on_progress, copies
-        self.values: dict[Node, Tensor] = {}
-        self.pictures: dict[Node, list[Any]] = {}  # of mixes, one or one a row
-        self.plain: dict[Node, Any] = {}  # layouts that are no embeddings: photos, files of latents, given pictures
-        self.words: dict[str, tuple[Tensor, Tensor]] = {}  # text -> hidden rows [len, width], embedding [D]
+        self.model, self.plan, self.given, self.seeds, self.making = model, plan, given, seeds, making
+        self.renderer, self.copies = renderer, copies
+        self.needed = plan.embedded  # the nodes whose embedding somebody takes
+        self.on_progress: OnProgress | None = None
+        self.on_note: OnNote | None = None
+        self.values: dict[Node, Value] = {}
+        self.texts: dict[str, tuple[Tensor, Tensor]] = {}  # text -> hidden states [tokens, width], embedding [D]
+        self.mixed: set[Node] = set()
         self.rows = len(seeds)
         self.done = 0
-        self.total = 1 + sum(self._steps(level) for level in layout.levels if level.operator != SUM)
+        self.total = 1 + sum(self._steps(level) for level in plan.levels if level.operator != SUM)
 
-    def execute(self) -> dict[Node, Tensor]:
+    def execute(self) -> None:
+        """Fills `values` for every node of the plan."""
         import torch
 
         with torch.no_grad():
@@ -89,91 +142,97 @@ class Evaluation:
             self._leaves()
             self._report(1, READING)
 
-            # 2) Levels: those of a depth are independent, so their jobs and rows together make the batches.
+            # 2) Levels: those of a depth are independent of each other, so all their jobs and rows share batches.
             for _, same in groupby(self.plan.levels, key=lambda level: level.depth):
                 levels = list(same)
                 for level in levels:
                     if level.operator == SUM:
                         for job in level.jobs:
-                            self.values[job.node] = self._sum(job)
+                            self.values[job.node] = Value(self._sum(job))
                     if level.operator == MIX:
                         self._mix(level)
                 for batch in self._batches([level for level in levels if level.operator not in (SUM, MIX)]):
                     self._sample(batch)
-        return self.values
+
+    def vectors_of(self, node: Node) -> Tensor:
+        """The embedding of a node that the plan has as one [1 or rows, D]."""
+        vectors = self.values[node].vectors
+        assert vectors is not None, f"the plan does not say that {to_text(node)} is needed as an embedding"
+        return vectors
 
     # --- leaves
-    # ----------------------------------------------------------------------------------------------
 
     def _leaves(self) -> None:
-        from pops.embedding import Embedding
         from pops.magicmix.latents import is_latent
 
         # 1) Embeddings, saved or given: what is cheap to refuse is looked at first.
-        pictures: dict[Node, Any] = {}
-        needed = self.plan.embedded
+        to_encode: dict[Node, Any] = {}
+        needed = self.needed
         for saved in self.plan.saved:
             if saved not in needed and is_latent(saved.path):
-                self.plain[saved] = Path(saved.path)
+                self.values[saved] = Value(images=[Path(saved.path)])
+            elif is_latent(saved.path):
+                told = f"{saved.path} is a latent, which can be a layout; a content is a text, a photo, an embedding"
+                raise OperandError(told)
             else:
                 self._take(saved, Embedding.load(saved.path))
         for asked in self.plan.given:
-            if asked.key not in self.given:
-                raise OperandError(f"${asked.key} has no value; give it in Python, given={{{asked.key!r}: ...}}")
-            value = self.given[asked.key]
-            if isinstance(value, Embedding):
-                self._take(asked, value)
-            else:
-                self.plain[asked] = value
-                if asked in needed:
-                    pictures[asked] = value
-        for vectors in self.values.values():
-            ok = len(vectors) in (1, self.rows)
-            ensure(
-                ok,
-                f"an operand has {len(vectors)} rows and another {self.rows}; give 1 or as many",
-                EmbeddingError,
-            )
+            self._take_given(asked, to_encode)
+        for value in self.values.values():
+            count = 1 if value.vectors is None else len(value.vectors)
+            told = f"an operand has {count} rows and another {self.rows}; give 1 or as many"
+            ensure(count in (1, self.rows), told, EmbeddingError)
 
         # 2) Photos, all in one batch; a missing file among them is told before the tower is read.
-        self.plain |= {photo: Path(photo.path) for photo in self.plan.photos}
-        pictures |= {photo: photo.path for photo in self.plan.photos if photo in needed}
-        if pictures:
-            encoded = self.parts.encode_photos(list(pictures.values()), self.settings.fit)
-            self.values.update({node: encoded[i : i + 1] for i, node in enumerate(pictures)})
+        self.values |= {photo: Value(images=[Path(photo.path)]) for photo in self.plan.photos}
+        to_encode |= {photo: photo.path for photo in self.plan.photos if photo in needed}
+        if to_encode:
+            encoded = self.model.encode_photos(list(to_encode.values()), self.making.fit)
+            for i, node in enumerate(to_encode):
+                self.values[node].vectors = encoded[i : i + 1]
 
         # 3) Texts.
         texts = list(self.plan.texts)
         if any(level.operator == TEXT for level in self.plan.levels):
-            texts = list(dict.fromkeys([*texts, ""]))  # what guidance leads away from
+            texts = list(dict.fromkeys([*texts, ""]))  # guidance's other branch
         if texts:
-            encoding: TextEncoding = self.parts.space.encode_texts(texts)
+            encoding: TextEncoding = self.model.space.encode_texts(texts)
             long = [t for t, cut in zip(texts, encoding.truncated, strict=True) if cut]
-            ensure(
-                not long,
-                f"the text encoder cannot read so long a text to its end: {long[:1]}; use fewer words",
-                OperandError,
-            )
-            self.words = {t: (encoding.hidden[i], encoding.embeds[i]) for i, t in enumerate(texts)}
+            told = f"the text encoder cannot read so long a text to its end: {long[:1]}; use fewer words"
+            ensure(not long, told, OperandError)
+            self.texts = {t: (encoding.hidden[i], encoding.embeds[i]) for i, t in enumerate(texts)}
+
+    def _take_given(self, asked: Given, to_encode: dict[Node, Any]) -> None:
+        """Takes a value that was handed over in Python: an Embedding, a latent, or a photo, which is encoded later."""
+        if asked.key not in self.given:
+            raise OperandError(f"${asked.key} has no value; give it in Python, given={{{asked.key!r}: ...}}")
+        value = self.given[asked.key]
+        if isinstance(value, Embedding):
+            self._take(asked, value)
+        elif hasattr(value, "ndim") and not hasattr(value, "getexif"):
+            ensure(asked not in self.needed, "a latent can be a layout and nothing else", OperandError)
+            self.values[asked] = Value(latents=[value])
+        else:
+            self.values[asked] = Value(images=[value])
+            if asked in self.needed:
+                to_encode[asked] = value
 
     def _take(self, node: Node, embedding: Embedding) -> None:
-        embedding.require_space(self.parts.space.id)
-        wide, width = self.parts.space.dim, embedding.dim
-        ensure(
-            wide == width, f"{to_text(node)} has {width} numbers a vector, the space {wide}; make it anew", SpaceError
-        )
-        self.values[node] = embedding.vectors
+        embedding.require_space(self.model.space.id)
+        wide, width = self.model.space.dim, embedding.dim
+        told = f"{to_text(node)} has {width} numbers a vector, the space {wide}; make it anew"
+        ensure(wide == width, told, SpaceError)
+        self.values[node] = Value(embedding.vectors)
         if embedding.n > 1 and self.rows == 1:
             self.rows = embedding.n
 
     # --- levels
-    # ----------------------------------------------------------------------------------------------
 
     def _sum(self, job: Job) -> Tensor:
         """Weighted sum of un-normalised embeddings; one row meets many."""
         import torch
 
-        terms = [w * self.values[node] for w, node in zip(job.weights, job.operands, strict=True)]
+        terms = [w * self.vectors_of(node) for w, node in zip(job.weights, job.operands, strict=True)]
         total = torch.stack(torch.broadcast_tensors(*terms)).sum(0)
         fine = bool(total.isfinite().all())
         ensure(fine, f"the sum {to_text(job.node)} is too large for float32; use smaller weights", OperandError)
@@ -183,7 +242,7 @@ class Evaluation:
         """Levels that can share a batch: the same weights but for adapters, the same sampler and steps."""
         batches: dict[tuple[int, str, int], list[Level]] = {}
         for level in levels:
-            prior = self.parts.text_prior.prior if level.operator == TEXT else self.parts.operator(level.operator).prior
+            prior = self.model.text_prior.prior if level.operator == TEXT else self.model.operator(level.operator).prior
             key = (id(prior.engine), self._sampler(level), self._steps(level))
             batches.setdefault(key, []).append(level)
         return list(batches.values())
@@ -218,7 +277,7 @@ class Evaluation:
             )
         counts = [n for _, _, n in jobs]
         for (_, job, _), rows in zip(jobs, torch.cat(parts).float().cpu().split(counts), strict=True):
-            self.values[job.node] = rows
+            self.values[job.node] = Value(rows)
         self.done += sum(self._steps(level) for level in levels)
 
     def _task(self, level: Level, items: list[tuple[Job, int]]) -> Task:
@@ -227,14 +286,14 @@ class Evaluation:
 
         from pops.operators.operator import TEXT_GUIDANCE
 
-        guidance = level.option("guidance", self.settings.guidance)
+        guidance = level.option("guidance", self.making.guidance)
         if level.operator == TEXT:
-            hidden, embeds = zip(*(self.words[job.prompt] for job, _ in items), strict=True)
+            hidden, embeds = zip(*(self.texts[job.prompt] for job, _ in items), strict=True)
             scale = TEXT_GUIDANCE if guidance is None else guidance
-            return self.parts.text_prior.task(hidden, torch.stack(embeds), self.words[""], scale)
-        operator = self.parts.operator(level.operator)
+            return self.model.text_prior.task(hidden, torch.stack(embeds), self.texts[""], scale)
+        operator = self.model.operator(level.operator)
         condition = operator.encode([[self._operand(node, row) for node in job.operands] for job, row in items])
-        own = self.parts.operators[level.operator].defaults(level.partial)[1]
+        own = self.model.operators[level.operator].defaults(level.partial)[1]
         return operator.task(condition, own if guidance is None else guidance)
 
     def _operand(self, node: Node, row: int) -> Tensor | None:
@@ -242,13 +301,15 @@ class Evaluation:
         if isinstance(node, Missing):
             return None
         if isinstance(node, Word):
-            return self.words[node.text][0]
-        vectors = self.values[node]
+            return self.texts[node.text][0]
+        vectors = self.vectors_of(node)
         return vectors[row if len(vectors) > 1 else 0]
 
     def _mix(self, level: Level) -> None:
-        """The mixes of a level, all rows of all of them together; each one's pictures, and their embeddings."""
-        # 1) One layout, content and seed a picture; of the root several.
+        """The mixes of a level, all rows of all of them together: their images, and where needed the embeddings."""
+        from pops.magicmix.operands import with_defaults
+
+        # 1) One layout, content and seed per image; of the root several images per row.
         rows = {job: [i for i in range(self._rows_of(job)) for _ in range(self._copies(job))] for job in level.jobs}
         asked = [(job, row) for job in level.jobs for row in rows[job]]
         seeds = [
@@ -257,50 +318,70 @@ class Evaluation:
             for s in self._seeds_of(job, self._rows_of(job))
             for j in range(self._copies(job))
         ]
-        steps = self._steps(level)
-        pictures = self.parts.mix_each(
+        mixer = self.model.mixer(self.renderer)
+        settings = with_defaults(mix_settings(dict(level.options)), self.model.files.info, mixer.native)
+        made = mixer.each(
             [self._layout(job.operands[0], row) for job, row in asked],
             [self._content(job.operands[1], row) for job, row in asked],
             seeds=seeds,
-            options=level.options,
-            renderer=self.settings.renderer,
-            on_step=lambda done, total: self._report(0, MIX, steps * done // total),
+            output="both",
+            on_step=self._steps_of_mix(level),
+            on_note=self.on_note,
+            **settings,
         )
-        self.done += steps
+        self.done += self._steps(level)
 
-        # 2) To each mix its pictures; the first of each row is what is encoded.
+        # 2) To each mix its images; the first of each row is what is encoded.
         for job in level.jobs:
-            own, pictures = pictures[: len(rows[job])], pictures[len(rows[job]) :]
-            if job.node in self.plan.embedded:
-                self.values[job.node] = self.parts.encode_photos(own[:: self._copies(job)], self.settings.fit)
-            whole = job.node == self.plan.root and self._rows_of(job) < self.rows
-            self.pictures[job.node] = own * self.rows if whole else own
+            own, made = made[: len(rows[job])], made[len(rows[job]) :]
+            images, latents = [image for image, _ in own], [latent for _, latent in own]
+            value = Value(images=images, latents=latents)
+            if job.node in self.needed:
+                value.vectors = self.model.encode_photos(images[:: self._copies(job)], self.making.fit)
+            if job.node == self.plan.root and self._rows_of(job) < self.rows:  # the same images for every row
+                value.images, value.latents = images * self.rows, latents * self.rows
+            self.values[job.node] = value
+            self.mixed.add(job.node)
 
     def _copies(self, job: Job) -> int:
         return self.copies if job.node == self.plan.root else 1
 
     def _layout(self, node: Node, row: int) -> Any:
-        """What mix takes as layout: a picture or its file where there is one, else as a content."""
-        found = self.pictures.get(node)
-        if found is not None:
+        """What a mix takes as layout: an image, a photo's or a latent's file, a latent, or else as a content."""
+        value = self.values.get(node)
+        if value is not None and (value.images or value.latents):
+            found: Sequence[Any] = value.images or value.latents
             return found[row if len(found) > 1 else 0]
-        return self.plain[node] if node in self.plain else self._content(node, row)
+        return self._content(node, row)
 
     def _content(self, node: Node, row: int) -> Any:
-        """What mix takes as content: a text, or an embedding."""
-        from pops.embedding import Embedding
+        """What a mix takes as content: a text, an embedding, or several of them with weights."""
         from pops.magicmix.prompt import Prompt
 
         if isinstance(node, Word):
             return Prompt.of(node.text)
-        vectors = self.values[node]
-        return Embedding(vectors[row if len(vectors) > 1 else 0][None], self.parts.space.id)
+        if isinstance(node, Sum) and is_blend(node):
+            return tuple((self._content(part, row), weight) for weight, part in node.terms)
+        vectors = self.vectors_of(node)
+        return Embedding(vectors[row if len(vectors) > 1 else 0][None], self.model.space.id)
+
+    def _steps_of_mix(self, level: Level) -> OnStep:
+        steps = self._steps(level)
+        return lambda done, total: self._report(0, MIX, steps * done // total)
 
     def _rows_of(self, job: Job) -> int:
         """1 where nothing varies from row to row, else all rows."""
-        each = [len(held[o]) for held in (self.values, self.pictures) for o in job.operands if o in held]
-        varies = (job.seed is None and len(self.seeds) > 1) or any(n > 1 for n in each)
-        return self.rows if varies else 1
+        varies = job.seed is None and len(self.seeds) > 1
+        return self.rows if varies or any(self._count(operand) > 1 for operand in job.operands) else 1
+
+    def _count(self, node: Node) -> int:
+        """How many rows a node's value has."""
+        if is_blend(node):
+            return max(self._count(part) for part in node.children())
+        value = self.values.get(node)
+        if value is None:
+            return 1
+        return max(len(value.images), 1 if value.vectors is None else len(value.vectors))
 
     def _seeds_of(self, job: Job, count: int) -> list[int]:
         if job.seed is not None or len(self.seeds) == 1:
@@ -308,24 +389,25 @@ class Evaluation:
         return list(self.seeds)
 
     def _steps(self, level: Level) -> int:
+        from pops.magicmix.operands import MixSettings
         from pops.operators.operator import TEXT_STEPS
 
         if level.operator == MIX:
-            return self.parts.mix_calls(level.options)
+            window = MixSettings.of(mix_settings(dict(level.options))).window
+            return window.steps - window.start  # network calls, about
         text = level.operator == TEXT
-        default = TEXT_STEPS if text else self.parts.operators[level.operator].defaults(level.partial)[0]
-        steps: int = level.option("steps", self.settings.steps or default)
+        default = TEXT_STEPS if text else self.model.operators[level.operator].defaults(level.partial)[0]
+        steps: int = level.option("steps", self.making.steps or default)
         return steps
 
     def _sampler(self, level: Level) -> str:
-        sampler: str = level.option("sampler", self.settings.sampler)
+        sampler: str = level.option("sampler", self.making.sampler)
         return sampler
 
     # --- progress
-    # --------------------------------------------------------------------------------------------
 
-    def _within(self, levels: Sequence[Level], start: int, count: int) -> Callable[[int, int], None]:
-        """Steps of one slice of a batch as steps of the whole evaluation."""
+    def _within(self, levels: Sequence[Level], start: int, count: int) -> OnStep:
+        """Steps of one slice of a batch as steps of the whole run."""
         share = min(MAX_ROWS, count - start) / count
         steps = sum(self._steps(level) for level in levels)
         what = ", ".join(dict.fromkeys(level.operator for level in levels))

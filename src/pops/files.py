@@ -1,4 +1,4 @@
-"""Paths as people write them, and writing a file whole or not at all. Knows nothing of what is in a file."""
+"""Files: paths as people write them, digests, JSON, and writing a file whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with a leading ~ or ~user replaced; as it stands where there is no such user."""
+    """Returns the path with a leading ~ or ~user replaced; unchanged if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -26,13 +26,13 @@ def expanded(path: str | Path) -> Path:
 
 
 def digest(path: str | Path) -> str:
-    """16 hex digits of the file's sha256: enough to tell that an operand has changed since a recipe was made."""
+    """Returns 16 hex digits of the file's sha256: enough to notice that a photo changed since a recipe was made."""
     with expanded(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether it is a regular file; False, too, for what no path can be (too long, a NUL in it)."""
+    """Returns whether the path is a regular file; False for impossible paths, too (too long, a NUL inside)."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):
@@ -42,8 +42,8 @@ def is_file(path: str | Path) -> bool:
 def read_json(path: str | Path, kind: type[PopsError] = ConfigError, advice: str = "fetch or make it again") -> Any:
     """Reads the JSON value in a file.
 
-    Raises an error of the given kind, in one line that names the file and ends with the advice, where the file cannot
-    be read or holds no JSON.
+    Raises an error of the given kind, in one line that names the file and ends with the advice, if the file cannot be
+    read or holds no JSON.
     """
     try:
         return json.loads(expanded(path).read_text(encoding="utf-8"))
@@ -55,33 +55,31 @@ def read_json(path: str | Path, kind: type[PopsError] = ConfigError, advice: str
 def read_json_object(
     path: str | Path, kind: type[PopsError] = ConfigError, advice: str = "fetch or make it again"
 ) -> dict[str, Any]:
-    """Reads the JSON object in a file; as `read_json`, and anything but an object is an error, too."""
+    """Reads the JSON object in a file, as `read_json` does; anything but an object is an error, too."""
     value = read_json(path, kind, advice)
     ensure(isinstance(value, dict), f"{path} holds no JSON object; {advice}", kind)
     return dict(value)
 
 
 def check_place(path: Path) -> None:
-    """ConfigError unless a file can be written there; missing folders above it can be made. Changes nothing."""
+    """Raises ConfigError unless a file can be written there, missing parent folders included. Changes nothing."""
     try:
         if path.is_dir():
             raise ConfigError(f"{path} is a folder; name a file in it")
-        there = next(folder for folder in path.absolute().parents if folder.exists())
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
     except (OSError, ValueError) as e:
         raise ConfigError(f"{path} cannot be written ({getattr(e, 'strerror', None) or e}); choose another name") from e
-    ensure(there.is_dir(), f"{path} cannot be written, since {there} is no folder; choose another place")
-    ensure(
-        os.access(there, os.W_OK | os.X_OK), f"{path} cannot be written: {there} allows it not; choose another place"
-    )
+    ensure(parent.is_dir(), f"{path} cannot be written: {parent} is not a folder; choose another place")
+    allowed = os.access(parent, os.W_OK | os.X_OK)
+    ensure(allowed, f"{path} cannot be written: no write permission for {parent}; choose another place")
 
 
 @contextmanager
 def write_whole(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` (same suffix), which is renamed to `path` if the block ends well.
+    """Yields a temporary path beside `path` (same suffix) and renames it to `path` if the block ends well.
 
-    On any exception the temporary file goes and an older `path` stays as it was. Missing parent folders are
-    made, and go again with an exception.
-    Raises ConfigError if the place cannot be written to, PopsError if the disk is full.
+    On any exception the temporary file and the parent folders made for it are removed, and an older `path` stays as it
+    was. Raises ConfigError if the place cannot be written to, PopsError if the disk is full.
     """
     path = Path(path)
     check_place(path)
@@ -89,8 +87,8 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise ConfigError(f"{path.parent} is no folder that can be made ({e.strerror}); choose another") from e
-    # A short stem, so that the addition does not take a long name past the file system's limit.
+        raise ConfigError(f"the folder {path.parent} cannot be made ({e.strerror}); choose another") from e
+    # A short stem, so that the addition does not make a long name longer than the file system allows.
     temporary = path.parent / f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}"
     try:
         yield temporary
@@ -104,6 +102,6 @@ def write_whole(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        with suppress(OSError):  # one that is not empty stays, and so do those around it
+        with suppress(OSError):  # a folder that is not empty stays, and so do its parents
             for folder in made:
                 folder.rmdir()

@@ -1,4 +1,4 @@
-"""Photos in, pictures out: any photo becomes a square RGB picture, and a picture carries its recipe.
+"""Photos in, images out: any photo becomes a square RGB image, and an image carries its recipe.
 
 Knows nothing of spaces, models or expressions; a recipe is any JSON object.
 """
@@ -18,14 +18,16 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageErro
 from pops.errors import PhotoError, ensure, suggest
 from pops.files import expanded, write_whole
 
-MAX_PIXELS = 200_000_000  # of a photo; Pillow's own guard against decompression bombs may refuse fewer
+MAX_PIXELS = 200_000_000  # of a photo; Pillow's own guard against decompression bombs may refuse earlier
+MAX_SIDE = 4096  # pixels of an image that is made
+MAX_SIDE = 4096  # pixels of an image that is made, in height and in width
 FITS = ("squash", "crop", "pad")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what save_picture writes
 PHOTO_SUFFIXES = (
     *PICTURE_SUFFIXES, ".avif", ".bmp", ".gif", ".jp2", ".pgm", ".ppm", ".tga", ".tif", ".tiff"
 )  # fmt: skip
 
-# What is opened; no format here runs another program to be read, as EPS does.
+# The formats that are opened; reading them runs no other program, as reading EPS does.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "TGA", "ICO", "MPO", "AVIF")
 _RECIPE = "pops"  # the PNG chunk's keyword
 _EXIF_IFD, _USER_COMMENT, _COMMENT_HEAD = 0x8769, 0x9286, b"ASCII\x00\x00\x00pops:"
@@ -33,18 +35,18 @@ _BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EO
 
 
 def load_photo(source: str | Path | Image.Image, *, fit: str = "squash", size: int = 512) -> Image.Image:
-    """A photo as RGB of size x size pixels: turned as its EXIF says, on white, the first frame.
+    """Reads a photo as RGB of size x size pixels: the first frame, rotated by its EXIF, transparency on white.
 
     fit: "squash" resizes both sides (the papers' way), "crop" keeps the middle square, "pad" adds white.
-    Raises PhotoError, naming the file, for whatever is no readable photo; ConfigError for fit or size.
+    Raises PhotoError, naming the file, for anything but a readable photo; ConfigError for fit or size.
     """
-    ensure(fit in FITS, f"fit must be one of {', '.join(FITS)}, got {fit!r}{suggest(str(fit), FITS)}")
+    ensure(fit in FITS, f"unknown fit {fit!r}{suggest(str(fit), FITS)}; choose from {', '.join(FITS)}")
     ensure(size >= 1, f"size must be at least 1 pixel, got {size}")
     return _to_square(read_rgb(source), fit, size)
 
 
 def read_rgb(source: str | Path | Image.Image) -> Image.Image:
-    """A photo as RGB of its own size: turned as its EXIF says, on white, the first frame; PhotoError as load_photo."""
+    """Reads a photo as RGB of its own size: as `load_photo`, without the square."""
     if not isinstance(source, Image.Image):
         with _opened(source) as photo:
             return _to_rgb(photo, str(source))
@@ -54,14 +56,14 @@ def read_rgb(source: str | Path | Image.Image) -> Image.Image:
 
 
 def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any] | None = None) -> None:
-    """Writes .png, .jpg or .webp whole, with the recipe inside (JSON; `read_recipe` gives it back).
+    """Writes an image as .png, .jpg or .webp, whole or not at all, with the recipe (JSON) inside; see `read_recipe`.
 
     Raises PhotoError for another suffix, and for a recipe that is too long for a JPEG.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in PICTURE_SUFFIXES:
-        raise PhotoError(f"{path}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
+        raise PhotoError(f"{path}: images are written as {', '.join(PICTURE_SUFFIXES)}; use one of these endings")
     text = None if recipe is None else json.dumps(recipe, ensure_ascii=suffix != ".png", default=str)
     options: dict[str, Any]
     if suffix == ".png":
@@ -82,21 +84,21 @@ def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any]
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The recipe that `save_picture` put into a picture; PhotoError if it has none or it cannot be read."""
+    """Returns the recipe that `save_picture` put into an image; PhotoError if it has none or it cannot be read."""
     recipe = find_recipe(path)
     if recipe is None:
-        raise PhotoError(f"{path} carries no recipe of pops; only pictures that pops wrote do, unedited")
+        raise PhotoError(f"{path} carries no recipe of pops; only unedited images that pops wrote do")
     return recipe
 
 
 def find_recipe(path: str | Path) -> dict[str, Any] | None:
-    """As read_recipe, but None for a photo without one."""
-    with _opened(path) as picture:
-        if picture.format == "PNG":
-            picture.load()  # a text chunk may stand behind the pixels
-            text = getattr(picture, "text", {}).get(_RECIPE)
+    """Returns the recipe as `read_recipe` does, but None for a photo without one."""
+    with _opened(path) as image:
+        if image.format == "PNG":
+            image.load()  # a text chunk may follow the pixels
+            text = getattr(image, "text", {}).get(_RECIPE)
         else:
-            comment = picture.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+            comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
             text = None
             if isinstance(comment, bytes) and comment.startswith(_COMMENT_HEAD):
                 text = comment[len(_COMMENT_HEAD) :].decode("ascii")
@@ -105,15 +107,15 @@ def find_recipe(path: str | Path) -> dict[str, Any] | None:
     try:
         recipe = json.loads(text)
     except ValueError as e:
-        raise PhotoError(f"{path}: its recipe is damaged ({e}); make the picture again") from e
+        raise PhotoError(f"{path}: its recipe is damaged ({e}); make the image again") from e
     if not isinstance(recipe, dict):
-        raise PhotoError(f"{path}: its recipe is damaged (no JSON object); make the picture again")
+        raise PhotoError(f"{path}: its recipe is damaged (no JSON object); make the image again")
     return recipe
 
 
 @contextmanager
 def _opened(source: str | Path) -> Iterator[Image.Image]:
-    """The file, identified, with its size checked and not yet decoded; PhotoError for anything else."""
+    """Opens a file and identifies it without decoding; PhotoError for anything but a photo."""
     if not isinstance(source, (str, Path)):
         raise PhotoError(f"a photo is a path or a PIL image, got {type(source).__name__}")
     path = expanded(source)
@@ -132,17 +134,17 @@ def _opened(source: str | Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def _reading(where: str) -> Iterator[None]:
-    """Whatever Pillow raises while it reads becomes a PhotoError, and what it warns of is not said twice."""
+    """Turns whatever Pillow raises while reading into a PhotoError, and silences its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except PermissionError as e:
-        raise PhotoError(f"{where} may not be read ({e.strerror}); change its permissions") from e
+        raise PhotoError(f"no read permission for {where} ({e.strerror}); change its permissions") from e
     except Image.DecompressionBombError as e:
         raise _too_large(where) from e
     except (UnidentifiedImageError, KeyError) as e:
-        raise PhotoError(f"{where} is not a photo of a known kind; save it as PNG or JPEG") from e
+        raise PhotoError(f"{where} is not a photo in a known format; save it as PNG or JPEG") from e
     except MemoryError as e:
         raise PhotoError(f"{where} does not fit into memory; make it smaller") from e
     except _BROKEN as e:
@@ -151,7 +153,7 @@ def _reading(where: str) -> Iterator[None]:
 
 
 def _to_rgb(photo: Image.Image, where: str) -> Image.Image:
-    """Decodes (first frame), turns by EXIF, and gives 8-bit RGB with anything transparent on white."""
+    """Decodes the first frame, rotates it by its EXIF and returns 8-bit RGB, with transparency on white."""
     if photo.width < 1 or photo.height < 1:
         raise PhotoError(f"{where} has no pixels ({photo.width} x {photo.height}); give another photo")
     if photo.width * photo.height >= MAX_PIXELS:
@@ -170,25 +172,25 @@ def _to_rgb(photo: Image.Image, where: str) -> Image.Image:
 
 
 def _from_deep_grey(photo: Image.Image, where: str) -> Image.Image:
-    """Grey of 16 or 32 bits or floats -> 8 bits, scaled; Pillow's own conversion would clip at 255."""
+    """Scales grey of 16 or 32 bits or floats to 8 bits; Pillow's own conversion would clip at 255."""
     import numpy as np
 
     values = np.asarray(photo).astype(np.float64)
     if not np.isfinite(values).all():
-        raise PhotoError(f"{where} has pixels that are not numbers; save it as PNG or JPEG")
+        raise PhotoError(f"{where} has NaN or infinite pixels; save it as PNG or JPEG")
     top = float(values.max())
     if photo.mode.startswith("I;16"):
         full = 65535.0
     elif photo.mode == "F" and top <= 1:
         full = 1.0
-    else:  # nothing in the file says what white is: the narrowest range that holds the values
+    else:  # the file does not say which value is white: take the narrowest usual range that holds its values
         full = next((limit for limit in (255.0, 65535.0) if top <= limit), top)
     grey = np.rint(np.clip(values / full, 0, 1) * 255).astype(np.uint8)
     return Image.fromarray(grey)
 
 
 def _from_cmyk_profile(photo: Image.Image) -> Image.Image:
-    """CMYK by the printer's profile in the file; by the plain formula where the profile is damaged."""
+    """Converts CMYK by the printer's profile in the file, or by the plain formula if the profile is damaged."""
     from io import BytesIO
 
     try:
@@ -200,13 +202,13 @@ def _from_cmyk_profile(photo: Image.Image) -> Image.Image:
 
 
 def _to_square(rgb: Image.Image, fit: str, size: int) -> Image.Image:
-    """RGB of any size -> size x size, with Pillow's default resampling (bicubic), as the papers do."""
+    """Makes RGB of any size square, size x size, with Pillow's default resampling (bicubic), as the papers do."""
     if fit == "crop":
         side = min(rgb.size)
         left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
         rgb = rgb.crop((left, top, left + side, top + side))
     elif fit == "pad":
-        scale = size / max(rgb.size)  # reduced first: the white square around a long, thin photo may not fit in memory
+        scale = size / max(rgb.size)  # resized first: a white square around a long, thin photo may not fit in memory
         inner = rgb.resize((max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale))))
         rgb = Image.new("RGB", (size, size), "white")
         rgb.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
@@ -221,7 +223,7 @@ def _too_large(where: str) -> PhotoError:
 
 
 def _neighbour(path: Path) -> str:
-    """The file beside a missing one whose name is nearly the same, as a suggestion."""
+    """Suggests the file beside a missing one whose name is most similar, or returns ""."""
     try:
         names = [p.name for p in path.parent.iterdir()]
     except OSError:

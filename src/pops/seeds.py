@@ -1,4 +1,4 @@
-"""Random numbers: one CPU generator an item, so that a batch equals its items computed alone, on any device.
+"""Random numbers: one CPU generator per item, so that a batch equals its items computed alone, on any device.
 
 Knows nothing of what the numbers are for.
 """
@@ -19,9 +19,9 @@ MAX_SEEDS = 10_000  # in one list on the command line
 
 
 def check_seed(seed: object) -> int:
-    """The seed as an int; ConfigError unless it is a whole number from 0 to 2**63 - 1."""
+    """Returns the seed as an int; ConfigError unless it is a whole number from 0 to 2**63 - 1."""
     try:
-        value = seed.__index__()  # type: ignore[attr-defined]  # int, numpy.int64 and their kind, and no float
+        value = seed.__index__()  # type: ignore[attr-defined]  # int, numpy.int64 and the like, but no float
     except AttributeError:
         raise ConfigError(f"a seed is a whole number, got {seed!r}") from None
     ensure(not isinstance(seed, bool), f"a seed is a whole number, got {seed!r}")
@@ -30,40 +30,40 @@ def check_seed(seed: object) -> int:
 
 
 def generator(seed: int) -> torch.Generator:
-    """A CPU generator with this seed."""
+    """Returns a CPU generator with this seed."""
     import torch
 
     return torch.Generator("cpu").manual_seed(check_seed(seed))
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator a seed; equal seeds get generators of their own, in the same state."""
+    """Returns one CPU generator per seed; equal seeds get separate generators in the same state."""
     return [generator(seed) for seed in seeds]
 
 
 def randn_items(shape: Sequence[int], gens: Sequence[torch.Generator]) -> Tensor:
-    """One normal draw of `shape` from each generator -> [len(gens), *shape], float32, CPU."""
+    """Draws normal numbers of `shape` from each generator => [len(gens), *shape], float32, on the CPU."""
     import torch
 
-    ensure(len(gens) > 0, "random numbers for no items: there must be at least one seed")
+    ensure(len(gens) > 0, "no seeds to draw random numbers with; give at least one seed")
     return torch.stack([torch.randn(tuple(shape), generator=g, dtype=torch.float32) for g in gens])
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds as the command line writes them: `7`, `0,3`, and ranges without their end, `5:8` = 5,6,7.
+    """Parses seeds as the command line writes them: `7`, `0,3`, and ranges without their end, `5:8` = 5,6,7.
 
     Raises ConfigError for anything else, for empty ranges and for more than 10,000 seeds.
     """
-    how = "write whole numbers and ranges, such as 0,3,5:8"
+    advice = "write whole numbers and ranges, such as 0,3,5:8"
     seeds: list[int] = []
     for part in text.split(","):
         ends = [end.strip() for end in part.split(":")]
         numbers = len(ends) <= 2 and all(e.isascii() and e.isdigit() and len(e) < 40 for e in ends)
-        ensure(numbers, f"no seed in {part.strip()!r}; {how}")
+        ensure(numbers, f"{part.strip()!r} is not a seed; {advice}")
         first, *rest = (check_seed(int(end)) for end in ends)
         last = rest[0] if rest else first + 1
         ensure(first < last, f"the range {part.strip()!r} is empty; the second number must be larger")
         count = len(seeds) + last - first
-        ensure(count <= MAX_SEEDS, f"{count} seeds at once, at most {MAX_SEEDS}; run them in parts")
+        ensure(count <= MAX_SEEDS, f"{count} seeds, at most {MAX_SEEDS} at once; run them in parts")
         seeds.extend(range(first, last))
     return seeds

@@ -1,4 +1,4 @@
-"""Space: the CLIP towers of a model. Pictures and texts -> un-normalised embeddings, float32 on the CPU.
+"""Space: the CLIP towers of a model. Images and texts -> un-normalised embeddings, float32 on the CPU.
 
 Knows nothing of priors, operators or renderers. Each tower is read from disk on its first use.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ModelError, OperandError, PopsError, SpaceError, ensure
+from pops.files import read_json_object
 from pops.standardise import ClipStats, standardise, unstandardise
 from pops.weights import check_fit
 
@@ -26,16 +29,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ClipStats", "Space", "TextEncoding", "standardise", "unstandardise"]
 
-BATCH = 16  # pictures or texts through a tower at once
+logger = logging.getLogger("pops.space")
+
+BATCH = 16  # images or texts through a tower at once
 KNOWN = {(1280, 1664): "clip-vit-bigg-14"}  # (projection, width) of the image encoder -> id
-_PASSING = ("transformers_version", "torch_dtype", "dtype", "_name_or_path", "architectures")
-_CHUNK = 65536  # bytes of weights that go into an id, at the beginning, in the middle and at the end
+_INCIDENTAL = ("transformers_version", "torch_dtype", "dtype", "_name_or_path", "architectures")
+_CHUNK = 65536  # bytes of weights that go into an id: so many at the beginning, in the middle and at the end
 
 
 @dataclass(frozen=True, eq=False)
 class TextEncoding:
-    """n texts: embeds [n, D] un-normalised; of each its last hidden rows [tokens, width] (start, words, end;
-    no padding), and whether it was too long for the encoder and lost its end."""
+    """n encoded texts. embeds: [n, D] un-normalised; hidden: of each text the last hidden states [tokens, width]
+    (start, words, end; no padding); truncated: whether it was too long for the encoder and lost its end."""
 
     embeds: Tensor
     hidden: list[Tensor]
@@ -43,7 +48,7 @@ class TextEncoding:
 
 
 class Space:
-    """One CLIP space: id, width (`dim`), pixels of the encoder's picture a side (`image_size`), towers."""
+    """One CLIP space: id, width (`dim`), pixels per side of what the image encoder reads (`image_size`), towers."""
 
     def __init__(
         self,
@@ -53,7 +58,7 @@ class Space:
         dim: int,
         image_size: int,
         device: str,
-        dtype: Any,
+        dtype: torch.dtype | None,
         parts: Mapping[str, Path | None] | None = None,
     ) -> None:
         self.folder, self.id, self.dim, self.image_size = folder, space_id, dim, image_size
@@ -69,20 +74,20 @@ class Space:
         dtype: torch.dtype | None = None,
         parts: Mapping[str, Path | None] | None = None,
     ) -> Space:
-        """The space of a model folder (Kandinsky 2.2 prior's layout); reads no weights yet.
+        """Opens the space of a model folder (Kandinsky 2.2 prior's layout); reads no weights yet.
 
         device, dtype: where and in what the towers compute (None: float32); results are float32 on the CPU.
-        parts: folders of those that are not at folder/<part>.
+        parts: folders of the parts that do not lie at folder/<part>.
         Raises ModelError for a folder without an image encoder.
         """
         folder = Path(folder)
         encoder = (parts or {}).get("image_encoder") or folder / "image_encoder"
-        config = _read_json(encoder / "config.json")
+        config = read_json_object(encoder / "config.json", ModelError)
         try:
             dim, width, side = (int(config[k]) for k in ("projection_dim", "hidden_size", "image_size"))
         except (KeyError, TypeError, ValueError) as e:
             raise ModelError(f"{encoder} is no CLIP image encoder ({e!r}); fetch it again") from e
-        about = _read_json(folder / "pops.json") if (folder / "pops.json").exists() else {}
+        about = read_json_object(folder / "pops.json", ModelError) if (folder / "pops.json").exists() else {}
         space_id = about.get("space") or KNOWN.get((dim, width)) or _fingerprint(encoder, config, dim)
         return cls(folder, space_id=str(space_id), dim=dim, image_size=side, device=device, dtype=dtype, parts=parts)
 
@@ -91,27 +96,27 @@ class Space:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the image encoder: its config and samples of its weights. Tells versions of one space apart."""
-        encoder = self._parts.get("image_encoder") or self.folder / "image_encoder"
-        return _fingerprint(encoder, _read_json(encoder / "config.json"), self.dim)
+        """Name of the image encoder, from its config and samples of its weights. Tells versions of one space apart."""
+        encoder = self._folder_of("image_encoder")
+        return _fingerprint(encoder, read_json_object(encoder / "config.json", ModelError), self.dim)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures -> [n, D] un-normalised, float32, CPU; CLIP's own preprocessing, 16 at a time."""
+        """Encodes RGB images => [n, D] un-normalised, float32, CPU; CLIP's own preprocessing, 16 at a time."""
         import torch
 
-        ensure(len(images) > 0, "no pictures to encode", OperandError)
+        ensure(len(images) > 0, "no images to encode", OperandError)
         parts = []
         for start in range(0, len(images), BATCH):
             pixels = self._processor(images=list(images[start : start + BATCH]), return_tensors="pt")["pixel_values"]
             side = tuple(pixels.shape[-2:])
-            made = f"{self.folder / 'image_processor'} makes pictures of {side[0]}x{side[1]}"
+            made = f"{self._folder_of('image_processor')} makes images of {side[0]}x{side[1]}"
             reads = f"the image encoder reads {self.image_size}x{self.image_size}"
             ensure(side == (self.image_size,) * 2, f"{made}, {reads}; fetch or make the model again", ModelError)
             parts.append(self._encode_pixels(pixels))
         return torch.cat(parts)
 
     def encode_texts(self, texts: Sequence[str]) -> TextEncoding:
-        """Texts -> embeddings and hidden rows, 16 at a time; OperandError for what is no text."""
+        """Encodes texts => embeddings and hidden states, 16 at a time; OperandError for anything but a text."""
         import torch
 
         ensure(len(texts) > 0, "no texts to encode", OperandError)
@@ -135,7 +140,7 @@ class Space:
         return TextEncoding(torch.cat(embeds), hidden, truncated)
 
     def zero_image_embedding(self) -> Tensor:
-        """[1, D]: the encoder on preprocessed pixels that are all zero, Kandinsky's negative."""
+        """Encodes preprocessed pixels that are all zero => [1, D], Kandinsky's negative."""
         import torch
 
         return self._encode_pixels(torch.zeros(1, 3, self.image_size, self.image_size))
@@ -143,7 +148,7 @@ class Space:
     # --- the towers, each read on first use ---
 
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
-        """[n, 3, side, side] preprocessed -> [n, D] float32 on the CPU."""
+        """Encodes preprocessed pixels [n, 3, side, side] => [n, D] float32 on the CPU."""
         import torch
 
         tower = self._image_tower
@@ -177,9 +182,10 @@ class Space:
         return self._part(CLIPTokenizer.from_pretrained, "tokenizer")
 
     def _tower(self, kind: Any, name: str) -> Any:
-        """A tower with exactly the weights of its folder; CheckpointError names tensors that do not fit."""
+        """Loads a tower; CheckpointError, naming them, for tensors that do not fit it exactly."""
         import torch
 
+        path, begun = self._folder_of(name), time.perf_counter()
         model, info = self._part(
             kind.from_pretrained,
             name,
@@ -187,17 +193,18 @@ class Space:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are in info, by name
         )
-        check_fit(model, info, self.folder / name)
+        check_fit(model, info, path)
         if model.config.projection_dim != self.dim:
             raise SpaceError(
-                f"{self.folder / name} gives {model.config.projection_dim} numbers, the image encoder "
-                f"{self.dim}; the two belong to different models"
+                f"{path} gives {model.config.projection_dim} numbers, the image encoder {self.dim}; "
+                "the two belong to different models"
             )
+        logger.info("read %s in %.1f s", path, time.perf_counter() - begun)
         return model.eval().requires_grad_(False).to(self._device)
 
     def _part(self, load: Callable[..., Any], name: str, **options: Any) -> Any:
-        """One part from its folder, quietly; ModelError if it cannot be read."""
-        path = self._parts.get(name) or self.folder / name
+        """Loads a part from its folder, quietly; ModelError if it cannot be read."""
+        path = self._folder_of(name)
         ensure(
             path.is_dir(),
             f"{self.folder} has no {name}/; a model folder has Kandinsky 2.2's layout",
@@ -210,10 +217,13 @@ class Space:
                 reason = (str(e).splitlines() or [type(e).__name__])[0]
                 raise ModelError(f"{path} does not load ({reason}); fetch or make it again") from e
 
+    def _folder_of(self, part: str) -> Path:
+        return self._parts.get(part) or self.folder / part
+
 
 def _finite(vectors: Tensor) -> Tensor:
     if not bool(vectors.isfinite().all()):
-        raise PopsError("the encoder's numbers overflowed; load the model with dtype float32")
+        raise PopsError("the encoder overflowed: its result is NaN or infinite; load the model with dtype float32")
     return vectors
 
 
@@ -225,20 +235,9 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"there is no {path}; a model folder has Kandinsky 2.2's prior layout") from None
-    except (OSError, ValueError) as e:
-        raise ModelError(f"{path} cannot be read ({e}); fetch or make it again") from e
-    ensure(isinstance(data, dict), f"{path} holds no JSON object; fetch or make it again", ModelError)
-    return dict(data)
-
-
 def _fingerprint(encoder: Path, config: dict[str, Any], dim: int) -> str:
-    """An id for a space without a name, from the image encoder's config and samples of its weights."""
-    lasting = {k: v for k, v in config.items() if k not in _PASSING}
+    """Returns an id for a space without a name, from the image encoder's config and samples of its weights."""
+    lasting = {k: v for k, v in config.items() if k not in _INCIDENTAL}
     digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
     for path in sorted(encoder.glob("*.safetensors")):
         size = path.stat().st_size
@@ -252,7 +251,7 @@ def _fingerprint(encoder: Path, config: dict[str, Any], dim: int) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """No progress bars and no advice on the terminal from transformers while it reads a folder."""
+    """Keeps transformers' progress bars and advice off the terminal while it reads a folder."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""The statistics that standardise a space, and the two directions; a prior works standardised."""
+"""Standardises the embeddings of a CLIP space and back. Priors compute on standardised embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ClipStats:
-    """Of the un-normalised image embeddings of a space: mean [D] and standard deviation [D], float32."""
+    """Mean [D] and standard deviation [D] of a space's un-normalised image embeddings, float32."""
 
     mean: Tensor
     std: Tensor
@@ -19,10 +19,10 @@ class ClipStats:
 
 # z = (e - clip_mean) / clip_std: unCLIP's priors (arXiv 2204.06125, section 2.2) as Kandinsky 2.2 ships them.
 def standardise(e: Tensor, stats: ClipStats) -> Tensor:
-    """Un-normalised CLIP [..., D] => standardised [..., D], in e's type and on its device."""
+    """Standardises un-normalised CLIP [..., D] => [..., D], in e's type and on its device."""
     return (e - stats.mean.to(e)) / stats.std.to(e)
 
 
 def unstandardise(z: Tensor, stats: ClipStats) -> Tensor:
-    """Standardised [..., D] => un-normalised CLIP [..., D]: the inverse of `standardise`."""
+    """Inverts `standardise`: standardised [..., D] => un-normalised CLIP [..., D]."""
     return z * stats.std.to(z) + stats.mean.to(z)

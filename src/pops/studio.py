@@ -1,45 +1,47 @@
-"""Pops: what a user holds. It resolves operands, has plans executed, and renders; it has no maths of its own.
+"""Pops: what a user holds. It has a Model, turns calls into recipes, and runs them; it has no maths of its own.
 
 Nothing heavy is loaded before it is needed: towers, prior, each operator and each renderer come on first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pops import __version__
+from pops.embedding import Embedding
 from pops.errors import ConfigError, ensure
-from pops.execute import Evaluation
-from pops.expression.grammar import parse, to_text
-from pops.expression.nodes import Call, Node, Photo, is_mix
-from pops.expression.plan import Plan, plan
-from pops.models.model import Parts
-from pops.request import (
-    OnProgress,
-    OnStep,
-    Operand,
-    Seed,
-    Settings,
-    Trace,
-    inputs_of,
-    node_of,
-    seed_list,
-)
+from pops.execute import Executor, Trace
+from pops.expression import Expression
+from pops.expression.grammar import to_text
+from pops.expression.nodes import Call, Node
+from pops.expression.operands import MixOperand, Operand, operand_node
+from pops.expression.plan import Plan
+from pops.magicmix.spec import MIX, mix_options
+from pops.models.model import Model
+from pops.progress import Callbacks, OnControl, OnNote, OnPreview, OnProgress, progress_of_part
+from pops.recipe import IN_PYTHON, Loading, Making, Recipe, Rendering
+from pops.result import Result
+from pops.runner import Runner, root_of, with_provenance
+from pops.seeds import check_seed
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-    from torch import Tensor
 
-    from pops.embedding import Embedding
-    from pops.expression import Expression
-    from pops.render.base import OnPreview
-    from pops.render.controls import OnControl
+    from pops.magicmix.mix import MagicMix
+    from pops.operators.operator import Operator
+    from pops.operators.spec import OperatorSpec
+    from pops.progress import OnImage
+    from pops.render.base import Control, Renderer
+    from pops.space import Space
 
+Seed: TypeAlias = "int | Sequence[int]"
+Nu: TypeAlias = "float | Sequence[float]"
 
-PHOTO_SIDE = 512  # pixels; a photo is squashed to this square before CLIP's own preprocessing, as the papers did
+logger = logging.getLogger("pops")
 
 
 def load(
@@ -57,74 +59,177 @@ def load(
     controlnets: Mapping[str, str | Path] | None = None,
     offload: bool = False,
 ) -> Pops:
-    """A model by name ("tiny", "kandinsky-2-2"), folder or hub id; weights are read on first use.
+    """Loads a model by name ("tiny", "kandinsky-2-2"), folder or hub id; weights are read on first use.
 
     decoder: a folder or hub id to render with, where it is not the model's own; operators: more of them, or
     others, name -> operator folder, or official checkpoint (learned_prior.pth) of that operator; renderer: a
     backend's name, a renderer's folder or hub id, None for the model's own; device: "auto", "cpu", "cuda", "mps";
     dtype: of the weights, None for float32; precision: of the prior alone, dtype's or "int8" (on a CPU: a quarter of
-    the memory, a few times as fast, about 2 % off); max_batch: pictures rendered together; library: of photos, which
+    the memory, a few times as fast, about 2 % off); max_batch: images rendered together; library: of photos, which
     the renderer "retrieval" then answers with; adapter: the IP-Adapter's file, where it is not the renderer's own;
     controlnets: beside the renderer's own, kind ("depth", ...) -> folder or hub id; offload: renderers keep each
     network on the device only while it runs (less memory, slower).
     Raises ModelError for an unknown or absent model, CheckpointError for an operator that is not there.
     """
-    from pops.models.hub import resolve
-
-    pops = Pops(
-        resolve(model, decoder=decoder),
-        operators=operators,
+    loading = Loading(
+        model=str(model),
+        decoder=_text(decoder),
+        operators={name: str(path) for name, path in (operators or {}).items()},
         renderer=renderer,
+        library=_text(library),
+        adapter=_text(adapter),
+        controlnets={kind: str(path) for kind, path in (controlnets or {}).items()},
         device=device,
-        dtype=dtype,
+        dtype=None if dtype is None else str(dtype).removeprefix("torch."),
         precision=precision,
+        offload=offload or None,
         max_batch=max_batch,
     )
-    pops.source = str(model)
-    if decoder is not None:
-        pops.extra["decoder"] = str(decoder)
-    pops.library = library
-    pops.equip(adapter=adapter, controlnets=controlnets, offload=offload)
-    return pops
+    return Pops(Model(loading))
 
 
-class Pops(Parts):
-    """A loaded model: its parts, each read on first use, and what is done with them. Threads may share it."""
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+class Pops:
+    """A loaded model and what is done with it. Threads may share it."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.runner = model, Runner(model)
+        self._others: dict[str, Pops] = {}  # for recipes that name other models
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Pops:
+        """Loads what a recipe names: its model ("tiny" unless it names one), and what goes with it."""
+        return cls(Model(recipe.loading))
+
+    # --- the model's parts
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.model.name
+
+    @property
+    def space(self) -> Space:
+        """The CLIP space."""
+        return self.model.space
+
+    @property
+    def operators(self) -> Mapping[str, OperatorSpec]:
+        """The specs of the model's operators by name; reads no weights."""
+        return self.model.operators
+
+    def operator(self, name: str) -> Operator:
+        """An operator with its weights; OperandError for an unknown name."""
+        return self.model.operator(name)
+
+    def renderer(self, name: str | None = None, *, library: str | Path | None = None) -> Renderer:
+        """A renderer by name, folder or hub id; None for the model's own. Read once."""
+        return self.model.renderer(name, library=library)
+
+    def mixer(self, renderer: str | None = None) -> MagicMix:
+        """MagicMix with a renderer's networks, shared and not read again."""
+        return self.model.mixer(renderer)
+
+    # --- recipes
+
+    def run(
+        self,
+        recipe: Recipe,
+        *,
+        given: Mapping[str, Any] | None = None,
+        figures: Sequence[Literal["tree", "equation"]] = (),
+        render: bool = True,
+        embed: bool = False,
+        on_progress: OnProgress | None = None,
+        on_image: OnImage | None = None,
+        on_preview: OnPreview | None = None,
+        on_control: OnControl | None = None,
+        on_note: OnNote | None = None,
+    ) -> Result:
+        """Makes what a recipe asks for: the same recipe, the same images, byte for byte on the same machine.
+
+        A recipe that names no model is run by what is loaded; one that names another is run by that, which is loaded
+        first. given: values of the expression's `$key` operands; figures: drawings of the expression, made beside the
+        images; render: False makes no images, only the trace and the figures; embed: whether the images of a mix are
+        encoded, too (other expressions always have an embedding). on_image is told of every finished image, on_control
+        of every control image, on_note of what the user should read (notes are in the result, too).
+        Raises ConfigError, ExpressionError, OperandError or PhotoError for what cannot be made.
+        """
+        there, tell = self._for(recipe.loading), Callbacks(on_progress, on_image, on_preview, on_control, on_note)
+        with _threads(recipe.loading.threads):
+            if recipe.sweep:
+                return there.runner.grid(recipe, given or {}, tell)
+            return there.runner.run(
+                recipe, given or {}, recipe.rendering.control, tell, figures=figures, render=render, embed=embed
+            )
+
+    def _for(self, asked: Loading) -> Pops:
+        """The Pops whose model is what a recipe asks for: this one, or one that is loaded for it and kept."""
+        if self.model.fits(asked):
+            return self
+        if asked.model is None:  # what it gives, over what is loaded
+            over = {name: value for name, value in asked if value not in (None, {})}
+            asked = self.model.loading.model_copy(update=over)
+        key = asked.model_dump_json()
+        if key not in self._others:
+            logger.info("the recipe asks for another model than %s: loading %s", self.name, asked.model)
+            self._others[key] = Pops(Model(asked))
+        return self._others[key]
 
     # --- embeddings
-    # ------------------------------------------------------------------------------------------
 
-    def embed(self, photos: str | Path | Image.Image | Sequence[Any], *, fit: str = "squash") -> Embedding:
-        """Photos (paths or PIL images, one or a list) -> their embeddings, a row each."""
+    def embed(
+        self, photos: str | Path | Image.Image | Sequence[str | Path | Image.Image], *, fit: str = "squash"
+    ) -> Embedding:
+        """Embeds photos (paths or PIL images, one or a list): a row each, un-normalised [n, D]."""
         listed: list[Any] = list(photos) if isinstance(photos, (list, tuple)) else [photos]
-        vectors = self.encode_photos(listed, fit)
-        return self._embedding(vectors, {"fit": fit})
+        return Embedding(self.model.encode_photos(listed, fit), self.space.id)
 
     def apply(
-        self, name: str, *operands: Operand, seed: Seed = 0, on_progress: OnProgress | None = None, **how: Any
+        self,
+        name: str,
+        *operands: Operand,
+        seed: Seed = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str = "ancestral",
+        fit: str = "squash",
+        on_progress: OnProgress | None = None,
     ) -> Embedding:
-        """One operator on its operands: paths, PIL images, Embeddings, expressions, words; None is a missing
+        """Applies one operator to its operands: paths, PIL images, Embeddings, expressions, words; None is a missing
         one.
 
-        how: steps, guidance, sampler, fit (see Settings). A list of seeds gives a row each. OperandError
-        where the operands do not fit the operator's roles.
+        A list of seeds gives a row each. steps, guidance: None for the operator's own; fit: how photos become square.
+        Raises OperandError where the operands do not fit the operator's roles.
         """
-        spec = self.spec(name)
-        roles = spec.roles_for(len(operands))
-        given: dict[str, Any] = {}
-        nodes = tuple(node_of(o, r.kind, given, name) for o, r in zip(operands, roles, strict=True))
-        return self.trace(Call(name, nodes), seed=seed, given=given, on_progress=on_progress, **how).result
+        roles = self.model.spec(name).roles_for(len(operands))
+        given: dict[str, object] = {}
+        nodes = tuple(operand_node(o, r.kind, given, name) for o, r in zip(operands, roles, strict=True))
+        return self.trace(
+            Call(name, nodes), seed=seed, given=given, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
+            on_progress=on_progress,
+        ).result  # fmt: skip
 
     def evaluate(
         self,
         expression: str | Expression | Node,
         *,
         seed: Seed = 0,
+        given: Mapping[str, Any] | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str = "ancestral",
+        fit: str = "squash",
         on_progress: OnProgress | None = None,
-        **how: Any,
     ) -> Embedding:
-        """An expression -> its embedding; a list of seeds gives a row each. how: as in apply."""
-        return self.trace(expression, seed=seed, on_progress=on_progress, **how).result
+        """Evaluates an expression to its embedding; a list of seeds gives a row each. Settings as in `apply`."""
+        return self.trace(
+            expression, seed=seed, given=given, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
+            on_progress=on_progress,
+        ).result  # fmt: skip
 
     def trace(
         self,
@@ -132,65 +237,36 @@ class Pops(Parts):
         *,
         seed: Seed = 0,
         given: Mapping[str, Any] | None = None,
-        num_images: int = 1,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str = "ancestral",
+        fit: str = "squash",
+        renderer: str | None = None,
         on_progress: OnProgress | None = None,
-        **how: Any,
+        on_note: OnNote | None = None,
     ) -> Trace:
-        """As evaluate, and keeps the embedding of every node and the pictures of mixes. given: values of the
-        expression's `$key` operands; num_images: pictures of each row, where the whole expression is a mix.
+        """As `evaluate`, and keeps the embedding of every node and the images of mixes.
 
-        Every sampling node has a generator a row: its own @seed, else the row's seed, so that a row is the
-        same alone and in a batch.
+        Every sampling node has one generator per row: its own @seed, else the row's seed, so that a row is the same
+        alone and in a batch. given: values of the expression's `$key` operands.
         """
-        layout, seeds = self.plan(expression), seed_list(seed)
-        ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
-        run = Evaluation(self, layout, given or {}, seeds, Settings.of(how), on_progress, copies=num_images)
-        vectors = run.execute()
-        values = {node: self._embedding(v) for node, v in vectors.items()}
-        provenance = {
-            "expression": str(expression) if not isinstance(expression, Node) else to_text(expression),
-            "seeds": seeds,
-            **run.settings.given(),
-            "inputs": inputs_of(layout),
-        }
-        result = self._embedding(vectors[layout.root].expand(run.rows, -1), provenance)
-        return Trace(layout, values, result, run.pictures)
+        layout = self.plan(expression)
+        making = Making(steps=steps, guidance=guidance, sampler=sampler, fit=fit)  # type: ignore[arg-type]  # checked
+        text = expression if isinstance(expression, str) else to_text(root_of(expression)[0])
+        recipe = Recipe(
+            expression=text, seeds=tuple(seed_list(seed)), making=making, loading=Loading(renderer=renderer)
+        )
+        trace = Executor(self.model).run(
+            layout, seeds=recipe.seeds, making=making, given=given, renderer=renderer, on_progress=on_progress,
+            on_note=on_note,
+        )  # fmt: skip
+        return with_provenance(trace, self.runner.settled(recipe, layout))
 
     def plan(self, expression: str | Expression | Node) -> Plan:
-        """What an expression will compute, in levels. ExpressionError where it is wrong; touches no file."""
-        from pops.mixing import check_mixes
+        """Plans what an expression will compute, in levels. ExpressionError where it is wrong; touches no file."""
+        return self.runner.plan(expression)
 
-        if isinstance(expression, Node):
-            root, text = expression, to_text(expression)
-        elif isinstance(expression, str):
-            root, text = parse(expression), expression
-        else:
-            root, text = expression.root, expression.text
-        layout = plan(root, self.operators, text=text)
-        check_mixes(layout, text)
-        return layout
-
-    def _embedding(self, vectors: Tensor, provenance: Mapping[str, Any] | None = None) -> Embedding:
-        from pops.embedding import Embedding
-
-        about = {
-            "model": self.source,
-            **self.extra,
-            "model_version": self.version,
-            "pops": __version__,
-            **(provenance or {}),
-        }
-        return Embedding(vectors.contiguous(), self.space.id, about)
-
-    def encode_photos(self, photos: Sequence[str | Path | Image.Image], fit: str) -> Tensor:
-        """Photos -> vectors [n, D] in one batch; all are opened before the tower is read."""
-        from pops.images import load_photo
-
-        side = int(self.files.info.get("photo_side", PHOTO_SIDE))
-        return self.space.encode_images([load_photo(photo, fit=fit, size=side) for photo in photos])
-
-    # --- pictures
-    # --------------------------------------------------------------------------------------------
+    # --- images
 
     def render(
         self,
@@ -200,141 +276,139 @@ class Pops(Parts):
         num_images: int = 1,
         renderer: str | None = None,
         library: str | Path | None = None,
+        size: tuple[int, int] | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        prompt: str = "",
+        negative: str = "",
+        output: str = "pil",
+        scale: Any = None,
+        control: Mapping[str, str | Path | Image.Image | Control] | None = None,
+        control_scale: float | Mapping[str, float] | None = None,
+        preview_every: int = 5,
         on_progress: OnProgress | None = None,
         on_preview: OnPreview | None = None,
         on_control: OnControl | None = None,
-        **how: Any,
+        on_note: OnNote | None = None,
     ) -> list[Any]:
-        """Pictures of every row: row i's picture j has seed s + j (s: the seed, or the row's of a list); row
-        by row.
+        """Renders every row. Image j of row i uses seed + j, or seed[i] + j for a list; row by row.
 
-        renderer: as in pops.load. how: size (height, width), steps, guidance, prompt, negative, output ("pil",
-        "latent"), scale, ...; see RenderOptions; control: {"depth": photo, "canny": photo, ...}, each a path, a PIL
-        image or, ready already, "map:PATH", with control_scale: a number, or {kind: number}; on_control is told of
-        every control picture that was made; library: of photos, for the renderer "retrieval". A picture's
-        `info["pops"]` is its recipe, as save_picture keeps it.
+        renderer: as in pops.load; library: of photos, for the renderer "retrieval"; size: (height, width) in pixels;
+        steps, guidance: None for the renderer's own; prompt, negative: words beside the embedding; output: "pil", or
+        "latent" for tensors; scale: the embedding's weight; control: {"depth": photo, "canny": photo, ...}, each a
+        path, a PIL image or, ready already, "map:PATH"; control_scale: a number, or {kind: number}. An image's
+        `info["pops"]` is its recipe. Raises ConfigError for what the renderer cannot take, SpaceError for an embedding
+        of another space.
         """
-        from pops.rendering import controlled, render
-
-        backend = self.renderer(renderer, library=library)
-        return render(
-            backend,
-            embedding,
-            seeds=seed_list(seed),
-            num_images=num_images,
-            how={"renderer": renderer, **controlled(backend, how, self.control_maker, on_control)},
-            on_progress=on_progress,
-            on_preview=on_preview,
+        told = f'control is a photo for each kind, such as {{"depth": "C.png"}}, got {control!r}'
+        ensure(control is None or isinstance(control, Mapping), told, ConfigError)
+        sources = {kind: str(v) if isinstance(v, (str, Path)) else IN_PYTHON for kind, v in (control or {}).items()}
+        seeds, made = seed_list(seed), self._recipe_of(embedding)
+        ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
+        rendering = Rendering(
+            size=size, steps=steps, guidance=guidance, prompt=prompt, negative=negative, scale=scale,
+            control=sources, control_scale=control_scale,  # type: ignore[arg-type]  # checked there
+            seeds=None if made is not None and list(made.seeds) == seeds else tuple(seeds),
+        )  # fmt: skip
+        asked = Loading(renderer=renderer, library=_text(library))
+        recipe = made or Recipe(expression=IN_PYTHON)
+        recipe = recipe.model_copy(
+            update={"rendering": rendering, "num_images": num_images, "loading": asked, "image": None}
         )
+        tell = Callbacks(on_progress, None, on_preview, on_control, on_note or _warn)
+        images = self.runner.rendered(
+            embedding, recipe, control or {}, tell, output=output, preview_every=preview_every
+        )
+        if output != "pil":
+            return images
+        settled = self.runner.settled(recipe, self.plan(recipe.expression))
+        return [self.runner.finished(image, settled, i) for i, image in enumerate(images)]
+
+    def _recipe_of(self, embedding: Embedding) -> Recipe | None:
+        """The recipe that made an embedding, where its provenance holds one that gives as many rows."""
+        if "version" not in embedding.provenance or "expression" not in embedding.provenance:
+            return None
+        recipe = Recipe.of_data(embedding.provenance, "the embedding")
+        return recipe if len(recipe.seeds) == embedding.n else None
 
     def mix(
         self,
-        layout: Any,
-        content: Any,
+        layout: MixOperand | list[Any],
+        content: MixOperand | list[Any],
         *,
         seed: Seed = 0,
         num_images: int = 1,
-        output: str = "pil",
+        nu: Nu | None = None,
+        k_min: float | None = None,
+        k_max: float | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        strength: float | None = None,
+        reach: Literal["words", "text"] | None = None,
+        negative: str | None = None,
+        inject: Literal["state", "input"] | None = None,
+        size: int | tuple[int, int] | None = None,
+        output: Literal["pil", "latent", "both"] = "pil",
         fit: str = "squash",
         renderer: str | None = None,
         on_progress: OnProgress | None = None,
-        on_note: Callable[[str], None] | None = None,
-        **how: Any,
+        on_note: OnNote | None = None,
     ) -> Any:
-        """MagicMix: the layout's shape with the content's look; a picture, or a list where anything is a list.
+        """Mixes the layout's shape with the content's look (MagicMix): an image, or a list where anything is a list.
 
         layout, content: a photo (a path, or a string that names one; a PIL image), a text, an Embedding or its file,
         an expression, the file of a latent as layout, or a list of them; photos and expressions as content go through
-        IP-Adapter. how: nu, k_min, k_max, steps, guidance, strength, reach, negative, inject, size; see MixSettings and
-        MagicMix.__call__. fit: of photos as content; output: "pil", "latent", or "both" (pairs of them). A picture's
-        `info["pops"]` is its recipe.
+        IP-Adapter. Settings: see pops.magicmix.operands.MixSettings; None is the model's own, else the paper's
+        (arXiv 2210.16056). fit: of photos as content; output: "pil", "latent", or "both" (pairs of them). It is the
+        call mix(layout, content, ...) of the language, and an image's `info["pops"]` is its recipe.
         """
-        from pops.mixing import Mixing
+        known = output in ("pil", "latent", "both")
+        ensure(known, f'output must be "pil", "latent" or "both", got {output!r}', ConfigError)
+        settings = {
+            "nu": nu, "k_min": k_min, "k_max": k_max, "steps": steps, "guidance": guidance, "strength": strength,
+            "reach": reach, "negative": negative, "inject": inject, "size": size,
+        }  # fmt: skip
+        pairs = [(a, b) for a in _each(layout) for b in _each(content)]
+        made: list[Any] = []
+        for i, (one, other) in enumerate(pairs):
+            recipe, given = self.mix_recipe(one, other, settings)
+            recipe = recipe.changed(seed=seed, num_images=num_images, fit=fit, renderer=renderer)
+            shown = progress_of_part(on_progress, i, len(pairs))
+            result = self.run(recipe, given=given, on_progress=shown, on_note=on_note or _warn)
+            pairs_of = list(zip(result, result.latents, strict=True))
+            made += [
+                image if output == "pil" else latent if output == "latent" else (image, latent)
+                for image, latent in pairs_of
+            ]
+        many = isinstance(layout, list) or isinstance(content, list) or not isinstance(seed, int) or len(made) > 1
+        return made if many else made[0]
 
-        asked = Mixing(
-            self,
-            layout,
-            content,
-            seeds=seed_list(seed),
-            num_images=num_images,
-            fit=fit,
-            renderer=renderer,
-            how=how,
+    def mix_recipe(
+        self, layout: MixOperand, content: MixOperand, settings: Mapping[str, Any]
+    ) -> tuple[Recipe, dict[str, object]]:
+        """Returns the recipe of one mix, and the values of its operands that no text can name."""
+        options = mix_options(settings)
+        given: dict[str, object] = {}
+        names = self.model.calls
+        nodes = tuple(
+            operand_node(operand, "any", given, f"the {role.name} of a mix", names)
+            for operand, role in zip((layout, content), MIX.roles, strict=True)
         )
-        pictures = asked.run(self.mixer(renderer), output=output, on_progress=on_progress, on_note=on_note)
-        many = asked.many or isinstance(seed, (list, tuple, range)) or len(pictures) > 1
-        return pictures if many else pictures[0]
-
-    def mix_each(
-        self,
-        layouts: Sequence[Any],
-        contents: Sequence[Any],
-        *,
-        seeds: Sequence[int],
-        options: Sequence[tuple[str, Any]] = (),
-        renderer: str | None = None,
-        on_step: OnStep | None = None,
-    ) -> list[Image.Image]:
-        """Picture i of layout i, content i and seed i; options: those of mix(...) in an expression."""
-        from pops.mixing import mix_each
-
-        how: dict[str, Any] = {"options": options, "info": self.files.info, "on_step": on_step}
-        return mix_each(self.mixer(renderer), layouts, contents, seeds=seeds, **how)
-
-    def mix_calls(self, options: Sequence[tuple[str, Any]]) -> int:
-        """Network calls of a mix with these options, about."""
-        from pops.mixing import mix_calls
-
-        return mix_calls(options)
-
-    def pictures(
-        self,
-        trace: Trace,
-        *,
-        seed: Seed = 0,
-        num_images: int = 1,
-        renderer: str | None = None,
-        on_progress: OnProgress | None = None,
-        **how: Any,
-    ) -> list[Any]:
-        """What an evaluation shows: its embedding rendered, or, where the whole expression is a mix, that picture.
-
-        trace: of the same seeds, and for a mix of the same num_images; how: as render, for a mix nothing.
-        """
-        from pops.mixing import finished
-
-        if trace.mixed is None:
-            how = {**how, "renderer": renderer, "on_progress": on_progress}
-            return self.render(trace.result, seed=seed, num_images=num_images, **how)
-        name = self.renderer(renderer).name
-        return finished(trace, name, seeds=seed_list(seed), num_images=num_images, how=how)
+        return Recipe(expression=to_text(Call(MIX.name, nodes, options))), given
 
     def illustrate(
-        self, trace: Trace, nodes: Sequence[Node] | None = None, *, row: int = 0, seed: int = 0, **how: Any
+        self,
+        trace: Trace,
+        nodes: Sequence[Node] | None = None,
+        *,
+        row: int = 0,
+        seed: int = 0,
+        on_progress: OnProgress | None = None,
     ) -> dict[Node, Image.Image]:
-        """A picture of every node of an evaluation (or of these), for figures: photos and mixes as they are, the
-        rest rendered.
-
-        row: of the batch; how: as render.
+        """Makes an image of every node of a trace (or of these), for figures: photos and mixes as they are, the rest
+        rendered as the model does by default. row: of the batch.
         """
-        from pops.embedding import Embedding
-        from pops.images import load_photo
-
-        wanted = list(trace.values if nodes is None else nodes)
-        fit = str(trace.result.provenance["fit"])
-        pictures: dict[Node, Image.Image] = {
-            n: load_photo(n.path, fit=fit, size=PHOTO_SIDE) for n in wanted if isinstance(n, Photo)
-        }
-        for n, mixed in trace.pictures.items():
-            if n in wanted:
-                each = len(mixed) // (trace.result.n if n == trace.plan.root else len(trace.values.get(n, mixed)))
-                pictures[n] = mixed[row * each if len(mixed) > each else 0]
-        rendered = [n for n in wanted if n not in pictures and n in trace.values]
-        if rendered:
-            rows = [trace.values[n] for n in rendered]
-            together = Embedding.cat([e[row if e.n > 1 else 0] for e in rows])
-            pictures |= dict(zip(rendered, self.render(together, seed=seed, **how), strict=True))
-        return pictures
+        return self.runner.illustrate(trace, nodes, row=row, seed=seed, on_progress=on_progress)
 
     def __call__(
         self,
@@ -346,25 +420,65 @@ class Pops(Parts):
         guidance: float | None = None,
         sampler: str = "ancestral",
         fit: str = "squash",
+        renderer: str | None = None,
+        library: str | Path | None = None,
         render_steps: int | None = None,
         render_guidance: float | None = None,
+        size: tuple[int, int] | None = None,
+        prompt: str = "",
+        negative: str = "",
+        scale: Any = None,
+        control: Mapping[str, str | Path | Image.Image | Control] | None = None,
+        control_scale: float | Mapping[str, float] | None = None,
+        given: Mapping[str, Any] | None = None,
         on_progress: OnProgress | None = None,
-        **render: Any,
-    ) -> list[Any]:
-        """Evaluates, then renders, each row of a list of seeds with its own; a mix is a picture already.
+        on_preview: OnPreview | None = None,
+        on_note: OnNote | None = None,
+    ) -> Result:
+        """Evaluates an expression and renders it, each row of a list of seeds with its own; a mix is an image already.
 
-        render: see Pops.render.
+        Settings as in `evaluate` and `render`. The result is a list of images, and knows its recipe.
         """
-        trace = self.trace(
-            expression,
-            seed=seed,
-            num_images=num_images,
-            renderer=render.get("renderer") if is_mix(self.plan(expression).root) else None,
-            steps=steps,
-            guidance=guidance,
-            sampler=sampler,
-            fit=fit,
-            on_progress=on_progress,
-        )
-        how = {**render, "steps": render_steps, "guidance": render_guidance}
-        return self.pictures(trace, seed=seed, num_images=num_images, on_progress=on_progress, **how)
+        text = expression if isinstance(expression, str) else to_text(root_of(expression)[0])
+        sources = {kind: str(v) if isinstance(v, (str, Path)) else IN_PYTHON for kind, v in (control or {}).items()}
+        recipe = Recipe.of(
+            text, seed=seed_list(seed), num_images=num_images, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
+            renderer=renderer, library=library, render_steps=render_steps, render_guidance=render_guidance, size=size,
+            prompt=prompt, negative=negative, scale=scale, control=sources, control_scale=control_scale,
+        )  # fmt: skip
+        tell = Callbacks(on_progress, preview=on_preview, note=on_note or _warn)
+        return self.runner.run(recipe, given or {}, control or {}, tell)
+
+
+def seed_list(seed: Seed) -> list[int]:
+    """Returns one seed or several as a list, checked."""
+    seeds = list(seed) if isinstance(seed, (list, tuple, range)) else [seed]
+    ensure(len(seeds) > 0, "the list of seeds is empty; give at least one", ConfigError)
+    return [check_seed(s) for s in seeds]
+
+
+def _each(operand: Any) -> list[Any]:
+    ensure(operand != [], "the list of operands is empty; give at least one", ConfigError)
+    return list(operand) if isinstance(operand, list) else [operand]
+
+
+def _warn(line: str) -> None:
+    import warnings
+
+    warnings.warn(line, stacklevel=4)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Sums round by the number of threads that share them: inside, torch has as many as the recipe says."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

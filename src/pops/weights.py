@@ -1,4 +1,4 @@
-"""Whether the weights that were read are exactly those of the network they are for. Knows no network."""
+"""Checks that loaded weights match the network exactly. Knows no network."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from pops.errors import CheckpointError, ensure
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import nn
+
 SHOWN = 4  # names of tensors in a message
-ANEW = "fetch or make them again"
+AGAIN = "fetch or make them again"
 _KINDS = {"missing_keys": "missing", "unexpected_keys": "surplus", "mismatched_keys": "misshaped"}
 
 
-def check_fit(network: Any, info: Mapping[str, Any], where: Path) -> None:
-    """CheckpointError naming tensors that are missing, surplus, misshaped or not finite.
+def check_fit(network: nn.Module, info: Mapping[str, Any], where: Path) -> None:
+    """Raises CheckpointError, naming them, for tensors that are missing, surplus, misshaped or not finite.
 
-    info: what from_pretrained(output_loading_info=True) of transformers or diffusers tells beside the network.
+    info: what from_pretrained(output_loading_info=True) of transformers or diffusers returns beside the network.
     """
     faults: dict[str, list[str]] = {}
     for key, kind in _KINDS.items():
         names = (str(name[0] if isinstance(name, tuple) else name) for name in info.get(key) or ())
         # Old files hold position_ids, which are no weights.
         faults[kind] = sorted(name for name in names if not name.endswith("position_ids"))
-    if not any(faults.values()):  # a missing tensor may have no values to look at
+    if not any(faults.values()):  # a missing tensor may have no values to check
         faults["not finite"] = [name for name, p in network.named_parameters() if not bool(p.isfinite().all())]
     refuse(faults, f"the weights in {where} do not fit")
 
@@ -34,18 +36,18 @@ def check_shapes(
     wanted: Mapping[str, tuple[int, ...]],
     found: Mapping[str, tuple[int, ...]],
     claim: str,
-    advice: str = ANEW,
+    advice: str = AGAIN,
     *,
     ignored: Sequence[str] = (),
 ) -> None:
-    """CheckpointError naming tensors that are missing, surplus or misshaped; no values are read. As `refuse`."""
+    """Raises CheckpointError, as `refuse`, for tensors missing, surplus or misshaped; reads no values."""
     refuse(shape_faults(wanted, found, ignored), claim, advice)
 
 
 def shape_faults(
     wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], ignored: Sequence[str] = ()
 ) -> dict[str, list[str]]:
-    """What is wrong with tensors of the shapes `found` where those of `wanted` belong: kind -> names."""
+    """Compares the shapes of tensors with those wanted: kind of fault -> names."""
     return {
         "missing": sorted(set(wanted) - set(found)),
         "surplus": sorted(set(found) - set(wanted) - set(ignored)),
@@ -57,13 +59,13 @@ def shape_faults(
     }
 
 
-def refuse(faults: Mapping[str, list[str]], claim: str, advice: str = ANEW) -> None:
-    """CheckpointError with the first names of each kind of fault, if there is any.
+def refuse(faults: Mapping[str, list[str]], claim: str, advice: str = AGAIN) -> None:
+    """Raises CheckpointError with the first names of each kind of fault, if there is any.
 
-    claim: what does not fit what, without its end: "op.safetensors does not fit the base prior".
+    claim: the beginning of the message, "op.safetensors does not fit the base prior".
     """
-    told = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
-    ensure(not told, f"{claim} ({told}); {advice}", CheckpointError)
+    listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in faults.items() if names)
+    ensure(not listed, f"{claim} ({listed}); {advice}", CheckpointError)
 
 
 def _some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""`pops bench prior` on a tiny cut: what is computed, counted and told. Never how fast anything is."""
+"""`python -m benchmarks prior` on a tiny cut: what is computed, counted and reported; never how fast it is."""
 
 import json
 import subprocess
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.__main__ import app
 from benchmarks.memory import Peak
 from benchmarks.prior import Plan
 from diffusers import PriorTransformer
 from typer.testing import CliRunner
 
 from benchmarks import machine, memory, prior, prior_tables, public, random_prior, training
-from pops.cli.main import app
 from pops.errors import ConfigError, PopsError
 from pops.prior.config import PriorConfig
 from pops.prior.transformer import PriorModel
@@ -42,7 +42,7 @@ SMALL = Plan(
 
 
 def shrink(monkeypatch):
-    """Little memory to read, little matrices, and what the command measures is the tiny cut."""
+    """Makes the machine's test data and the command's prior small."""
     monkeypatch.setattr(machine, "READ", 2**12)
     monkeypatch.setattr(machine, "SIDE", 32)
     monkeypatch.setattr(machine, "ROWS", 16)
@@ -67,7 +67,7 @@ def report():
         shrink(monkeypatch)
         monkeypatch.setattr(memory, "measure", fake_peak)
         report = prior.measure(SMALL, on_progress=lambda *said: seen.append(said))
-    assert [done for done, _, _ in seen] == list(range(seen[0][1]))  # as many pieces as were announced
+    assert [done for done, _, _ in seen] == list(range(seen[0][1]))  # as many parts as announced
     return report
 
 
@@ -109,7 +109,7 @@ def test_the_folder_is_what_diffusers_and_pops_read(tmp_path):
 
 @pytest.mark.parametrize("guidance", [1.0, 8.0])
 def test_the_public_way_is_the_slow_twin(guidance):
-    """Batched, with both rows of guidance in one batch: what pops' own slow forward gives."""
+    """Batched, with both branches of guidance in one batch: equal to pops' own slow forward."""
     from pops.operators.operator import Task, sample
     from pops.prior.condition import Condition
 
@@ -150,7 +150,7 @@ def test_a_larger_batch_alone_is_judged_too():
 
 
 def test_the_floor_of_a_step():
-    """By hand: width 32, one layer. The condition's matrices are no step's; of the last block the query's row is."""
+    """By hand: width 32, one layer, without the condition's matrices; in the last block the query's row alone."""
     config = PriorConfig.of(random_prior.settings(1))
     w = 32
     once = 2 * w * w + w * w + w * w + 8 * w * w + w * w  # time, noisy, mix, up and down, out
@@ -189,7 +189,7 @@ def test_the_public_way_in_such_a_process(tmp_path):
 
 
 def test_training_steps_are_the_same_mathematics():
-    """Both ways' losses agree step by step, in float32; bf16 is near."""
+    """The losses of both ways agree step by step in float32, and nearly in bf16."""
     config = random_prior.settings(2)
     base = PriorModel(tensors=random_prior.RandomTensors(PriorConfig.of(config)), settings=config)
     ours, theirs = training.Ours(base), training.Public(base.transformer)
@@ -225,7 +225,7 @@ def test_the_tables(report):
 
 
 def test_the_command(tmp_path: Path) -> None:
-    words = "bench prior --layers 1 --batch 1 --guidance 8 --precision float32 --steps 2 --rounds 1 --no-memory "
+    words = "prior --layers 1 --batch 1 --guidance 8 --precision float32 --steps 2 --rounds 1 --no-memory "
     words += "--train-layers 1 --train-batch 1 --device cpu --json --markdown"
     done = CliRunner().invoke(app, [*words.split(), str(tmp_path / "t.md")])
     assert done.exit_code == 0, done.stderr
@@ -238,7 +238,7 @@ def test_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("--precision flaot32", "there is no precision 'flaot32' (did you mean 'float32'?)"),
+        ("--precision flaot32", "unknown precision 'flaot32' (did you mean 'float32'?)"),
         ("--precision ,", "--precision names none"),
         ("--batch 1,x", "--batch takes whole numbers of at least 1"),
         ("--batch 0", "--batch takes whole numbers of at least 1"),
@@ -253,11 +253,11 @@ def test_the_command(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes(words: str, says: str) -> None:
-    done = CliRunner().invoke(app, ["bench", "prior", *words.split()])
+    done = CliRunner().invoke(app, ["prior", *words.split()])
     assert done.exit_code == 2 and says in done.stderr
 
 
-def test_too_little_room_is_told_before_anything_is_measured(monkeypatch):
+def test_too_little_memory_is_an_error_before_anything_is_measured(monkeypatch):
     monkeypatch.setattr(machine, "free_memory", lambda device: 10_000)
     with pytest.raises(ConfigError, match=r"sampling needs about .* GB of memory and 0.0 are free; .*--precision"):
         prior.measure(SMALL)
@@ -266,7 +266,7 @@ def test_too_little_room_is_told_before_anything_is_measured(monkeypatch):
         prior.measure(SMALL)
     monkeypatch.setattr(machine, "free_memory", lambda device: None)
     monkeypatch.setattr(prior.shutil, "disk_usage", lambda place: type("Room", (), {"free": 10}))
-    with pytest.raises(ConfigError, match="set TMPDIR, or take --no-memory"):
+    with pytest.raises(ConfigError, match="set TMPDIR, or use --no-memory"):
         prior.measure(SMALL)
 
 

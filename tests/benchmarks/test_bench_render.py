@@ -1,4 +1,4 @@
-"""pops bench render: both sides make the same picture, and the ratio is paired by round."""
+"""`python -m benchmarks render`: both sides make the same image, and the ratio is paired by round."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.__main__ import app
 from benchmarks.render import Row
 from typer.testing import CliRunner
 
 import pops
 from benchmarks import render as bench
-from pops.cli.main import app
 from pops.errors import ConfigError
 
 SMALL: dict[str, Any] = {"dim": 32, "sample_size": 8, "unet": (32, 64), "cross": 16, "head": 8, "movq": (32, 32)}
 
 
-def test_the_ratio_is_the_median_of_the_rounds_own() -> None:
+def test_the_ratio_is_the_median_over_rounds() -> None:
     row = Row("x", (8, 8), 1, 1, pops=[1.0, 2.0, 9.0], bare=[1.0, 4.0, 3.0], apart=0)
     assert row.ratio == 1.0
 
 
-def test_both_sides_make_the_same_picture(random_model: Path) -> None:
+def test_both_sides_make_the_same_image(random_model: Path) -> None:
     p = pops.load(random_model, device="cpu")
     told: list[tuple[int, int, str]] = []
     report = bench.measure(p, steps=2, rounds=2, decoder=SMALL, on_progress=lambda *now: told.append(now))
@@ -34,7 +34,7 @@ def test_both_sides_make_the_same_picture(random_model: Path) -> None:
     assert "| kandinsky | 16 x 16 | 2 |" in bench.markdown(report)
     first, again = (bench.kandinsky("cpu", SMALL).ours(2, 0) for _ in range(2))
     assert first.tobytes() == again.tobytes(), "the random decoder is the same every time"
-    assert len(set(first.tobytes())) > 50, "a flat picture would equal anything"
+    assert len(set(first.tobytes())) > 50, "a flat image would equal anything"
     with pytest.raises(ConfigError, match="steps and rounds"):
         bench.measure(p, steps=0)
     with pytest.raises(ConfigError, match="this measures a Stable Diffusion renderer"):
@@ -43,7 +43,7 @@ def test_both_sides_make_the_same_picture(random_model: Path) -> None:
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "MIDDLING", SMALL)
-    words = ["bench", "render", "--steps", "1", "--rounds", "1", "--device", "cpu", "--json"]
+    words = ["render", "--steps", "1", "--rounds", "1", "--device", "cpu", "--json"]
     done = CliRunner().invoke(app, [*words, "--markdown", str(tmp_path / "t.md")])
     assert done.exit_code == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +12,7 @@ from pops.errors import ExpressionError
 from pops.expression.grammar import parse, to_text
 from pops.expression.nodes import MAX_DEPTH, Call, Missing, Name, Photo, Saved, Text, Word
 from pops.expression.plan import SUM, TEXT, Plan, plan
+from pops.prior.options import check_options
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,12 @@ class Spec:
     name: str
     roles: tuple[Role, ...]
     arity: tuple[int, int | None] = (2, 2)
+
+    def check_options(self, options: Mapping[str, object]) -> None:
+        check_options(options)
+
+    def check_text(self, text: str) -> None:
+        pass
 
 
 SPECS = {
@@ -182,13 +190,13 @@ def test_without_specs_anything_goes() -> None:
         ("instruct(a.png, f(a.png))", "f\\(a.png\\) is a picture", "f(a.png)"),
         ("let t = a.png; instruct(a.png, t)", "a.png is a picture", "a.png"),
         ("f(a.png, stpes=3)", "unknown option 'stpes' .did you mean 'steps'", "f(a.png, stpes=3)"),
-        ("f(a.png, steps=0)", "steps is 0; write a whole number from 1 to 1000", "f(a.png, steps=0)"),
-        ("f(a.png, steps=2.5)", "steps is 2.5", "f(a.png, steps=2.5)"),
-        ("f(a.png, steps=many)", "steps is 'many'", "f(a.png, steps=many)"),
-        ("f(a.png, guidance=-1)", "guidance is -1; write a number from 0 to 100", "f(a.png, guidance=-1)"),
-        ("text(x, guidance=1e9)", "guidance is", "text(x, guidance=1e9)"),
-        ("f(a.png, sampler=3)", "sampler is 3; write the name", "f(a.png, sampler=3)"),
-        ("f(a.png, sampler=dim)", "sampler is 'dim' .did you mean 'ddim'.*; write the name", "f(a.png, sampler=dim)"),
+        ("f(a.png, steps=0)", "steps must be from 1 to 1000, a whole number, got 0", "f(a.png, steps=0)"),
+        ("f(a.png, steps=2.5)", "steps must be .*got 2.5", "f(a.png, steps=2.5)"),
+        ("f(a.png, steps=many)", "steps must be .*got 'many'", "f(a.png, steps=many)"),
+        ("f(a.png, guidance=-1)", "guidance must be from 0 to 100, got -1", "f(a.png, guidance=-1)"),
+        ("text(x, guidance=1e9)", "guidance must be", "text(x, guidance=1e9)"),
+        ("f(a.png, sampler=3)", "sampler must be a name, got 3", "f(a.png, sampler=3)"),
+        ("f(a.png, sampler=dim)", "did you mean 'ddim'", "f(a.png, sampler=dim)"),
         ("let rabbit = a.png; f(rabit)", "no let binds 'rabit' .did you mean 'rabbit'", "rabit"),
         ("f(teapot)", r"teapot.png.*\./teapot", "teapot"),
         ("instruct(a.png, t@7)", "no let binds 't'", "t@7"),

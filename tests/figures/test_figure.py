@@ -20,7 +20,7 @@ def flat(colour: tuple[int, int, int], size: tuple[int, int] = (96, 96)) -> Imag
 
 
 def painted(text: str) -> tuple[Plan, dict[Node, Image.Image]]:
-    """The plan, red for its photos, green for its steps, blue for its result."""
+    """Returns a plan, with red images for its photos, green ones for its steps, a blue one for its result."""
     plan = expression.parse(text).plan()
     pictures: dict[Node, Image.Image] = {photo: flat(RED) for photo in plan.photos}
     pictures |= {job.node: flat(GREEN) for job in plan.jobs}
@@ -28,14 +28,14 @@ def painted(text: str) -> tuple[Plan, dict[Node, Image.Image]]:
 
 
 def alike(figure: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """A mask (255, 0) of the pixels within 40 levels of the colour in every channel."""
+    """Returns a mask (255, 0) of the pixels within 40 levels of the colour in every channel."""
     away = ImageChops.difference(figure, Image.new("RGB", figure.size, colour)).split()
     farthest = ImageChops.lighter(ImageChops.lighter(away[0], away[1]), away[2])
     return farthest.point([255] * 41 + [0] * 215)
 
 
 def spots(figure: Image.Image, colour: tuple[int, int, int], y: int) -> list[tuple[int, int]]:
-    """The runs (from, to) of this colour in row y."""
+    """Returns the runs (from, to) of this colour in row y."""
     runs: list[tuple[int, int]] = []
     row = alike(figure.crop((0, y, figure.width, y + 1)), colour).tobytes()
     for x in range(figure.width):
@@ -50,7 +50,7 @@ def count(figure: Image.Image, colour: tuple[int, int, int]) -> int:
 
 def test_an_equation_reads_from_left_to_right() -> None:
     figure = equation_figure(*painted("texturing(a.png, b.png)"))
-    middle = 40 + 80  # margin and half a picture
+    middle = 40 + 80  # margin and half an image
     left, right = spots(figure, RED, middle)
     (result,) = spots(figure, BLUE, middle)
     for start, end in (left, right, result):
@@ -85,7 +85,7 @@ def test_a_long_equation_goes_on_in_the_next_line() -> None:
     figure = equation_figure(*painted(text), max_width=1000)
     assert figure.width <= 1000
     assert len(spots(figure, RED, 120)) == 4
-    assert len(spots(figure, RED, 120 + 218)) == 3  # a line is 1.36 pictures high
+    assert len(spots(figure, RED, 120 + 218)) == 3  # a line is 1.36 images high
 
 
 def test_an_operator_and_its_seed_are_named() -> None:
@@ -104,7 +104,7 @@ def test_a_missing_operand_is_a_dashed_card_and_a_word_is_typeset() -> None:
     empty = figure.crop((36, 36, 204, 204))
     assert empty.getpixel((84, 84)) == (255, 255, 255)
     edge = [empty.getpixel((x, 5))[0] < 230 for x in range(20, 148)]  # type: ignore[index]
-    assert 0.3 < sum(edge) / len(edge) < 0.7  # half of a dashed line is there
+    assert 0.3 < sum(edge) / len(edge) < 0.7  # about half of a dashed line is drawn
     assert (245, 244, 241) in {colour for _, colour in figure.getcolors(1 << 24) or []}  # the word's card
 
 

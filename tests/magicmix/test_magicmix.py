@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
 from contextlib import ExitStack
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ import torch
 from PIL import Image
 
 from folders import DIM, draw, text_tower, write_renderer
-from pops import Embedding, MagicMix, load
+from pops.diffusion.scheduler import scheduler_of
+from pops.embedding import Embedding
 from pops.errors import ConfigError, ModelError, OperandError, PhotoError, PopsError, SpaceError
 from pops.magicmix.attention import Weights, cross_attentions, hooks, weighing
+from pops.magicmix.mix import MagicMix
 from pops.magicmix.operands import MixSettings, is_photo, working_size
 from pops.magicmix.presets import PRESETS, preset
 from pops.magicmix.prompt import Prompt, reached
@@ -253,8 +257,6 @@ def test_every_scheduler_works_or_is_refused_in_one_line(
     own = mix.scheduler
     for name in [n for n in dir(diffusers) if n.endswith("Scheduler")]:
         try:
-            from pops.diffusion.ip_adapter import scheduler_of
-
             chosen = scheduler_of(own, name)
             check_scheduler(chosen)
             monkeypatch.setattr(mix, "scheduler", chosen)
@@ -387,7 +389,7 @@ def test_strength_reaches_the_words_and_no_negatives(mix: MagicMix, monkeypatch:
 def test_strength_reaches_what_other_tokens_say(mix: MagicMix) -> None:
     def states(text: str, strength: float = 1.0) -> torch.Tensor:
         prompt = Prompt.of(text)
-        return reached(mix.texts, prompt, mix.texts.encode(prompt), strength)[0]
+        return reached(mix.texts, prompt, mix.texts.encode(prompt.text), strength)[0]
 
     whole, less, nothing = (states(text) for text in ("red zebra tiger", "zebra tiger", ""))
     n = len("zebra")  # letters: the test's tokenizer does not know the word
@@ -463,7 +465,7 @@ def test_words_and_their_strengths() -> None:
 def test_a_text_that_is_too_long_is_told(mix: MagicMix) -> None:
     told: list[str] = []
     mix(PHOTO, "tiger " * 74 + "red zebra", steps=2, on_note=told.append)
-    assert told == ["the text encoder reads 75 tokens; it was cut before 'zebra'"]
+    assert told == ["the text encoder reads 75 tokens; the text was cut before 'zebra'"]
     with pytest.warns(UserWarning, match="cut before"):
         mix(PHOTO, "tiger " * 80, steps=2)
     mix(PHOTO, "tiger " * 75, steps=2)  # just fits, and nothing is told
@@ -485,7 +487,7 @@ def test_sizes() -> None:
     assert working_size((512, 1024), 96, 8) == ((64, 136), (512, 1024))
     assert working_size((45, 31), (30, 50), 8) == ((32, 48), (30, 50))
     assert working_size((1, 1000), None, 8) == ((8, 1000), (1, 1000))
-    with pytest.raises(ConfigError, match="more than 4096 a side"):
+    with pytest.raises(ConfigError, match="more than 4096 per side"):
         working_size((5000, 5000), None, 8)
 
 
@@ -498,14 +500,14 @@ def test_size_is_kept(mix: MagicMix) -> None:
 
 def test_progress_and_previews(mix: MagicMix) -> None:
     steps: list[tuple[int, int]] = []
-    shown: list[tuple[int, int]] = []
+    shown: list[tuple[int, int, int]] = []
     mix(
         [PHOTO, "red"], "tiger", steps=5, k_min=0.2, seed=[0, 1], preview_every=3,
-        on_step=lambda i, n: steps.append((i, n)), on_preview=lambda i, p: shown.append((i, len(p))),
+        on_step=lambda i, n: steps.append((i, n)), on_preview=lambda p, i, n: shown.append((len(p), i, n)),
     )  # fmt: skip
     # Two pictures from a photo: 3 calls; two from a text: 3 of the layout until its last one, and 3.
     assert steps == [(i + 1, 9) for i in range(9)]
-    assert shown == [(3, 2), (6, 2), (9, 2)]
+    assert shown == [(2, 3, 9), (2, 6, 9), (2, 9, 9)]
 
 
 @pytest.mark.parametrize(
@@ -537,8 +539,16 @@ def test_bad_settings(mix: MagicMix, how: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says) as told:
         mix(PHOTO, "tiger", **how)
     assert "\n" not in str(told.value)
+
+
+def test_settings_are_named_and_have_the_paper_s_defaults(mix: MagicMix) -> None:
+    with pytest.raises(TypeError, match="kmax"):
+        mix(PHOTO, "tiger", kmax=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="did you mean 'k_max'"):
-        mix(PHOTO, "tiger", kmax=1)
+        MixSettings.of({"kmax": 1})
+    for call in (MagicMix.__call__, MagicMix.each):
+        named = inspect.signature(call).parameters
+        assert {field.name: named[field.name].default for field in fields(MixSettings)} == vars(MixSettings())
 
 
 @pytest.mark.parametrize(
@@ -571,11 +581,11 @@ def test_overflow_and_a_full_memory_say_what_to_do(mix: MagicMix) -> None:
 
     with ExitStack() as stack:
         stack.callback(mix.unet.register_forward_pre_hook(full).remove)
-        with pytest.raises(PopsError, match="not enough memory to mix 1 pictures"):
+        with pytest.raises(PopsError, match="not enough memory for 1 image at once"):
             mix(PHOTO, "tiger", steps=2)
     with ExitStack() as stack:
         stack.callback(mix.unet.register_forward_hook(lambda m, a, out: (out[0] * torch.nan,)).remove)
-        with pytest.raises(PopsError, match="overflowed"):
+        with pytest.raises(PopsError, match="overflowed in float32: its result holds NaN"):
             mix(PHOTO, "tiger", steps=2)
 
 
@@ -676,6 +686,8 @@ def test_sdxl_is_stock_image_to_image(folder: Path, tmp_path: Path) -> None:
 
 
 def test_pops_mixes_with_the_renderer_s_networks(random_model: Path, tmp_path: Path) -> None:
+    from pops import load
+
     p = load(random_model, device="cpu")
     assert p.mixer().unet is p.renderer().unet and p.mixer() is p.mixer()  # type: ignore[attr-defined]
     photo, saved = tmp_path / "a.png", tmp_path / "e.safetensors"
@@ -683,8 +695,8 @@ def test_pops_mixes_with_the_renderer_s_networks(random_model: Path, tmp_path: P
     vector().save(saved)
     picture = p.mix(str(photo), "tiger", steps=2, seed=3)
     recipe = picture.info["pops"]
-    assert recipe["mix"]["content"] == "tiger" and recipe["mix"]["k_max"] == 0.6 and recipe["seeds"] == [3]
-    assert list(recipe["inputs"]) == [str(photo)] and recipe["mix"]["guidance"] == 2.0
+    assert recipe["expression"] == f'mix({photo}, "tiger", steps=2)' and recipe["seeds"] == [3]
+    assert list(recipe["inputs"]) == [str(photo)]
     json.dumps(recipe)
     how: dict[str, Any] = {"steps": 2, "output": "latent"}
     e = p.embed(photo)
@@ -713,13 +725,14 @@ def test_the_command(random_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     done = pops("a.png", "tiger:0", "-o", "out.png", "--seed", "0,1", "--preset", "remove", "--nu", "0.5,1", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["outputs"] == ["out-0.png", "out-1.png"]
-    made = read_recipe("out-1.png")["mix"]
-    assert made["reach"] == "text" and made["nu"] == [0.5, 1.0]
+    made = read_recipe("out-1.png")["expression"]
+    assert made == 'mix(a.png, "tiger:0", k_max=0.9, k_min=0.3, nu="0.5,1", reach=text, steps=2)'
     grid = pops("a.png", "tiger", "-o", "grid.png", "--sweep", "nu=0.1:0.9:3", "--sweep", "k-max=0.5:1:2")
     assert grid.exit_code == 0, grid.output
-    assert read_recipe("grid.png")["sweep"] == {"nu": [0.1, 0.5, 0.9], "k_max": [0.5, 1.0]}
+    sweep = [{"name": "nu", "values": [0.1, 0.5, 0.9]}, {"name": "k_max", "values": [0.5, 1.0]}]
+    assert read_recipe("grid.png")["sweep"] == sweep
     for words, says in {
-        ("a.png", "tiger", "-o", "a.png"): "a.png is an operand of the mix",
+        ("a.png", "tiger", "-o", "a.png"): "a.png is an operand of the expression",
         ("a.png", "tiger", "-o", "b.txt"): "pictures are written as",
         ("a.png", "tiger", "-o", "b.png", "--nu", "2"): "nu must be from 0",
         ("a.png", "tiger", "-o", "b.png", "--preset", "stile"): "did you mean 'style'",

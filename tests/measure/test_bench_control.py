@@ -63,7 +63,7 @@ def test_the_report_and_the_command(model: Path, tmp_path: Path) -> None:
 
 def test_a_renderer_without_control(random_model: Path) -> None:
     p = pops.load(random_model, device="cpu")
-    with pytest.raises(ConfigError, match="takes no depth control"):
+    with pytest.raises(ConfigError, match="has no depth control"):
         bench.measure(p, count=1)
     with pytest.raises(ConfigError, match="count must be 1 or more"):
         bench.measure(p, count=0)

@@ -1,4 +1,4 @@
-"""pops bench mix: the pairs it draws, the figures it makes, and the stock run beside a mix."""
+"""pops bench mix: the pairs it draws, its figures, table and curves, and the command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import pops
-from benchmarks import mix_time
 from pops.errors import ConfigError
 from pops.measure import mix as bench
 from pops.measure import mix_figures
@@ -55,7 +54,7 @@ def test_the_report(report: bench.Report) -> None:
             assert all(0 <= v <= 1 for kind in ("all", "object", "material") for v in row[kind].values())
             both = [(row["object"][name] + row["material"][name]) / 2 for name in ("iou", "probability", "right")]
             assert both == pytest.approx([row["all"][name] for name in ("iou", "probability", "right")])
-    # The same setting on both curves: nu 0.9 would be; here strength 1 stands for every nu.
+    # nu's default on the curve over strength, and the model's own guidance
     assert report.settings["nu"] == 0.9 and report.settings["guidance"] == 2.0
 
 
@@ -83,14 +82,6 @@ def test_bad_requests(random_model: Path) -> None:
         bench.measure(p, count=2, nus=(0, 2))
 
 
-def test_time_makes_as_many_calls_as_stock(random_model: Path) -> None:
-    found = mix_time.measure(pops.load(random_model, device="cpu"), rounds=1, steps=10)
-    assert found["network_calls"] == {"mix": 6, "stock": 6}
-    assert [row["network_calls"] for row in found["k_max"]] == [3, 6, 10]
-    assert found["ratio"] == found["ratios"][0] > 0
-    assert "| pops mix | 6 |" in mix_time.table(found)
-
-
 def test_the_command(random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pops.cli.main import app
 
@@ -108,7 +99,6 @@ def test_the_command(random_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
         ("--nu", "1,0"): "--nu takes rising numbers",
         ("--strength", "x"): "--strength takes rising numbers",
         ("--plot", "p.txt"): "pictures are written as",
-        ("--time", "--plot", "q.png"): "--time draws no curves",
     }.items():
         failed = run(*words)
         assert failed.exit_code == 2 and says in failed.stderr, failed.output

@@ -65,4 +65,4 @@ def test_a_small_run_of_the_command_and_its_cache(tmp_path: Path) -> None:
     assert len(pictures) == 6 and pictures[4].is_file()
     assert [p.stat().st_mtime_ns for p in pictures[:3]] == stamps, "what is there is not drawn again"
     few = CliRunner().invoke(app, ["bench", "retrieval", "--count", "3", "--queries", "2"])
-    assert few.exit_code == 2 and "need 4 pictures" in few.stderr
+    assert few.exit_code == 2 and "need at least 4 images" in few.stderr

@@ -1,4 +1,4 @@
-"""The comparison of samplers: what is paired with what, what counts as within a point, and the command."""
+"""pops bench samplers: differences paired by case, what counts as within a point, and the command."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_within_a_point_of_the_reference(figures, verdict):
 
 
 def test_differences_are_paired_by_case():
-    """Cases differ a lot and all fall by the same: the difference has no error, whatever the cases' own spread."""
+    """If all cases fall by the same amount, the difference has no error, however much the cases themselves differ."""
     reference = {"cosine": torch.tensor([0.1, 0.5, 0.9])}
     figure = bench._figures({"cosine": reference["cosine"] - 0.02}, reference)["cosine"]
     assert figure.difference == pytest.approx(-0.02) and figure.error == pytest.approx(0, abs=1e-7)
@@ -95,7 +95,7 @@ def test_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("--samplers dpm2m", "no sampler 'dpm2m' (did you mean 'dpm++2m'?); there is ancestral, ddim,"),
+        ("--samplers dpm2m", "unknown sampler 'dpm2m' (did you mean 'dpm++2m'?); choose from ancestral, ddim,"),
         ("--operators unoin", "did you mean 'union'"),
         ("--steps-list 4,x", "--steps-list takes whole numbers from 1 to 1000"),
         ("--steps-list 0", "--steps-list takes whole numbers"),

@@ -31,7 +31,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.write_text(config.read_text().replace('"clip_sample_range": 5.0', '"clip_sample_range": 0.5'))
     p = pops.load(folder, device="cpu")
     delta = {"proj_in.weight.delta": torch.ones(DIM, DIM)}
-    save_operator(folder / "operators" / "union", BUILTIN["union"], delta, base=p.prior, space=p.space.id)
+    save_operator(folder / "operators" / "union", BUILTIN["union"], delta, base=p.model.prior, space=p.space.id)
     return folder
 
 
@@ -75,10 +75,10 @@ def test_both_in_one_folder_with_the_decoders_scheduler(prior: Path, decoder: Pa
     shutil.copytree(prior, both)
     shutil.copytree(decoder, both, dirs_exist_ok=True)
     p = pops.load(both, device="cpu")
-    assert p.prior.scheduler.clip == 5.0, "Kandinsky 2.2's own, for nothing here says it"
-    assert p.files.renderer == both and p.operators.keys() == {"union"}
+    assert p.model.prior.scheduler.clip == 5.0, "Kandinsky 2.2's own, for nothing here says it"
+    assert p.model.files.renderer == both and p.operators.keys() == {"union"}
     shutil.copytree(prior / "scheduler", both / "prior_scheduler")
-    assert pops.load(both, device="cpu").prior.scheduler.clip == 0.5
+    assert pops.load(both, device="cpu").model.prior.scheduler.clip == 0.5
 
 
 @pytest.mark.usefixtures("pickles_here")

@@ -99,7 +99,7 @@ def test_pictures_of_some_triplets_are_judged(tiny: Pops) -> None:
     report = measure(tiny, operators=["scene"], count=6, pictures=2, render_steps=2)
     judged = report.operators["scene"]["oracle"]
     assert judged["true_pictures"]["object"] in (0, 0.5, 1) and set(judged) >= {"object", "scene", "all", "round_trip"}
-    assert "6 held-out triplets" in markdown(report) and "Pictures of the first 2." in markdown(report)
+    assert "6 held-out triplets" in markdown(report) and "Images of the first 2." in markdown(report)
 
 
 def test_stock_kandinsky_prior_pipeline_loads_and_runs(folder: Path) -> None:

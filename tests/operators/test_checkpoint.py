@@ -125,7 +125,7 @@ def test_another_base_or_space_is_refused(base, folder):
     other = new_prior(base.stats, layers=2, heads=2, head_dim=12, seed=9)
     with pytest.raises(CheckpointError, match=f"trained from base prior {base.fingerprint}, this one is"):
         load_operator(folder, other)
-    with pytest.raises(SpaceError, match="lives in space 's', the model in 'other'"):
+    with pytest.raises(SpaceError, match="the operator is of space 's', the model of 'other'"):
         load_operator(folder, base, space="other")
 
 

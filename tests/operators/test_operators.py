@@ -8,7 +8,7 @@ from diffusers import KandinskyV22PriorPipeline, UnCLIPScheduler
 from torch.nn import functional as F
 
 from pops.errors import CheckpointError, ConfigError, EmbeddingError, OperandError
-from pops.operators.operator import Operator, TextPrior
+from pops.operators.operator import Operator, TextPrior, sample
 from pops.operators.spec import BUILTIN, OperatorSpec, Role, TrainingRecipe
 from pops.prior.condition import Condition
 from pops.prior.transformer import PriorModel
@@ -71,6 +71,8 @@ def test_operands_are_checked():
         BUILTIN["instruct"].validate(["image", "image"])
     with pytest.raises(OperandError, match=r"union: operand 1 \(image a\) must be an image, got words"):
         BUILTIN["union"].validate(["text", None])
+    anything = OperatorSpec("mix", (Role("layout", "any"), Role("content", "any")))
+    assert len(anything.validate(["image", "text"])) == 2
     with pytest.raises(OperandError, match=r"clothes takes 1 to 12 operands \(garment, \.\.\.\), got 13"):
         BUILTIN["clothes"].roles_for(13)
     assert len(BUILTIN["clothes"].validate(["image"] * 12)) == 12
@@ -94,11 +96,19 @@ def test_bad_specs_are_refused():
             bad()
     with pytest.raises(ConfigError, match=r"drop_each must be in \[0, 1\], got 2"):
         TrainingRecipe(drop_each=2)
-    with pytest.raises(ConfigError, match="loss must be one of"):
+    with pytest.raises(ConfigError, match="unknown loss 'l1'; choose from mse, instruct"):
         TrainingRecipe(loss="l1")
-    for data in ({}, {"name": "x", "roles": [{"colour": 1}]}, {"name": "x", "roles": [], "speed": 1}, []):
+    anything = {"name": "x", "roles": [{"name": "a", "kind": "any"}]}
+    for data in ({}, {"name": "x", "roles": [{"colour": 1}]}, {"name": "x", "roles": [], "speed": 1}, [], anything):
         with pytest.raises((CheckpointError, OperandError)):
             OperatorSpec.from_json(data)
+
+
+def test_options_are_checked():
+    BUILTIN["union"].check_options({"steps": 1000, "guidance": 0, "sampler": "ddim"})
+    for options in ({"stepz": 3}, {"steps": 0}, {"steps": 2.5}, {"guidance": 101}, {"guidance": "x"}, {"sampler": "d"}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            BUILTIN["union"].check_options(options)
 
 
 # -- operands to slots -----------------------------------------------------------------------------
@@ -194,7 +204,7 @@ def test_one_step_and_a_missing_operand(texturing):
 
 def test_sampling_checks(texturing):
     c = tokens(2)
-    with pytest.raises(ConfigError, match=r"no sampler 'ancestrel' \(did you mean 'ancestral'\?\)"):
+    with pytest.raises(ConfigError, match=r"unknown sampler 'ancestrel' \(did you mean 'ancestral'\?\)"):
         texturing.sample(c, generators([0, 1]), sampler="ancestrel")
     with pytest.raises(ConfigError, match="2 items need as many generators, got 1"):
         texturing.sample(c, generators([0]))
@@ -224,11 +234,13 @@ def test_text_is_the_stock_pipelines(random_model, full):
     want = pipe("a red tiger", num_inference_steps=6, guidance_scale=3.0, generator=generator(5)).image_embeds
     text = TextPrior(PriorModel.load(random_model))
     rows, embed = text_rows(pipe, "a red tiger")
-    args = {"empty": text_rows(pipe, ""), "steps": 6, "guidance": 3.0, "full": full}
-    got = text.sample([rows], embed[None], gens=generators([5]), **args)
+    uncond = text_rows(pipe, "")
+    task = text.task([rows], embed[None], uncond, guidance=3.0)
+    got = sample([task], generators([5]), steps=6, full=full)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     other, other_embed = text_rows(pipe, "red")
-    batch = text.sample([other, rows], torch.stack([other_embed, embed]), gens=generators([1, 5]), **args)
+    both = text.task([other, rows], torch.stack([other_embed, embed]), uncond, guidance=3.0)
+    batch = sample([both], generators([1, 5]), steps=6, full=full)
     torch.testing.assert_close(batch[1:], got, rtol=1e-5, atol=1e-5)
 
 

@@ -29,13 +29,13 @@ DIM = 24
 def prior() -> PriorModel:
     model = new_prior(ClipStats(torch.randn(DIM), torch.rand(DIM) + 0.5), layers=3, heads=3, head_dim=8)
     gen = torch.Generator().manual_seed(5)
-    for p in model.transformer.parameters():  # no weight small, no bias zero: everything must matter
+    for p in model.transformer.parameters():  # no tiny weights, no zero biases: every parameter must matter
         p.data += 0.1 * torch.randn(p.shape, generator=gen)
     return model
 
 
-def adapter_of(prior: PriorModel, seed: int) -> dict[str, torch.Tensor]:
-    """Changes of every kind, in some of the parameters."""
+def adapter_weights(prior: PriorModel, seed: int) -> dict[str, torch.Tensor]:
+    """Returns adapter tensors of every kind, for some of the parameters."""
     gen = torch.Generator().manual_seed(seed)
 
     def rand(*shape: int) -> torch.Tensor:
@@ -67,7 +67,7 @@ def test_a_step_is_the_whole_forward(prior, tokens, guidance, batch):
     fast = prior.engine.denoiser([Request(c, guidance)])
     slow = plain_denoiser(prior, c, unconditional=c.zeros(), guidance=guidance)
     with torch.no_grad():
-        for _ in range(2):  # the second time with used buffers and a kept guidance branch
+        for _ in range(2):  # the second time with used buffers and a cached unconditional prefix
             near(fast(z, t), slow(z, t))
 
 
@@ -91,7 +91,7 @@ def test_rows_of_unequal_length_and_texts(prior):
 
 def test_rows_of_several_operators_in_one_batch(prior):
     gen = torch.Generator().manual_seed(2)
-    models = [prior, prior.with_adapter(adapter_of(prior, 1)), prior.with_adapter(adapter_of(prior, 2))]
+    models = [prior, prior.with_adapter(adapter_weights(prior, 1)), prior.with_adapter(adapter_weights(prior, 2))]
     conditions = [Condition(torch.randn(n, k, DIM, generator=gen)) for n, k in ((2, 2), (3, 2), (1, 7))]
     scales = [1.0, 6.0, 2.0]
     tasks = [Task(m, c, s) for m, c, s in zip(models, conditions, scales, strict=True)]
@@ -125,7 +125,7 @@ def test_other_precisions_come_close(prior, precision, most):
         near(engine.denoiser([Request(c)])(z, t), prior.predict_x0(z, t, c), most)
 
 
-def test_a_precision_must_be_there(prior):
+def test_an_unavailable_precision_is_an_error(prior):
     with pytest.raises(ConfigError, match="did you mean 'int8'"):
         Engine(prior.config, prior.tensors, precision="int4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="on a CPU only, not on meta"):
@@ -167,19 +167,19 @@ def test_weights_are_read_one_at_a_time(prior, tmp_path):
     assert loaded._transformer is None
     c = Condition(torch.randn(1, 2, DIM))
     x = sample([Task(loaded, c, 2.0)], generators([0]), steps=2)
-    assert loaded._transformer is None, "sampling has no need of diffusers' module"
+    assert loaded._transformer is None, "sampling does not build diffusers' module"
     near(x, sample([Task(loaded, c, 2.0)], generators([0]), steps=2, full=True))
     assert loaded.fingerprint == PriorModel.load(tmp_path).fingerprint
 
 
-def test_guidance_branches_are_kept_once(prior):
+def test_unconditional_prefixes_are_cached_once(prior):
     model = prior.with_weights({})
     c = Condition(torch.randn(4, 2, DIM))
     for n in (4, 2, 3):
         model.engine.denoiser([Request(c[:n], 2.0)])
-    assert len(model.engine.kept) == 1
+    assert len(model.engine.zero_prefixes) == 1
     model.engine.denoiser([Request(Condition(torch.randn(1, 3, DIM)), 2.0)])
-    assert len(model.engine.kept) == 2
+    assert len(model.engine.zero_prefixes) == 2
 
 
 def test_two_threads_sample_at_once(prior):
@@ -202,7 +202,7 @@ def test_two_threads_sample_at_once(prior):
 
 
 class _Tape:
-    """What a recorded CUDA graph does, without CUDA: the same call again, into the same result."""
+    """Imitates a recorded CUDA graph without CUDA: repeats the call, into the same result tensor."""
 
     def __init__(self, run):
         self.run, self.result = run, run()
@@ -223,15 +223,15 @@ def test_recorded_steps_keep_requests_apart(prior):
         torch.testing.assert_close(steps[turn](z, t), plain[turn](z, t), rtol=1e-6, atol=1e-7)
 
 
-def test_a_config_that_is_no_unclip_prior_is_refused():
+def test_a_config_of_another_prior_is_refused():
     with pytest.raises(ModelError, match="not of the unCLIP form"):
         PriorConfig.of({"added_emb_type": None})
 
 
-def test_int8_where_no_kernel_multiplies_whole_numbers(monkeypatch):
+def test_int8_where_no_kernel_multiplies_int8(monkeypatch):
     weight, bias, x = torch.randn(16, 24), torch.randn(16), torch.randn(5, 24)
     fast = linear.linear(weight, bias, "int8", torch.device("cpu"))
-    monkeypatch.setattr(linear, "_multiplies", lambda: False)
+    monkeypatch.setattr(linear, "_onednn_multiplies", lambda: False)
     slow = linear.linear(weight, bias, "int8", torch.device("cpu"))
     for gelu in (False, True):
         exact = torch.nn.functional.linear(x, weight, bias)

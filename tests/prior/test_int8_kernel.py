@@ -1,4 +1,4 @@
-"""What int8 compiles: layers against whole-number arithmetic and what they replace, attention against torch's."""
+"""The compiled int8 kernels: layers against exact integers and oneDNN's, attention against torch's."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if sys.platform != "linux" or not features.get("avx512vnni"):
 SHAPES = [(1, 1), (31, 17), (32, 16), (33, 100), (95, 64), (200, 260)]
 
 
-def test_it_is_there_where_the_cpu_has_the_instruction() -> None:
-    assert int8.available(), "a broken kernel must not pass for a CPU without it"
+def test_it_is_available_where_the_cpu_has_the_instruction() -> None:
+    assert int8.available(), "a broken kernel must not be taken for a CPU without the instruction"
 
 
-def whole(n: int, k: int, rows: int, *, fine: bool) -> tuple[Tensor, Tensor]:
-    """Weights, and activations with both ends of their range in every row, so that a step is 1."""
+def integers(n: int, k: int, rows: int, *, fine: bool) -> tuple[Tensor, Tensor]:
+    """Returns weights, and activations with both ends of the range in every row, so that a quantisation step is 1."""
     gen = torch.Generator().manual_seed(n + k + rows)
     q = torch.randint(-127, 128, (n, k), generator=gen, dtype=torch.int8)
     low, high = (-32639, 32639) if fine else (0, 255)
@@ -37,9 +37,9 @@ def whole(n: int, k: int, rows: int, *, fine: bool) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("fine", [False, True])
 @pytest.mark.parametrize(("n", "k"), SHAPES)
-def test_products_of_whole_numbers_are_exact(n: int, k: int, fine: bool) -> None:
+def test_products_of_integers_are_exact(n: int, k: int, fine: bool) -> None:
     for rows in [*range(1, 18), 25, 40]:
-        q, x = whole(n, k, rows, fine=fine)
+        q, x = integers(n, k, rows, fine=fine)
         if k == 1 and not fine:
             continue  # one value has no range
         scale, bias = torch.arange(1.0, n + 1), torch.arange(n) * 0.5
@@ -60,11 +60,11 @@ def test_the_largest_sums_fit() -> None:
 
 @pytest.mark.parametrize("fine", [False, True])
 def test_no_further_from_float32_than_onednn(fine: bool) -> None:
-    if not linear._multiplies():
-        pytest.skip("oneDNN multiplies no whole numbers here")
+    if not linear._onednn_multiplies():
+        pytest.skip("oneDNN does not multiply int8 on this CPU")
     gen = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(512, 2048, generator=gen) * 0.02, torch.randn(512, generator=gen)
-    own, old = (make(weight, bias, fine) for make in (linear._int8_own, linear._int8))
+    own, old = (make(weight, bias, fine) for make in (linear._int8_vnni, linear._int8_onednn))
     for rows in (1, 3, 6, 14):
         x = torch.randn(rows, 2048, generator=gen)
         for gelu in (False, True):
@@ -75,14 +75,14 @@ def test_no_further_from_float32_than_onednn(fine: bool) -> None:
 
 
 def test_rows_do_not_depend_on_their_neighbours() -> None:
-    q, x = whole(96, 64, 17, fine=True)
+    q, x = integers(96, 64, 17, fine=True)
     run = int8.Product(q, torch.ones(96), torch.zeros(96), True)
     together, alone = run(x.float()), torch.cat([run(row[None].float()) for row in x])
     assert torch.equal(together, alone)
 
 
 def test_strided_rows_no_rows_and_rows_of_zeros() -> None:
-    q, x = whole(64, 32, 6, fine=False)
+    q, x = integers(64, 32, 6, fine=False)
     run = int8.Product(q, torch.ones(64), torch.ones(64), False)
     wide = torch.cat([x, x], 1).float()
     assert torch.equal(run(wide[:, :32]), run(x.float()))
@@ -92,8 +92,8 @@ def test_strided_rows_no_rows_and_rows_of_zeros() -> None:
 
 @pytest.mark.parametrize("fine", [False, True])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_no_number_stays_none_in_its_row(fine: bool, bad: float) -> None:
-    q, x = whole(64, 48, 3, fine=fine)
+def test_nan_and_infinity_make_their_row_nan(fine: bool, bad: float) -> None:
+    q, x = integers(64, 48, 3, fine=fine)
     broken = x.float()
     broken[1, 20] = bad
     run = int8.Product(q, torch.ones(64), torch.zeros(64), fine)
@@ -114,15 +114,15 @@ def test_gelu_is_as_near_as_torchs(n: int) -> None:
     assert float((run(x, True) - torch.nn.functional.gelu(x.double())).abs().max()) <= 1e-6
 
 
-def test_rows_beyond_the_memory_that_a_thread_keeps() -> None:
-    q, x = whole(40, 4096, 150, fine=False)
+def test_rows_beyond_a_threads_scratch_memory() -> None:
+    q, x = integers(40, 4096, 150, fine=False)
     run = int8.Product(q, torch.ones(40), torch.zeros(40), False)
-    assert run.plan(150, torch.get_num_threads())[1] > int8.KEPT
+    assert run.plan(150, torch.get_num_threads())[1] > int8.SCRATCH
     assert torch.equal(run(x.float()), torch.cat([run(part) for part in x.float().split(30)]))
 
 
 def test_two_threads_at_once() -> None:
-    q, x = whole(512, 1024, 12, fine=True)
+    q, x = integers(512, 1024, 12, fine=True)
     run = int8.Product(q, torch.ones(512), torch.zeros(512), True)
     wanted = [run(x[i : i + 6].float()) for i in (0, 6)]
 
@@ -134,7 +134,7 @@ def test_two_threads_at_once() -> None:
 
 
 def test_one_thread_or_many_give_the_same() -> None:
-    q, x = whole(300, 256, 5, fine=False)
+    q, x = integers(300, 256, 5, fine=False)
     run = int8.Product(q, torch.ones(300), torch.zeros(300), False)
     before, results = torch.get_num_threads(), []
     try:
@@ -147,7 +147,7 @@ def test_one_thread_or_many_give_the_same() -> None:
     assert torch.equal(results[0], results[2])
 
 
-def test_without_numba_the_engine_takes_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_numba_the_engine_uses_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
     int8.available.cache_clear()
     try:
@@ -163,12 +163,12 @@ def test_without_numba_the_engine_takes_onednn(monkeypatch: pytest.MonkeyPatch) 
 
 
 def heads_of(n: int, tokens: int, slots: int, heads: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of tokens; keys and values before them; a mask of a row each, some slots hidden."""
+    """Returns tokens' queries, keys and values; a buffer of keys and values; a mask per row, with some slots masked."""
     gen = torch.Generator().manual_seed(n + slots)
     qkv = torch.randn(n, tokens, 3 * heads * width, generator=gen) * 2
     kv = torch.randn(2, n, heads, slots, width, generator=gen)
-    hidden = torch.arange(slots)[None] < torch.arange(n)[:, None].clamp(max=slots - tokens)
-    return qkv, kv, causal(tokens, slots - tokens, torch.device("cpu")) + hidden[:, None, None] * MASKED
+    masked = torch.arange(slots)[None] < torch.arange(n)[:, None].clamp(max=slots - tokens)
+    return qkv, kv, causal(tokens, slots - tokens, torch.device("cpu")) + masked[:, None, None] * MASKED
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,10 @@ def test_attention_is_torchs(n: int, tokens: int, slots: int, heads: int, width:
             y = run(qkv, mine, m, queries)
             truth = within(qkv.double(), theirs, m.double(), queries)
             torch.testing.assert_close(y.double(), truth, rtol=1e-6, atol=2e-6)
-            assert torch.equal(mine.double(), theirs), "the tokens' own keys and values belong into the last slots"
+            assert torch.equal(mine.double(), theirs), "the tokens' own keys and values belong in the last slots"
 
 
-def test_what_is_hidden_has_no_part_in_attention() -> None:
+def test_masked_slots_have_no_part_in_attention() -> None:
     qkv, kv, mask = heads_of(4, 3, 9, 2, 16)
     run, other = int8.Attention(), kv.clone()
     other[:, 3, :, :3] += 100
@@ -198,9 +198,9 @@ def test_what_is_hidden_has_no_part_in_attention() -> None:
     assert not bool(y[[0, 2, 3]].isnan().any())
 
 
-def test_what_attention_leaves_to_torch() -> None:
+def test_attention_of_many_tokens_or_strided_keys_is_torchs() -> None:
     run = int8.Attention()
-    qkv, kv, mask = heads_of(2, int8.FEW + 1, 12, 2, 8)
+    qkv, kv, mask = heads_of(2, int8.MAX_TOKENS + 1, 12, 2, 8)
     assert torch.equal(run(qkv, kv.clone(), mask, 1), within(qkv, kv.clone(), mask, 1))
     qkv, kv, mask = heads_of(2, 3, 12, 2, 8)
     strided = kv.transpose(2, 3).contiguous().transpose(2, 3)

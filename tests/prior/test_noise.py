@@ -50,7 +50,7 @@ def test_scheduler_config_is_read(tmp_path):
         ({}, "prediction_type must be 'sample' for a prior, got 'epsilon'"),
         ({"prediction_type": "sample", "variance_type": "learned_range"}, "variance_type must be"),
         ({"prediction_type": "sample", "beta_schedule": "linear"}, "beta_schedule must be"),
-        ([], "cannot be read"),
+        ([], "holds no JSON object"),
         ({"num_train_timesteps": "many"}, "cannot be read"),
     ],
 )

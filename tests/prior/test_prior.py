@@ -150,10 +150,27 @@ def test_load_from_folder_is_stock_layout(tmp_path):
     assert json.loads((tmp_path / "scheduler/scheduler_config.json").read_text())["prediction_type"] == "sample"
 
 
+def test_parts_may_lie_anywhere(tmp_path):
+    save_prior(make_prior(clip=0.5), tmp_path)
+    prior = (tmp_path / "prior").rename(tmp_path / "first")
+    scheduler = (tmp_path / "scheduler").rename(tmp_path / "second")
+    assert PriorModel.load_parts(prior, scheduler).scheduler.clip == 0.5
+    scheduler.rename(tmp_path / "scheduler")
+    assert PriorModel.load_parts(prior, None).scheduler.clip == 5.0, "the one beside it belongs to another network"
+    assert PriorModel.load(prior).scheduler.clip == 0.5
+
+
 def test_load_names_what_is_wrong(tmp_path):
     with pytest.raises(ModelError, match="no prior in"):
         PriorModel.load(tmp_path)
     save_prior(make_prior(), tmp_path)
+    config = tmp_path / "prior/config.json"
+    whole = config.read_text()
+    for text, says in (("{", "cannot be read"), ("[]", "no JSON object"), ('{"num_layers": "x"}', "must be a number")):
+        config.write_text(text)
+        with pytest.raises(ModelError, match=says):
+            PriorModel.load(tmp_path)
+    config.write_text(whole)
     (tmp_path / "prior/diffusion_pytorch_model.safetensors").write_bytes(b"not weights")
     with pytest.raises(ModelError, match="cannot be read"):
         PriorModel.load(tmp_path)

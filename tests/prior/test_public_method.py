@@ -1,6 +1,6 @@
-"""From photos to embedding, whole: `Pops.apply` on a random folder against the published method, written plainly.
+"""From photos to embedding: `Pops.apply` on a random folder against the published method.
 
-The plain way here uses only Pillow, transformers and diffusers: 81 tokens, UnCLIPScheduler, one item.
+The published method is written here with Pillow, transformers and diffusers only: 81 tokens, UnCLIPScheduler, one item.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GARMENTS = [0, 1, 2] * 4  # twelve
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose operators are whole random priors, without the statistics, and whose clamp is 2."""
+    """Writes a model whose operators are whole random priors, without the statistics, and whose clamp is 2."""
     folder = write_model(tmp_path_factory.mktemp("public") / "model", renderer=False, space=None)
     UnCLIPScheduler(prediction_type="sample", clip_sample_range=2.0).save_pretrained(folder / "scheduler")
     base = PriorModel.load(folder)
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         gen = torch.Generator().manual_seed(i)
         state = base.transformer.state_dict()
         weights = {k: v + 0.1 * torch.randn(v.shape, generator=gen) for k, v in state.items()}
-        weights["proj_to_clip_embeddings.weight"] *= 0.4  # so that the clamp takes some numbers and not most
+        weights["proj_to_clip_embeddings.weight"] *= 0.4  # so that the clamp changes some numbers, not most
         weights["proj_in.weight"] *= 10  # so that every draw matters to the end
         save_operator(folder / "operators" / name, BUILTIN[name], weights, base=base, space=pops.load(folder).space.id)
     return folder
@@ -81,7 +81,7 @@ def published(
     steps: int,
     guidance: float,
 ) -> Tensor:
-    """One item as the papers' code samples it; own: the operator's weights, without the statistics."""
+    """Samples one item as the papers' code does; own: the operator's weights, without the statistics."""
     prior = PriorTransformer.from_pretrained(folder / "prior").eval()
     own = own | {k: v for k, v in prior.state_dict().items() if k in ("clip_mean", "clip_std")}
     prior.load_state_dict({k: v.float() for k, v in own.items()})
@@ -142,7 +142,7 @@ DTYPES = ["float32", "float16", "bfloat16"]
 
 @pytest.fixture(scope="module")
 def checkpoints(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """What official checkpoints hold: a random prior's weights without the statistics; and <dtype>.pth of them."""
+    """Returns random weights as official checkpoints hold them, without the statistics; writes <dtype>.pth of them."""
     weights = load_file(folder / "operators" / "union" / "prior.safetensors")
     gen = torch.Generator().manual_seed(9)
     exact = {k: v.float() + 1e-4 * torch.randn(v.shape, generator=gen) for k, v in weights.items()}

@@ -18,12 +18,12 @@ DIM = 24
 
 
 def wild(z, t):
-    """A stand-in for a prior: depends on both arguments, and leaves the clamp's range."""
+    """Stands in for a prior: depends on both arguments, and exceeds the clamp's range."""
     return 2.0 * torch.sin(3 * z) + t[:, None] / 400
 
 
 def public_loop(denoise, seeds, steps, **config):
-    """As the public pipeline samples: draws from the generators inside scheduler.step."""
+    """Samples as the public pipeline does: draws from the generators inside scheduler.step."""
     scheduler = UnCLIPScheduler(prediction_type="sample", **config)
     scheduler.set_timesteps(steps)
     gens = generators(seeds)

@@ -20,7 +20,7 @@ NAMES = sorted(SAMPLERS)
 
 
 def smooth(z, t):
-    """A stand-in for a prior: depends on both arguments, and leaves the range of a clamp at 1."""
+    """Stands in for a prior: depends on both arguments, and exceeds the range of a clamp at 1."""
     return 1.5 * torch.sin(z) + t[:, None] / 1000
 
 
@@ -34,9 +34,9 @@ def ours(name, seeds, steps, clip=1.0, denoise=smooth, on_step=None):
 
 
 def public_ddim(seeds, steps, eta):
-    """The clamp is the scheduler's, and eps is taken from the clamped prediction, as ours is.
+    """Samples with DDIMScheduler, which clamps and computes eps from the clamped prediction, as ours does.
 
-    Its table in float64: in float32 the cancellation of eta = 1 from pure noise costs it four digits.
+    Its table is converted to float64: in float32, cancellation at eta = 1 from pure noise costs four digits.
     """
     scheduler = DDIMScheduler(
         prediction_type="sample", beta_schedule="squaredcos_cap_v2", clip_sample_range=1.0, timestep_spacing="trailing"
@@ -54,7 +54,7 @@ def public_ddim(seeds, steps, eta):
 
 
 def public_dpm(path, seeds, kind):
-    """It knows no clamp but Imagen's, so the prediction is clamped before; sigma ends at 0, as ours does."""
+    """Samples with DPMSolverMultistepScheduler, whose only clamp is Imagen's, so ours is before; sigma ends at 0."""
     scheduler = DPMSolverMultistepScheduler(
         prediction_type="sample", beta_schedule="squaredcos_cap_v2", algorithm_type=kind, solver_order=2
     )
@@ -68,7 +68,7 @@ def public_dpm(path, seeds, kind):
     return z
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4, 8, 25])  # they divide 1000, which this scheduler needs
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, 25])  # divisors of 1000, which this scheduler needs
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_is_the_public_scheduler(steps, eta):
     def solver(path, n):
@@ -96,14 +96,14 @@ SPREAD, MEAN = 0.5, 0.3
 
 
 def gaussian(z, t):
-    """x0 of N(MEAN, SPREAD^2) data: the mean of the posterior, which is linear in z."""
+    """Predicts x0 of N(MEAN, SPREAD^2) data: the posterior's mean, which is linear in z."""
     table = solvers.levels(1000)
     alpha, sigma = table[int(t[0])].alpha, table[int(t[0])].sigma
     return MEAN + alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2) * (z - alpha * MEAN)
 
 
 def error(solver, path, steps):
-    """Largest, of the probability flow's end point: a draw of the data, in its place among draws of z."""
+    """Returns the largest error of the probability flow's end point, a draw of the data at the quantile of z."""
     gens = generators([0])
     z = randn_items((64,), gens).double()
     start = solvers.levels(1000)[999]
@@ -203,7 +203,7 @@ def test_a_cancelled_run_ends_within_its_step(name):
 
 
 def test_threads_share_the_samplers():
-    """All at once, in step with each other, so that a state they shared would be seen."""
+    """All at once and in lockstep, so that any shared state would show."""
     jobs = [(name, seed, steps) for name in NAMES for seed, steps in [(1, 8), (2, 8), (3, 5)]]
     alone = [ours(name, [seed], steps) for name, seed, steps in jobs]
     together, gate = [None] * len(jobs), threading.Barrier(len(jobs))
@@ -221,8 +221,8 @@ def test_threads_share_the_samplers():
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-def test_the_prediction_is_clamped_before_it_is_kept():
-    """A second-order step reads the prediction before: unclamped, 1e6 would still be seen in the next."""
+def test_the_prediction_is_clamped_before_it_is_reused():
+    """A second-order step uses the previous prediction: unclamped, 1e6 would show in the next."""
 
     def denoise(z, t):
         return torch.full_like(z, 1e6)
@@ -244,7 +244,7 @@ def test_trailing_starts_at_pure_noise_and_falls(steps, n):
 
 @given(steps=st.integers(1, 60))
 @settings(deadline=None)
-def test_a_solver_leaves_what_needs_no_denoising_as_it_is(steps):
+def test_a_solver_keeps_data_that_need_no_denoising(steps):
     """With data at zero, x0 = 0 and z only shrinks; the factors of a constant prediction sum to what it adds to z."""
     for solver in (solvers.ddim, solvers.dpmpp_2m, solvers.dpmpp_2m_sde):
         path = solvers.trailing(steps, 1000)
@@ -257,7 +257,7 @@ def test_a_solver_leaves_what_needs_no_denoising_as_it_is(steps):
 
 
 def test_generators_must_match():
-    plan = solvers.ddim([999, 500], 1000)
+    table = solvers.ddim([999, 500], 1000)
     with pytest.raises(ConfigError, match="2 items need as many generators, got 1"):
-        follow(plan, smooth, torch.zeros(2, DIM), generators([0]), clip=1.0)
+        follow(table, smooth, torch.zeros(2, DIM), generators([0]), clip=1.0)
     assert samplers.AHEAD > 25

@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from folders import DIM, draw, write_controlnet, write_renderer, write_sdxl
 from pops.errors import CheckpointError, ConfigError, ModelError
-from pops.render import Control, RendererOptions
-from pops.render.base import backend_of, get
+from pops.render import Control, RendererOptions, backend_of, get
 from pops.render.controlnets import ControlNets
 
 # diffusers' own, on numpy 2
@@ -124,7 +123,7 @@ def test_networks_are_read_when_they_are_asked_for(folder: Path, tmp_path: Path)
     draw(fresh, vectors(1), seeds=[0], steps=1, controls=(Control("depth", picture(1)),))
     with pytest.raises(ModelError, match="canny does not load"):
         draw(fresh, vectors(1), seeds=[0], steps=1, controls=(Control("canny", picture(1)),))
-    with pytest.raises(ConfigError, match="no pose ControlNet here; there are: canny, depth"):
+    with pytest.raises(ConfigError, match="unknown ControlNet 'pose'; choose from canny, depth"):
         draw(fresh, vectors(1), seeds=[0], controls=(Control("pose", picture(1)),))
     given = RendererOptions("x", controlnets={"pose": folder / "controlnets" / "depth"}, defaults=OPTIONS.defaults)
     other = get(backend_of(copy))(copy, given)
@@ -178,5 +177,5 @@ def test_a_network_of_another_unet(folder: Path, tmp_path: Path, renderer: Any) 
     with pytest.raises(CheckpointError, match="is for another UNet"):
         nets.network("depth")
     nets = ControlNets(folder, RendererOptions("x"), renderer.unet, 8)
-    with pytest.raises(CheckpointError, match="2 pixels a latent, this renderer has 8"):
+    with pytest.raises(CheckpointError, match="2 pixels per latent, this renderer has 8"):
         nets.network("depth")

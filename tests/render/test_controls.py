@@ -126,7 +126,7 @@ def test_what_cannot_be_made(tmp_path: Path, estimator: Path) -> None:
         maker.make("depth", photo(), (32, 32))
     with pytest.raises(ModelError, match=r"connect to the network, or give the depth itself: depth=map:PICTURE"):
         ControlMaker().make("depth", photo(), (32, 32))
-    with pytest.raises(ConfigError, match="a pose picture cannot be made from a photo .*pose=map:PICTURE"):
+    with pytest.raises(ConfigError, match="a pose image cannot be made from a photo .*pose=map:PICTURE"):
         maker.make("pose", photo(), (32, 32))
     with pytest.raises(ConfigError, match="the depth control is a Control of kind 'canny'"):
         maker.make("depth", Control("canny", photo()), (32, 32))
@@ -202,7 +202,7 @@ def test_one_model_renders_with_several_and_mixes_with_each(model: Path, tmp_pat
     mixer = p.mixer(str(xl))
     assert mixer.unet is backend.unet and p.mixer().unet is not mixer.unet  # type: ignore[attr-defined]
     assert p.mix(photo(3), "tiger", renderer=str(xl), steps=2).size
-    with pytest.raises(ModelError, match="there is no renderer 'sdx'"):
+    with pytest.raises(ModelError, match="unknown renderer 'sdx'"):
         p.renderer("sdx")
 
 

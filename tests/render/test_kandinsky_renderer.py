@@ -14,11 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-import pops
 from folders import DIM, draw, write_kandinsky_decoder, write_model
 from pops.errors import CheckpointError, ConfigError, ModelError, PopsError, SpaceError
-from pops.render import Control, Renderer, RendererOptions
-from pops.render.base import backend_of
+from pops.render import Control, Renderer, RendererOptions, backend_of
 from pops.render.kandinsky import KandinskyRenderer, load
 
 ZERO = torch.randn(1, DIM, generator=torch.Generator().manual_seed(99))
@@ -202,7 +200,7 @@ def test_a_hint_without_guidance_is_the_plain_loop(depth_folder: Path, hint: Ima
     want = plain_loop(depth_folder, vectors(1), 3, 3, picture)
     assert np.abs(got - want).max() <= 1 and np.abs(got - other).mean() > 1
     (resized,) = pixels(draw(renderer, vectors(1), seeds=[3], guidance=1.0, controls=(control,)))
-    assert np.abs(got - resized).mean() < 4, "a control picture of another size is fitted to the picture's"
+    assert np.abs(got - resized).mean() < 4, "a control image of another size is fitted to the output's"
     flat = Control("depth", Image.new("L", (64, 64)))
     (without,) = pixels(draw(renderer, vectors(1), seeds=[3], guidance=1.0, controls=(flat,)))
     assert np.abs(got - without).mean() > 1, "the hint must have an effect"
@@ -317,7 +315,7 @@ def test_out_of_memory_and_overflow_leave_it_usable(renderer: KandinskyRenderer)
         raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
 
     hook = renderer.decoder().movq.decoder.register_forward_pre_hook(full)
-    with pytest.raises(PopsError, match="not enough memory for 1 pictures of 16x16"):
+    with pytest.raises(PopsError, match="not enough memory for 1 image of 16x16"):
         draw(renderer, vectors(1), seeds=[0])
     hook.remove()
     with pytest.raises(PopsError, match="overflowed"):
@@ -380,7 +378,7 @@ def test_a_depth_decoder_beside_the_plain_one(
     alone = load(depth_folder, options())
     control = (Control("depth", hint),)
     want = pixels(draw(alone, vectors(1), seeds=[0], controls=control))
-    with pytest.raises(ConfigError, match="draws only with a control picture; give one of depth"):
+    with pytest.raises(ConfigError, match="draws only with a control image; give one of depth"):
         draw(alone, vectors(1), seeds=[0])
     plain = pixels(draw(load(folder, options()), vectors(1), seeds=[0]))
     both = shutil.copytree(folder, tmp_path / "both")
@@ -391,7 +389,7 @@ def test_a_depth_decoder_beside_the_plain_one(
         assert np.array_equal(pixels(draw(renderer, vectors(1), seeds=[0])), plain)
     for controls, says in (
         ((Control("depth", hint, 0.5),), "control has no scale, got 0.5; leave it out"),
-        (control * 2, "takes one control picture, got 2"),
+        (control * 2, "takes one control image, got 2"),
         ((Control("canny", hint),), "no canny control; it takes depth"),
     ):
         with pytest.raises(ConfigError, match=says):
@@ -439,7 +437,7 @@ def edit(path: Path, **changes: Any) -> None:
     [
         (lambda f: shutil.rmtree(f / "unet"), "unet/config.json cannot be read"),
         (lambda f: shutil.rmtree(f / "movq"), "movq does not load"),
-        (lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json names no scheduler"),
+        (lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json cannot be read"),
         (lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 99), "unet does not load"),
         (
             lambda f: (f / "movq" / "diffusion_pytorch_model.safetensors").rename(
@@ -507,6 +505,8 @@ def test_parts_that_do_not_go_together(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_renders_with_it(folder: Path, stock: Any, tmp_path: Path) -> None:
+    import pops
+
     p = pops.load(write_model(tmp_path / "prior", renderer=False, space=None), decoder=folder, device="cpu")
     renderer = p.renderer()
     assert isinstance(renderer, KandinskyRenderer)

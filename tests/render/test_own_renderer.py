@@ -75,4 +75,4 @@ def test_it_renders_from_the_command_line(installed: Path, random_model: Path, t
 
 def test_without_the_package_there_is_no_such_renderer(random_model: Path, tmp_path: Path) -> None:
     done = pops(tmp_path, "renderers", "strips", "-m", str(random_model))
-    assert done.returncode == 2 and "there is no renderer 'strips'" in done.stderr and "stripes" not in done.stderr
+    assert done.returncode == 2 and "unknown renderer 'strips'" in done.stderr and "stripes" not in done.stderr

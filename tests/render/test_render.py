@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,9 @@ import pytest
 import torch
 
 from folders import DIM, draw, write_renderer
+from pops.diffusion.text import token_limit
 from pops.errors import CheckpointError, ConfigError, ModelError, PopsError, SpaceError
-from pops.render import Renderer, RendererOptions, SwatchRenderer, get, names, register
-from pops.render.base import backend_of
+from pops.render import Renderer, RendererOptions, SwatchRenderer, backend_of, get, names, register, registry
 from pops.render.stable_diffusion import StableDiffusionRenderer, load
 
 
@@ -90,10 +93,12 @@ def test_equals_stock_diffusers(
     assert pixels(got).std() > 5, "a flat picture would equal anything"
 
 
-def test_an_outdated_scheduler_is_mended_as_stock_does(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_outdated_settings_of_a_scheduler_are_replaced_as_stock_does(folder: Path, tmp_path: Path, named: bool) -> None:
     copy = shutil.copytree(folder, tmp_path / "old")
     path = copy / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "steps_offset": 0, "clip_sample": True}))
+    config = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("steps_offset", "clip_sample")}
+    path.write_text(json.dumps(config | ({"steps_offset": 0, "clip_sample": True} if named else {})))
     config = load(copy, RendererOptions("x")).scheduler.config
     assert (config.steps_offset, config.clip_sample) == (1, False)
 
@@ -137,6 +142,23 @@ def test_each_text_is_encoded_once(folder: Path) -> None:
     for seed in (0, 1):
         draw(fresh, vectors(1), seeds=[seed], steps=1, guidance=3.0)
     assert len(seen) == 1
+
+
+def test_a_text_that_is_cut_is_told(renderer: StableDiffusionRenderer) -> None:
+    told: list[str] = []
+    how: dict[str, Any] = {"seeds": [0], "steps": 1, "prompt": "red " * 74 + "tiger zebra"}
+    long = draw(renderer, vectors(1), negative="red " * 76, guidance=1.0, on_note=told.append, **how)
+    assert told == ["the text encoder reads 75 tokens; the text was cut before 'zebra'"]
+    assert np.array_equal(pixels(draw(renderer, vectors(1), guidance=1.0, on_note=told.append, **how)), pixels(long))
+    with pytest.warns(UserWarning, match="cut before 'zebra'"):
+        draw(renderer, vectors(1), guidance=1.0, **how)
+    draw(renderer, vectors(1), seeds=[0], steps=1, prompt="red " * 75)  # just fits, and nothing is told
+
+
+@pytest.mark.parametrize(("told", "reads"), [(77, 77), (40, 40), (10**30, 77), (None, 77)])
+def test_how_many_tokens_an_encoder_reads(renderer: StableDiffusionRenderer, told: int | None, reads: int) -> None:
+    tokenizer = SimpleNamespace(model_max_length=told) if told else SimpleNamespace()
+    assert token_limit(tokenizer, renderer.text_encoder) == reads  # type: ignore[arg-type]
 
 
 def test_size_and_latents(renderer: StableDiffusionRenderer) -> None:
@@ -188,7 +210,7 @@ def test_out_of_memory_and_overflow_say_what_to_do(renderer: StableDiffusionRend
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
     hook = renderer.vae.decoder.register_forward_pre_hook(full)
-    with pytest.raises(PopsError, match="not enough memory for 1 pictures of 32x32"):
+    with pytest.raises(PopsError, match="not enough memory for 1 image of 32x32"):
         draw(renderer, vectors(1), seeds=[0])
     hook.remove()
     with pytest.raises(PopsError, match="overflowed"):
@@ -271,16 +293,39 @@ def test_an_absent_part_is_named(folder: Path, tmp_path: Path, part: str) -> Non
         load(copy, RendererOptions("x"))
 
 
-def test_the_registry(folder: Path, tmp_path: Path) -> None:
+def test_the_registry(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"stable-diffusion", "swatch"} <= set(names())
     assert backend_of(folder) == "stable-diffusion"
-    with pytest.raises(ModelError, match="did you mean 'swatch'"):
+    with pytest.raises(ModelError, match="unknown renderer 'swach' .did you mean 'swatch'.*choose from kandinsky, "):
         get("swach")
     with pytest.raises(ModelError, match="model_index.json cannot be read"):
         backend_of(tmp_path)
-    register("mine", lambda folder, options: SwatchRenderer(options.space, (4, 4)), pipeline="MyPipeline")
     (tmp_path / "model_index.json").write_text('{"_class_name": "MyPipeline"}')
+    with pytest.raises(ModelError, match="unknown pipeline 'MyPipeline' in .*; choose from Kandinsky"):
+        backend_of(tmp_path)
+
+    def mine(folder: Path | None, options: RendererOptions) -> Renderer:
+        return SwatchRenderer(options.space, (4, 4))
+
+    mine.reads = ("MyPipeline",)  # type: ignore[attr-defined]
+    monkeypatch.setattr(registry, "_registered", {})
+    register("mine", mine)
+    assert "mine" in names() and backend_of(tmp_path) == "mine"
     assert get(backend_of(tmp_path))(None, RendererOptions("s")).capabilities.native == (4, 4)
+
+
+def test_every_published_layout_is_read_by_an_installed_renderer() -> None:
+    assert set(registry.LAYOUTS.values()) < set(names())
+
+
+def test_finding_a_renderer_imports_no_other(folder: Path) -> None:
+    code = f"""
+import sys, pathlib, pops.render as r
+print(r.get(r.backend_of(pathlib.Path({str(folder)!r}))).__module__)
+print(sorted(m for m in sys.modules if m in ("torch", "diffusers", "pops.render.kandinsky", "pops.render.retrieval")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["pops.render.stable_diffusion", "[]"]
 
 
 def test_the_fake_is_a_renderer_and_tells_embeddings_and_seeds_apart(

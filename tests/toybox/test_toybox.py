@@ -1,4 +1,4 @@
-"""The procedural world: specs are values, pictures are deterministic, splits hold, triplets are exact."""
+"""The procedural world: specs are values, images are deterministic, splits hold, triplets are exact."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pops import toybox
 from pops.toybox import draw as drawing
 from pops.toybox.adjectives import ADJECTIVES
 from pops.toybox.materials import MATERIALS
@@ -58,6 +59,14 @@ def studio(category: str = "teapot", **changes: object) -> SceneSpec:
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.float() - b.float()).abs().mean())
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in toybox.__all__:
+        assert getattr(toybox, name) is not None
+    assert callable(toybox.contact_sheet)
+    with pytest.raises(AttributeError, match="pops.toybox"):
+        _ = toybox.nothing
 
 
 def test_the_world_is_large_enough() -> None:
@@ -202,7 +211,7 @@ def test_a_triplet_is_drawn() -> None:
 
 
 def test_a_vocabulary_knows_its_world() -> None:
-    with pytest.raises(ValueError, match="not in toybox: dgo"):
+    with pytest.raises(ValueError, match="unknown in toybox: dgo"):
         Vocabulary(("dgo",), (), (), ())
     assert {s.category for s in family(1).base.objects} <= set(CORE.categories)
 

@@ -141,15 +141,15 @@ def _tiny() -> str:
     """Every weights file of the shipped model opens, and its operators' descriptions read."""
     from safetensors import safe_open
 
-    from pops.models.hub import resolve
-    from pops.studio import Pops
+    from pops.studio import load
 
-    files = resolve("tiny")
+    tiny = load("tiny").model
+    files = tiny.files
     weights = sorted(files.folder.rglob("*.safetensors"))
     tensors = 0
     for path in weights:
         with safe_open(path, framework="pt") as opened:
             tensors += len(opened.keys())
-    operators = ", ".join(Pops(files).operators) or "none"
+    operators = ", ".join(tiny.operators) or "none"
     size = sum(path.stat().st_size for path in weights) / 1e6
     return f"{len(weights)} files, {tensors} tensors, {size:.0f} MB; operators: {operators}"

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
-from pops.files import expanded
 
 if TYPE_CHECKING:
     from pops.library import Report
 
-TREES = (".yaml", ".yml", ".json")
 LISTED = 20  # files left out that are named one by one
 
 
@@ -52,10 +50,9 @@ def index(
     """
     import pops
     from pops.library import index_folder
-    from pops.studio import PHOTO_SIDE
 
     p = pops.load(model, device=device)
-    side = int(p.files.info.get("photo_side", PHOTO_SIDE))
+    side = p.model.photo_side
     with progress(quiet=quiet or json_output) as on_progress:
         report = index_folder(folder, library, p.space, fit=fit, side=side, prune=prune, on_progress=on_progress)
     if json_output:
@@ -96,20 +93,23 @@ def search(
         pops search 'text("a marble rabbit")' -l photos.library
     """
     import pops
-    from pops.expression import load as load_expression
-    from pops.expression import parse
     from pops.library import Library
+    from pops.recipe import Recipe
 
-    asked = load_expression(expanded(expression)) if Path(expression).suffix.lower() in TREES else parse(expression)
+    asked = Recipe.read(expression).changed(seed=seed, steps=steps, guidance=guidance)
     opened = Library.open(library)
     p = pops.load(model, device=device)
     opened.require_encoder(p.space)
     with progress(quiet=quiet or json_output) as on_progress:
-        e = p.evaluate(asked, seed=seed, steps=steps, guidance=guidance, on_progress=on_progress)
+        making = asked.making
+        e = p.evaluate(
+            asked.expression, seed=seed, steps=making.steps, guidance=making.guidance, sampler=making.sampler,
+            fit=making.fit, on_progress=on_progress,
+        )  # fmt: skip
     matches = opened.search(e, count)[0]
     if json_output:
         found = [{**asdict(m), "there": Path(m.path).is_file()} for m in matches]
-        print_json({"ok": True, "expression": str(asked), "library": str(library), "matches": found})
+        print_json({"ok": True, "expression": asked.expression, "library": str(library), "matches": found})
         return
     for m in matches:
         gone = "" if Path(m.path).is_file() else "  (no longer there)"

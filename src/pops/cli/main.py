@@ -30,8 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("mix")(mix.mix)
+app.command("run", help=run.HELP)(run.run)
+app.command("mix", help=mix.HELP)(mix.mix)
 app.command("index")(index.index)
 app.command("search")(index.search)
 app.command("show")(show.show)

@@ -53,7 +53,7 @@ def show_operator(
     """
     from pops.studio import load
 
-    spec = load(model).spec(name)
+    spec = load(model).model.spec(name)
     if json_output:
         print_json(spec.to_json())
         return
@@ -93,7 +93,7 @@ def import_operator(
 
     check_import(file, name, out, force=force)
     pops = load(model, device="cpu")
-    folder = import_official(file, name, out, base=pops.prior, space=pops.space.id, force=force)
+    folder = import_official(file, name, out, base=pops.model.prior, space=pops.space.id, force=force)
     if json_output:
         print_json({"ok": True, "operator": name, "folder": str(folder), "model": model})
         return

@@ -37,13 +37,13 @@ def renderers(
         pops renderers retrieval --library photos.library
     """
     import pops
-    from pops.render.base import get
-    from pops.render.base import names as installed
+    from pops.render import get
+    from pops.render import names as installed
 
     for name in names or ():
         get(name)  # an unknown name is told, with those there are
     p = pops.load(model, decoder=decoder, device=device, library=library)
-    own = p.files.renderer
+    own = p.model.files.renderer
     rows = [{"name": name, "from": _origin(name), **_able(p, name)} for name in names or installed()]
     if json_output:
         print_json({"model": p.name, "folder": str(own) if own else None, "renderers": rows})
@@ -65,7 +65,7 @@ def _origin(name: str) -> str:
     """The package that brought a renderer."""
     from importlib.metadata import entry_points
 
-    from pops.render.base import GROUP
+    from pops.render import GROUP
 
     brought = [e.dist.name for e in entry_points(group=GROUP, name=name) if e.dist]
     return brought[0] if brought else "pops-diffusion"

@@ -19,7 +19,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 import typer.core
 
-from pops.errors import ConfigError, PopsError
+from pops.errors import PopsError
+from pops.progress import OnProgress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", envvar="POPS_DEBUG")]
@@ -32,7 +33,6 @@ Decoder = Annotated[
 RendererName = Annotated[
     str | None, typer.Option("--renderer", help="Other than the model's own: its name, folder or hub id.")
 ]
-OnProgress = Callable[[int, int, str], None]
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -163,11 +163,3 @@ def progress(*, quiet: bool) -> Iterator[OnProgress | None]:
             bar.update(task, completed=done, total=total, description=what)
 
         yield show
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`96` or `96x128` -> (height, width) in pixels; ConfigError for anything else."""
-    match = re.fullmatch(r"(\d{1,5})(?:[xX×](\d{1,5}))?", text.strip())
-    if match is None:
-        raise ConfigError(f"--size is HEIGHTxWIDTH or one number, such as 96x128; got {text!r}")
-    return int(match[1]), int(match[2] or match[1])

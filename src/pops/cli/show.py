@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pops.cli.shell import Debug, Json, command, print_json
+from pops.cli.shell import Debug, Json, command
 
 
 @command
@@ -27,20 +27,23 @@ def show(
         pops show out.png --json
         pops run out.png -o again.png
     """
-    from pops.images import read_recipe
+    from pops.recipe import Recipe
 
-    recipe = read_recipe(picture)
+    recipe = Recipe.from_png(picture)
     if json_output:
-        print_json(recipe)
+        typer.echo(recipe.to_json())
         return
-    for key, value in recipe.items():
-        if value not in (None, "", {}):
-            typer.echo(f"{key:<15}{_line(value)}")
+    for key, value in _flat(recipe.to_data()):
+        typer.echo(f"{key:<20}{value}")
 
 
-def _line(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_line(v)}" for k, v in value.items() if v not in (None, ""))
-    if isinstance(value, list):
-        return ", ".join(_line(v) for v in value)
-    return str(value)
+def _flat(data: dict[str, Any], place: str = "") -> list[tuple[str, str]]:
+    """Every setting with its place in the recipe: rendering.steps, loading.model, ..."""
+    rows: list[tuple[str, str]] = []
+    for key, value in data.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{place}{key}.")
+        else:
+            items = value if isinstance(value, list) else [value]
+            rows.append((f"{place}{key}", ", ".join(map(str, items))))
+    return rows

@@ -1,55 +1,59 @@
-"""Reading a Kandinsky 2.2 decoder's folder: UNet, MoVQ, scheduler. Safetensors only, every tensor in its place.
+"""Reads the folder of a Kandinsky 2.2 decoder: UNet, MoVQ, scheduler. Safetensors only; every tensor fits.
 
-The layout is KandinskyV22Pipeline's or, where the UNet also reads a picture (a hint), KandinskyV22ControlnetPipeline's;
-unet/config.json says which, and model_index.json is not asked. Knows no rendering.
+The layout is KandinskyV22Pipeline's or, where the UNet also reads a control image (a hint),
+KandinskyV22ControlnetPipeline's; unet/config.json says which, and model_index.json is not read.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pops.diffusion.folders import read_scheduler, reason_of, silence
+from pops.diffusion.folders import read_network
+from pops.diffusion.scheduler import Scheduler, read_scheduler
 from pops.errors import ModelError, ensure
-from pops.weights import check_fit
+from pops.files import read_json_object
 
-HINT_CHANNELS, HINT_FACTOR = 4, 8  # what diffusers' ImageHintTimeEmbedding makes of a hint; pixels a latent
+if TYPE_CHECKING:
+    import torch
+    from diffusers import UNet2DConditionModel, VQModel
+
+HINT_CHANNELS, HINT_FACTOR = 4, 8  # what diffusers' ImageHintTimeEmbedding makes of a hint; pixels per latent
 LEARNED = ("learned", "learned_range")  # variance types of a scheduler that reads the UNet's other half
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """One decoder's networks, in one dtype, and its scheduler's template."""
+    """One decoder's networks, in one dtype, and a scheduler whose settings each call copies."""
 
-    unet: Any
-    movq: Any
-    scheduler: Any
+    unet: UNet2DConditionModel
+    movq: VQModel
+    scheduler: Scheduler
 
     @property
     def hinted(self) -> bool:
-        """Whether the UNet reads a hint, and cannot do without."""
+        """Whether the UNet reads a hint, and needs one."""
         return bool(self.unet.config.addition_embed_type == "image_hint")
 
     @property
     def dim(self) -> int:
-        """Width of the embeddings it reads."""
+        """The width of the embeddings it reads."""
         return int(self.unet.config.encoder_hid_dim)
 
     @property
     def channels(self) -> int:
-        """Of a latent."""
+        """The channels of a latent."""
         return int(self.movq.config.latent_channels)
 
     @property
     def factor(self) -> int:
-        """Pixels a latent."""
+        """Pixels per latent."""
         return int(2 ** (len(self.movq.config.block_out_channels) - 1))
 
     @property
     def side(self) -> int:
-        """Pixels a side that the UNet was made for; 512, the published side, where it says nothing."""
+        """The side in pixels that the UNet was trained for; 512, the published one, where its config does not say."""
         grid = self.unet.config.sample_size
         return grid * self.factor if isinstance(grid, int) else 512
 
@@ -59,55 +63,47 @@ class Decoder:
         return getattr(self.scheduler.config, "variance_type", None) in LEARNED
 
 
-def read_decoder(folder: Path, *, device: str = "cpu", dtype: Any = None, beside: Path | None = None) -> Decoder:
-    """ModelError for an absent part or another kind of UNet, CheckpointError for weights that do not fit.
+def read_decoder(
+    folder: Path, *, device: str = "cpu", dtype: torch.dtype | None = None, beside: Path | None = None
+) -> Decoder:
+    """Reads a decoder's folder.
 
-    dtype: of torch, None for float32; beside: the folder whose movq/ and scheduler/ are used where this one has none.
+    dtype: None for float32; beside: the folder whose movq/ and scheduler/ are used where this one has none. Raises
+    ModelError for an absent part or another kind of UNet, CheckpointError for weights that do not fit.
     """
-    import torch
     from diffusers.models.autoencoders.vq_model import VQModel
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    check_unet(folder)
-    loaded: dict[str, Any] = {}
-    with silence():
-        for part, kind in (("unet", UNet2DConditionModel), ("movq", VQModel)):
-            where = _place(folder, part, beside)
-            how: dict[str, Any] = {"dtype": dtype or torch.float32, "use_safetensors": True}
-            try:
-                network, info = kind.from_pretrained(where, local_files_only=True, output_loading_info=True, **how)
-            except Exception as e:  # diffusers and safetensors each have their own
-                raise ModelError(f"the renderer's {where} does not load ({reason_of(e)}); make it again") from e
-            check_fit(network, info, where)
-            loaded[part] = network.to(device).eval().requires_grad_(False)
-        scheduler = read_scheduler(_place(folder, "scheduler", beside).parent, mended={})
-    decoder = Decoder(**loaded, scheduler=scheduler)
+    reads_hint(folder)
+    kinds: dict[str, Any] = {"unet": UNet2DConditionModel, "movq": VQModel}
+    networks = {
+        part: read_network(kind, _place(folder, part, beside), "the renderer's", dtype=dtype).to(device)
+        for part, kind in kinds.items()
+    }
+    decoder = Decoder(**networks, scheduler=read_scheduler(_place(folder, "scheduler", beside).parent))
     _check(decoder, folder)
     return decoder
 
 
-def check_unet(folder: Path) -> bool:
+def reads_hint(folder: Path) -> bool:
     """Whether the UNet of this folder reads a hint, by its config; ModelError if it is none of Kandinsky 2.2."""
-    path = folder / "unet" / "config.json"
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        kinds = (about.get("encoder_hid_dim_type"), about.get("addition_embed_type"))
-    except (OSError, ValueError, AttributeError) as e:
-        raise ModelError(f"the renderer's {path} cannot be read ({reason_of(e)}); make it again") from e
+    config = read_json_object(folder / "unet" / "config.json", ModelError)
+    kinds = (config.get("encoder_hid_dim_type"), config.get("addition_embed_type"))
     fits = kinds in (("image_proj", "image"), ("image_proj", "image_hint"))
     reads = " and ".join(str(kind) for kind in kinds if kind) or "texts alone"
     told = f"{folder / 'unet'} is no UNet of a Kandinsky 2.2 decoder (its config says that it reads {reads})"
-    ensure(fits, f"{told}; give the folder of kandinsky-2-2-decoder, or of its like", ModelError)
-    return bool(kinds[1] == "image_hint")
+    ensure(fits, f"{told}; give a folder in the layout of kandinsky-2-2-decoder", ModelError)
+    return kinds[1] == "image_hint"
 
 
 def _place(folder: Path, part: str, beside: Path | None) -> Path:
+    """Returns where a part lies: in the folder, or beside."""
     own = folder / part
     return own if own.is_dir() or beside is None else beside / part
 
 
 def _check(decoder: Decoder, folder: Path) -> None:
-    """Parts that do not go together are told now, and not in the middle of a picture."""
+    """Raises ModelError for parts that do not fit each other, before anything is computed with them."""
     unet, latent = decoder.unet.config, decoder.channels
     wanted = latent + HINT_CHANNELS * decoder.hinted
     told = f"the UNet in {folder} reads {unet.in_channels} channels, and with this MoVQ there are {wanted}"
@@ -117,5 +113,5 @@ def _check(decoder: Decoder, folder: Path) -> None:
     ensure(two or unet.out_channels == latent, f"{told}, not {latent} or {2 * latent}; fetch it again", ModelError)
     told = f"{told} and no variance, which the scheduler beside it reads"
     ensure(two or not decoder.learned_variance, f"{told}; fetch it again", ModelError)
-    told = f"a hint is for a MoVQ of {HINT_FACTOR} pixels a latent, that of {folder} has {decoder.factor}"
+    told = f"a hint needs a MoVQ of {HINT_FACTOR} pixels per latent, the one of {folder} has {decoder.factor}"
     ensure(not decoder.hinted or decoder.factor == HINT_FACTOR, f"{told}; fetch it again", ModelError)

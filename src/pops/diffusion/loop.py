@@ -1,74 +1,31 @@
-"""What the diffusion renderers share: batches of one call, a scheduler's arguments, offload, previews, pixels.
+"""What the loops of renderers and of mixing share: batches, offload, previews, latents and pixels.
 
 Knows no network and no folder; every function takes what it works on.
 """
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pops.errors import ConfigError, PopsError, ensure
-from pops.render.base import OnStep, RenderOptions
+from pops.diffusion.checks import check_finite
 
 if TYPE_CHECKING:
     import torch
+    from diffusers import AutoencoderKL
     from PIL import Image
     from torch import Tensor
 
 
 def batches_of(count: int, most: int) -> list[range]:
-    """The rows 0 .. count - 1 of a call in batches of at most `most`, in order."""
+    """Returns the rows 0 .. count - 1 of a call in batches of at most `most`, in order."""
     return [range(i, min(i + most, count)) for i in range(0, count, most)]
-
-
-def steps_of_call(on_step: OnStep | None, batch: int, batches: int) -> OnStep | None:
-    """on_step of the whole call as on_step of its batch number `batch`, of `batches` with equally many steps."""
-    if on_step is None:
-        return None
-    return lambda done, total: on_step(batch * total + done, batches * total)
-
-
-def step_options(scheduler: Any, gens: Sequence[torch.Generator]) -> dict[str, Any]:
-    """What this scheduler's step() takes beside the sample: eta (DDIM's, 0), a generator a picture."""
-    takes = inspect.signature(scheduler.step).parameters
-    return ({"eta": 0.0} if "eta" in takes else {}) | ({"generator": list(gens)} if "generator" in takes else {})
-
-
-def check_guidance(guidance: float) -> None:
-    """ConfigError unless it is a finite number, 0 or more."""
-    fine = math.isfinite(guidance) and guidance >= 0
-    ensure(fine, f"the renderer's guidance must be 0 or more, got {guidance}", ConfigError)
-
-
-def check_finite(latents: Tensor) -> None:
-    """PopsError for latents that overflowed, as those of a float16 network may."""
-    import torch
-
-    if not bool(torch.isfinite(latents).all()):
-        raise PopsError(f"the renderer's numbers overflowed in {latents.dtype}; load the model with dtype float32")
-
-
-@contextmanager
-def memory_told(count: int, size: tuple[int, int]) -> Iterator[None]:
-    """Says in one line that memory was too small for `count` pictures of `size` (height, width) at once."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as e:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(e, MemoryError) or "memory" in str(e).lower():
-            raise PopsError(
-                f"not enough memory for {count} pictures of {size[0]}x{size[1]} at once; "
-                "ask for fewer or smaller pictures"
-            ) from e
-        raise
 
 
 @contextmanager
 def on_device(network: Any, device: str | torch.device, offload: bool) -> Iterator[Any]:
-    """The network on the device; with offload only inside, and back on the CPU whatever happens there."""
+    """Yields the network on the device; with offload it is there only inside, and goes back to the CPU."""
     if not offload:
         yield network
         return
@@ -79,15 +36,51 @@ def on_device(network: Any, device: str | torch.device, offload: bool) -> Iterat
         network.to("cpu")
 
 
-def preview_due(options: RenderOptions, done: int, total: int) -> bool:
-    """Whether on_preview is to be called after step `done` of a batch's `total`: every few, and not after the last."""
-    return options.on_preview is not None and done < total and done % max(1, options.preview_every) == 0
+def preview_due(done: int, total: int, every: int) -> bool:
+    """Whether a preview is shown after step `done` of a batch's `total`: after every few steps, not after the last."""
+    return done < total and done % max(1, every) == 0
 
 
-def pictures_of(pixels: Tensor) -> list[Image.Image]:
-    """Pixels [B, 3, h, w] in -1 .. 1 -> B pictures (8-bit sRGB), rounded as diffusers rounds."""
+# The image is whole, and of the size it was asked for: arXiv 2307.01952 section 2.2.
+def time_ids(size: tuple[int, int], rows: int, device: str | torch.device, dtype: torch.dtype) -> Tensor:
+    """Returns SDXL's size condition [rows, 6]: original (height, width), corner (top, left), target (height, width)."""
+    import torch
+
+    return torch.tensor([[*size, 0, 0, *size]] * rows, device=device, dtype=dtype)
+
+
+# --- latents and pixels
+
+
+def scaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Brings what the autoencoder encoded to the UNet's scaled space."""
+    known, factor = _statistics(vae, latents), float(vae.config.scaling_factor)
+    return (latents - known[0]) * factor / known[1] if known else latents * factor
+
+
+def decoded(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Decodes latents [B, C, h, w] of the UNet's scaled space to pixels [B, 3, H, W] in -1 .. 1."""
+    known, factor = _statistics(vae, latents), float(vae.config.scaling_factor)
+    unscaled = latents * known[1] / factor + known[0] if known else latents / factor  # in the order of stock diffusers
+    pixels: Tensor = vae.decode(unscaled.to(vae.dtype), return_dict=False)[0]
+    check_finite(pixels)
+    return pixels
+
+
+def images_of(pixels: Tensor) -> list[Image.Image]:
+    """Converts pixels [B, 3, H, W] in -1 .. 1 to B images (8-bit sRGB), rounded as diffusers rounds."""
     from PIL import Image
 
     unit = (pixels * 0.5 + 0.5).clamp(0, 1)
     array = (unit.cpu().permute(0, 2, 3, 1).float().numpy() * 255).round().astype("uint8")
     return [Image.fromarray(a) for a in array]
+
+
+def _statistics(vae: AutoencoderKL, like: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Returns the mean and the standard deviation [1, C, 1, 1] of the latents, which some autoencoders of SDXL name."""
+    import torch
+
+    mean, std = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
+    if mean is None or std is None:
+        return None
+    return torch.tensor(mean).view(1, -1, 1, 1).to(like), torch.tensor(std).view(1, -1, 1, 1).to(like)

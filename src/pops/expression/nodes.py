@@ -250,6 +250,11 @@ def is_mix(node: Node) -> bool:
     return isinstance(node, Call) and node.operator == MIX
 
 
+def is_blend(node: Node) -> bool:
+    """Whether it is a weighted sum with texts among its terms: the content of a mix that has several parts."""
+    return isinstance(node, Sum) and any(isinstance(part, Word) for _, part in node.terms)
+
+
 def walk(root: Node) -> Iterator[Node]:
     """Every node object once, parents before children (shared objects once, so that a dag stays cheap)."""
     seen: set[int] = set()

@@ -15,7 +15,7 @@ from typing import Any
 
 from pops.errors import ExpressionError
 from pops.expression.grammar import located, to_text
-from pops.expression.nodes import Call, Given, Missing, Node, Option, Photo, Saved, Sum, Text, Word, is_mix
+from pops.expression.nodes import Call, Given, Missing, Node, Option, Photo, Saved, Sum, Text, Word, is_blend, is_mix
 from pops.expression.resolve import Resolver, SpecLike
 
 SUM, TEXT = "+", "text"  # the `operator` of levels that no trained operator computes
@@ -82,10 +82,9 @@ class Plan:
                 needed.update(job.operands)
                 continue
             layout, content = job.operands
-            if not isinstance(content, Word):
-                needed.add(content)
-            if not isinstance(layout, (Word, Photo, Saved, Given)) and not is_mix(layout):
-                needed.add(layout)
+            needed.update(_encoded(content))
+            if not isinstance(layout, (Photo, Saved, Given)) and not is_mix(layout):
+                needed.update(_encoded(layout))
         return frozenset(needed)
 
     @property
@@ -117,14 +116,15 @@ def plan(root: Node, operators: Mapping[str, SpecLike] | None, *, text: str = ""
     leaves, jobs = _Leaves(), []
     for node in _in_order(resolved):
         job = _job(node)
-        if job is None:
-            leaves.add(node)
-        else:
+        if job is not None:
             jobs.append(job)
+        elif not is_blend(node):
+            leaves.add(node)
     depths: dict[Node, int] = {}
     groups: dict[tuple[int, str, tuple[Option, ...], int, bool], list[Job]] = {}
     for job in jobs:
-        depths[job.node] = depth = 1 + max((depths.get(operand, 0) for operand in job.operands), default=0)
+        below = (part for operand in job.operands for part in (operand, *_encoded(operand)))
+        depths[job.node] = depth = 1 + max((depths.get(part, 0) for part in below), default=0)
         operator, options = _batch_of(job.node)
         groups.setdefault((depth, operator, options, len(job.operands), job.partial), []).append(job)
     levels = [Level(key[0], key[1], key[2], tuple(members)) for key, members in groups.items()]
@@ -160,8 +160,17 @@ class _Leaves:
         return tuple(self._of[Photo]), tuple(self._of[Saved]), tuple(self._of[Given]), tuple(self._of[Word])
 
 
+def _encoded(node: Node) -> tuple[Node, ...]:
+    """What has to be an embedding so that a mix can take the node: nothing of a text."""
+    if is_blend(node):
+        return tuple(part for part in node.children() if not isinstance(part, Word))
+    return () if isinstance(node, Word) else (node,)
+
+
 def _job(node: Node) -> Job | None:
     match node:
+        case Sum() if is_blend(node):
+            return None
         case Call(_, operands, _, seed):
             return Job(node, operands, seed=seed)
         case Sum(terms):

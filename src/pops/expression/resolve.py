@@ -11,15 +11,12 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
-from pops.errors import ExpressionError, suggest
+from pops.errors import ConfigError, ExpressionError, suggest
 from pops.expression.grammar import to_text
 from pops.expression.nodes import MIX, Call, Given, Let, Missing, Name, Node, Option, Photo, Saved, Sum, Text, Word
-from pops.prior.samplers import SAMPLERS
+from pops.prior.options import check_options
 
-MAX_STEPS = 1000
-MAX_GUIDANCE = 100.0
-MAX_SIDE = 4096  # pixels
-# any: what mix takes, and of an operator that nobody has described
+# any: what mix takes, and the operands of an operator without a spec
 Kind: TypeAlias = Literal["image", "text", "any"]
 
 
@@ -29,7 +26,7 @@ class RoleLike(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def kind(self) -> Literal["image", "text"]: ...
+    def kind(self) -> Kind: ...
 
 
 class SpecLike(Protocol):
@@ -41,6 +38,8 @@ class SpecLike(Protocol):
     def roles(self) -> Sequence[RoleLike]: ...
     @property
     def arity(self) -> tuple[int, int | None]: ...
+    def check_options(self, options: Mapping[str, int | float | str]) -> None: ...
+    def check_text(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +66,7 @@ class _Place:
     kind: Kind
     label: str
     scope: _Scope
+    spec: SpecLike | None = None  # of the operator whose operand it is
 
 
 _Asking: TypeAlias = "Generator[tuple[Node, _Place], Node, Node]"
@@ -109,7 +109,9 @@ class Resolver:
             case Word(text) if place.kind == "image":
                 do = f'write text("{text}") for a picture of it, or photo("{text}") if it is a file'
                 raise _at(node, f"{_brief(node)} is a text, but {place.label} is a picture", do)
-            case Word() | Missing():
+            case Word(text):
+                return _word(node, text, place)
+            case Missing():
                 return node
             case _ if place.kind == "text":
                 do = 'write a word, in quotes if it has spaces or dots: "golden"'
@@ -117,25 +119,28 @@ class Resolver:
             case Call():
                 return (yield from self.call(node, place.scope))
             case Sum():
-                return (yield from self.sum(node, place.scope))
+                return (yield from self.sum(node, place))
             case Text():
-                return replace(node, options=_checked(node))
+                return replace(node, options=_checked(node, None))
         return node
 
     def call(self, node: Call, scope: _Scope) -> _Asking:
+        spec = None if self.operators is None else self.operators.get(node.operator)
         places = _places(node, scope, self.operators)
-        options, operands = _checked(node), []
+        options, operands = _checked(node, spec) if spec or node.operator != MIX else node.options, []
         for place, operand in zip(places, node.operands):
             value = yield operand, place
-            if node.operator == MIX and isinstance(value, Missing):
-                raise _at(operand, "a mix has no open operands", "give a photo, a text in quotes, or an expression")
+            if spec is not None and place.kind == "any" and isinstance(value, Missing):
+                do = "give a photo, a text in quotes, or an expression"
+                raise _at(operand, f"{place.label} cannot be left open", do)
             operands.append(value)
         return Call(node.operator, tuple(operands), options, node.seed, span=node.span)
 
-    def sum(self, node: Sum, scope: _Scope) -> _Asking:
+    def sum(self, node: Sum, place: _Place) -> _Asking:
+        kind: Kind = "any" if place.kind == "any" else "image"  # 0.7*"tiger" + 0.3*"gold" as the content of a mix
         terms = []
         for weight, part in node.terms:
-            value = yield part, _Place("image", "a term of a sum", scope)
+            value = yield part, replace(place, kind=kind, label="a term of a sum")
             if isinstance(value, Missing):
                 raise _at(part, "a sum has no open operands", "take _ away, or use it in a call")
             terms.append((float(weight), value))
@@ -171,12 +176,22 @@ def _unbound(node: Name, place: _Place) -> Node:
     """A name that no let binds: a word in a text role, a photo of unusual suffix, else a mistake."""
     name = node.name
     if node.seed is None and (place.kind == "text" or (place.kind == "any" and "." not in name)):
-        return Word(name, span=node.span)
+        return _word(Word(name, span=node.span), name, place)
     near = suggest(name, place.scope.names())
     if "." in name and node.seed is None and not near:
         return Photo(name, span=node.span)
     do = f'a photo has its suffix ({name}.png) or a slash (./{name}), a text is written text("{name}")'
     raise _at(node, f"no let binds '{name}'{near}", do)
+
+
+def _word(node: Word, text: str, place: _Place) -> Word:
+    """The word, after the spec of the operator that takes it has checked it."""
+    try:
+        if place.spec is not None:
+            place.spec.check_text(text)
+    except ConfigError as error:
+        raise ExpressionError(str(error), span=node.span) from None
+    return node
 
 
 def _brief(node: Node) -> str:
@@ -195,103 +210,29 @@ def _what(node: Node) -> str:
 def _places(node: Call, scope: _Scope, operators: Mapping[str, SpecLike] | None) -> list[_Place]:
     """One place an operand, after a look at the operator's name and at their number."""
     name, count = node.operator, len(node.operands)
-    if name == MIX:
-        if count != 2:
-            hint = "a text goes in quotes" if count > 2 else 'write for instance mix(rabbit.png, "tiger")'
-            raise _at(node, f"mix takes 2 operands (layout, content), got {count}", hint)
-        return [_Place("any", f"the {role} of mix", scope) for role in ("layout", "content")]
     if operators is None:
         return [_Place("any", f"an operand of {name}", scope)] * count
     if name not in operators:
         known = ", ".join(sorted(operators)) or "none"
-        raise _at(node, f"unknown operator '{name}'{suggest(name, [*operators, MIX])}", f"known: {known}", len(name))
+        raise _at(node, f"unknown operator '{name}'{suggest(name, operators)}", f"choose from {known}", len(name))
     roles, (fewest, most) = list(operators[name].roles), operators[name].arity
     if count < fewest or (most is not None and count > most):
         names = ", ".join(role.name for role in roles) + (", ..." if most != fewest else "")
         wanted = f"{fewest}" if most == fewest else f"{fewest} or more" if most is None else f"{fewest} to {most}"
         plural = "operand" if wanted == "1" else "operands"
-        hint = "write _ for a missing one" if count < fewest else "take the others away"
+        more = "a text goes in quotes" if any(role.kind == "any" for role in roles) else "take the others away"
+        hint = "write _ for a missing one" if count < fewest else more
         raise _at(node, f"{name} takes {wanted} {plural} ({names}), got {count}", hint)
     roles += roles[-1:] * (count - len(roles))
-    return [_Place(role.kind, f"the operand '{role.name}' of {name}", scope) for role in roles]
+    spec = operators[name]
+    return [_Place(role.kind, f"the operand '{role.name}' of {name}", scope, spec) for role in roles]
 
 
-# --- options: key -> (what it must be, in words; the check) ----------------------------------------
-
-
-def _is_steps(value: int | float | str) -> bool:
-    return isinstance(value, int) and 1 <= value <= MAX_STEPS
-
-
-def _is_guidance(value: int | float | str) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value <= MAX_GUIDANCE
-
-
-def _is_sampler(value: int | float | str) -> bool:
-    return value in SAMPLERS
-
-
-def _is_fraction(value: int | float | str) -> bool:
-    return isinstance(value, (int, float)) and 0 <= value <= 1
-
-
-def _is_nu(value: int | float | str) -> bool:
-    if not isinstance(value, str):
-        return _is_fraction(value)
+def _checked(node: Call | Text, spec: SpecLike | None) -> tuple[Option, ...]:
+    """The node's options in alphabetical order, after its operator's spec has checked them."""
+    check = check_options if spec is None else spec.check_options
     try:
-        return all(_is_fraction(float(part)) for part in value.split(","))
-    except ValueError:
-        return False
-
-
-def _is_strength(value: int | float | str) -> bool:
-    return isinstance(value, (int, float)) and -2 <= value <= 2
-
-
-def _is_text(value: int | float | str) -> bool:
-    return isinstance(value, str)
-
-
-def _is_inject(value: int | float | str) -> bool:
-    return value in ("state", "input")
-
-
-def _is_reach(value: int | float | str) -> bool:
-    return value in ("words", "text")
-
-
-def _is_side(value: int | float | str) -> bool:
-    return isinstance(value, int) and 1 <= value <= MAX_SIDE
-
-
-_OPTIONS = {
-    "steps": (f"a whole number from 1 to {MAX_STEPS}", _is_steps),
-    "guidance": (f"a number from 0 to {MAX_GUIDANCE:g}", _is_guidance),
-    "sampler": (f"the name of a sampler: {', '.join(SAMPLERS)}", _is_sampler),
-}
-_MIX_OPTIONS = {
-    "nu": ('a number from 0 (the layout) to 1 (the content), or several, "0.9,0.5"', _is_nu),
-    "k_min": ("a fraction of the steps, from 0 to 1", _is_fraction),
-    "k_max": ("a fraction of the steps, from 0 to 1", _is_fraction),
-    "strength": ("a number from -2 (removed) to 2", _is_strength),
-    "reach": ("words or text", _is_reach),
-    "steps": _OPTIONS["steps"],
-    "guidance": _OPTIONS["guidance"],
-    "negative": ("a text", _is_text),
-    "inject": ("state or input", _is_inject),
-    "size": (f"a number of pixels, from 1 to {MAX_SIDE}", _is_side),
-}
-
-
-def _checked(node: Call | Text) -> tuple[Option, ...]:
-    """The node's options in alphabetical order, after a look at each."""
-    table = _MIX_OPTIONS if isinstance(node, Call) and node.operator == MIX else _OPTIONS
-    for key, value in node.options:
-        if key not in table:
-            raise _at(node, f"unknown option '{key}'{suggest(key, list(table))}", f"known: {', '.join(table)}")
-        wanted, fits = table[key]
-        if not fits(value):
-            shown = f"'{value}'" if isinstance(value, str) else value
-            near = suggest(str(value), SAMPLERS) if key == "sampler" else ""
-            raise _at(node, f"{key} is {shown}{near}", f"write {wanted}")
+        check(dict(node.options))
+    except ConfigError as error:
+        raise ExpressionError(str(error), span=node.span) from None
     return tuple(sorted(node.options))

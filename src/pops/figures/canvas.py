@@ -1,7 +1,7 @@
-"""White paper to draw figures on, with PIL only: pictures, cards, signs, curves and captions in smooth lines.
+"""A white canvas for figures, with PIL only: images, cards, signs, curves and captions in smooth lines.
 
-Everything is drawn larger and reduced at the end. Coordinates are those of the finished figure.
-Knows nothing of expressions.
+Everything is drawn larger and reduced at the end. Coordinates are pixels of the finished figure. Knows nothing of
+expressions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_AREA = 60_000_000  # pixels drawn; a larger figure is drawn with less oversa
 
 
 def colour_of(name: str) -> str:
-    """A quiet colour that always goes with this name."""
+    """Returns a muted colour, always the same for a name."""
     return COLOURS[zlib.crc32(name.encode() + b"9") % len(COLOURS)]
 
 
@@ -34,12 +34,12 @@ def _font(size: int) -> Any:
 
 
 def text_width(text: str, size: float) -> float:
-    """How wide the text is at this size."""
+    """Returns the width of the text at this size, in pixels."""
     return float(_font(64).getlength(text)) * size / 64
 
 
 def shortened(text: str, size: float, width: float) -> str:
-    """The text, with its middle left out where it is wider than `width`."""
+    """Returns the text, without its middle if it is wider than `width`."""
     if text_width(text, size) <= width:
         return text
     for keep in range(min(len(text), 400) - 1, 1, -1):
@@ -50,7 +50,7 @@ def shortened(text: str, size: float, width: float) -> str:
 
 
 def wrapped(text: str, size: float, width: float) -> list[str]:
-    """The text in lines, broken between words; a word that is too wide is shortened."""
+    """Returns the text in lines, broken between words; a word that is too wide is shortened."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -62,7 +62,7 @@ def wrapped(text: str, size: float, width: float) -> list[str]:
 
 
 class Canvas:
-    """The paper; `finish` gives the picture."""
+    """A canvas of width x height pixels; `finish` returns the image."""
 
     def __init__(self, width: float, height: float) -> None:
         self.size = (max(1, round(width)), max(1, round(height)))
@@ -79,7 +79,7 @@ class Canvas:
         return x0, y0, x1 - 1, y1 - 1
 
     def picture(self, picture: Image.Image, box: Box) -> None:
-        """The picture in the box, its middle square, with round corners and a hair of an edge."""
+        """Draws an image in the box, cropped to its shape, with round corners and a thin edge."""
         x0, y0, x1, y1 = self._box(box)
         size = (int(x1 - x0) + 1, int(y1 - y0) + 1)
         if picture.mode != "RGB":
@@ -96,7 +96,7 @@ class Canvas:
         return 0.07 * (box[2] - box[0]) * self.scale
 
     def card(self, text: str, box: Box) -> None:
-        """A plain card with the text set in its middle, as large as fits."""
+        """Draws a plain card with the text in its middle, as large as fits."""
         self.draw.rounded_rectangle(self._box(box), self._radius(box), fill=CARD)
         self.draw.rounded_rectangle(self._box(box), self._radius(box), outline="#00000014", width=self.scale)
         width = box[2] - box[0]
@@ -114,7 +114,7 @@ class Canvas:
             self.text(line, ((box[0] + box[2]) / 2, top + i * size * 1.25), size, INK)
 
     def empty(self, box: Box) -> None:
-        """A dashed outline: nothing was put here."""
+        """Draws a dashed outline, for a missing operand."""
         inset = 1.0
         x0, y0, x1, y1 = box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset
         radius = self._radius(box) / self.scale
@@ -128,7 +128,7 @@ class Canvas:
         self.dashes([*outline, outline[0]], dash=(box[2] - box[0]) * 0.045)
 
     def dashes(self, points: Sequence[Point], dash: float) -> None:
-        """A dashed line through the points; dashes divide its length evenly."""
+        """Draws a dashed line through the points; dashes divide its length evenly."""
         lengths = [math.dist(a, b) for a, b in pairwise(points)]
         period = sum(lengths) / max(1, round(sum(lengths) / (2 * dash)))
         walked, run = 0.0, [points[0]]
@@ -145,13 +145,13 @@ class Canvas:
         self.line(run, 1.6, "#a9aeb9")
 
     def line(self, points: Sequence[Point], width: float, colour: str) -> None:
-        """A line through the points, with round ends."""
+        """Draws a line through the points, with round ends."""
         if len(points) < 2:
             return
         half = max(width * self.scale, 1.0) / 2
         scaled = [(x * self.scale, y * self.scale) for x, y in points]
         left, right = [], []
-        for i, (x, y) in enumerate(scaled):  # one polygon: PIL's own wide lines waver
+        for i, (x, y) in enumerate(scaled):  # as one polygon, since PIL's own wide lines are uneven
             (ax, ay), (bx, by) = scaled[max(i - 1, 0)], scaled[min(i + 1, len(scaled) - 1)]
             length = math.hypot(bx - ax, by - ay) or 1.0
             nx, ny = half * (ay - by) / length, half * (bx - ax) / length
@@ -162,7 +162,7 @@ class Canvas:
             self.draw.ellipse((x - half, y - half, x + half, y + half), fill=colour)
 
     def curve(self, a: Point, b: Point, width: float, colour: str) -> None:
-        """From a to b, leaving and arriving horizontally."""
+        """Draws a curve from a to b, horizontal at both ends."""
         bend = max(abs(b[0] - a[0]) * 0.5, 1.0)
         p = (a, (a[0] + bend, a[1]), (b[0] - bend, b[1]), b)
         points = []
@@ -177,7 +177,7 @@ class Canvas:
         self.draw.ellipse(self._box((x - radius, y - radius, x + radius, y + radius)), fill=colour)
 
     def pill(self, centre: Point, text: str, size: float, colour: str) -> None:
-        """A name in a pale capsule of its colour; `pill_width` wide."""
+        """Draws a name in a pale capsule of its colour, `pill_width` wide."""
         half, tall, (x, y) = pill_width(text, size) / 2, size * 0.95, centre
         box = self._box((x - half, y - tall, x + half, y + tall))
         self.draw.rounded_rectangle(box, tall * self.scale, fill="white")
@@ -185,7 +185,7 @@ class Canvas:
         self.text(text, centre, size, colour)
 
     def text(self, text: str, at: Point, size: float, colour: str, anchor: str = "mm") -> None:
-        """One line; `anchor` as PIL has it, but its vertical middle is that of an x, so that lines agree."""
+        """Draws one line; `anchor` as in PIL, but with the middle of an x as vertical middle, so that lines align."""
         x, y = at[0] * self.scale, at[1] * self.scale
         font = _font(max(1, round(size * self.scale)))
         if anchor[1] == "m":

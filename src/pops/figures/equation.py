@@ -1,4 +1,4 @@
-"""The equation as a strip: pictures with signs between them, and the result."""
+"""The expression as an equation: images with signs between them, and the result."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pops.expression.grammar import number_text
 from pops.expression.nodes import Call, Node, Sum, Text
 from pops.expression.plan import Plan
 from pops.figures.canvas import INK, QUIET, Canvas, colour_of, text_width
-from pops.figures.nodes import Captions, Pictures, caption_of, draw_caption, draw_node, resolved
+from pops.figures.nodes import Captions, Images, caption_of, draw_caption, draw_node, resolved
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A piece of an equation: a picture, or a sign: one of ( ) = + - *, a weight, or @ for an operator's."""
+    """A piece of an equation: an image, or a sign: one of ( ) = + - *, a weight, or @ for an operator's."""
 
     sign: str = ""
     node: Node | None = None
     label: str = ""  # above an operator's sign
     note: str = ""  # below it
-    picture: Image.Image | None = None
+    image: Image.Image | None = None
 
     def width(self, thumb: float) -> float:
         if not self.sign:
@@ -39,7 +39,7 @@ class _Part:
 
 
 def _parts(node: Node, inside: bool = False) -> Iterator[_Part]:
-    """The node from left to right; calls and sums that are operands stand in brackets."""
+    """Yields the node's parts from left to right; calls and sums that are operands are in brackets."""
     if inside and isinstance(node, (Call, Sum)):
         yield _Part("(")
     if isinstance(node, Call):
@@ -63,7 +63,7 @@ def _parts(node: Node, inside: bool = False) -> Iterator[_Part]:
 
 
 def _rows(parts: Sequence[_Part], thumb: float, max_width: float) -> list[list[_Part]]:
-    """Lines no wider than `max_width` where that can be; a line breaks before a sign."""
+    """Breaks the parts into lines before signs, no wider than `max_width` if possible."""
     rows: list[list[_Part]] = [[]]
     width = 0.0
     chunk: list[_Part] = []
@@ -84,25 +84,25 @@ def _rows(parts: Sequence[_Part], thumb: float, max_width: float) -> list[list[_
 
 def equation_figure(
     expression: Plan | Node,
-    pictures: Pictures,
+    images: Images,
     *,
     results: Sequence[Image.Image] = (),
     captions: Captions | None = None,
     thumb: int = 160,
     max_width: int | None = None,
 ) -> Image.Image:
-    """The expression as an equation: pictures with signs between them, and after = the result.
+    """Draws the expression as an equation: images with signs between them, and after = the result.
 
-    pictures: by resolved node; the root's is the result, unless `results` gives others (one a seed, say).
-    captions: what stands below a node instead of its file's name. thumb: the side of a picture in pixels.
-    max_width: of the figure in pixels, by default eleven times thumb.
+    images: by resolved node; the root's is the result, unless `results` gives others (such as one per seed). captions:
+    by node, instead of its file's name. thumb: the side of an image in pixels. max_width: of the figure in pixels, by
+    default eleven times thumb.
     """
     root, captions = resolved(expression), captions or {}
-    shown = list(results) or ([pictures[root]] if root in pictures else [])
-    operands = {node: picture for node, picture in pictures.items() if not isinstance(node, Text)}
+    shown = list(results) or ([images[root]] if root in images else [])
+    operands = {node: image for node, image in images.items() if not isinstance(node, Text)}
     parts = list(_parts(root))
-    parts += [part for picture in shown[:1] for part in (_Part("="), _Part(picture=picture))]
-    parts += [part for picture in shown[1:] for part in (_Part(" "), _Part(picture=picture))]
+    parts += [part for image in shown[:1] for part in (_Part("="), _Part(image=image))]
+    parts += [part for image in shown[1:] for part in (_Part(" "), _Part(image=image))]
     margin, row_height = thumb * 0.25, thumb * 1.36
     rows = _rows(parts, thumb, (max_width or thumb * 11) - 2 * margin)
     width = max(sum(part.width(thumb) for part in row) for row in rows)
@@ -111,8 +111,8 @@ def equation_figure(
         x, y = margin, margin + i * row_height
         for part in row:
             wide = part.width(thumb)
-            if part.picture is not None:
-                canvas.picture(part.picture, (x, y, x + thumb, y + thumb))
+            if part.image is not None:
+                canvas.picture(part.image, (x, y, x + thumb, y + thumb))
             elif part.sign:
                 _draw_sign(canvas, part, x + wide / 2, y + thumb / 2, thumb)
             elif part.node is not None:

@@ -1,7 +1,7 @@
-"""What figures of expressions share: a node's picture or card, and the caption below it.
+"""What figures of expressions share: a node's image or card, and its caption.
 
-PIL only. Pictures come in a mapping keyed by resolved nodes (those of a plan); files are not read here, and a
-node without a picture gets a plain card.
+PIL only. Images are given by resolved node (those of a plan); files are not read here, and a node without an image gets
+a plain card.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from pops.expression.nodes import Call, Given, Let, Missing, Name, Node, Photo, 
 from pops.expression.plan import Plan, plan
 from pops.figures.canvas import QUIET, Canvas, shortened
 
-Pictures: TypeAlias = Mapping[Node, Image.Image]
+Images: TypeAlias = Mapping[Node, Image.Image]
 Captions: TypeAlias = Mapping[Node, str]
 
 
 def resolved(expression: Plan | Node) -> Node:
+    """Returns the root of a plan, or a node with its names replaced by what they are bound to."""
     if isinstance(expression, Plan):
         return expression.root
     named = any(isinstance(node, (Let, Name)) for node in walk(expression))
@@ -28,6 +29,7 @@ def resolved(expression: Plan | Node) -> Node:
 
 
 def caption_of(node: Node, captions: Captions) -> str:
+    """Returns the caption given for a node, or by default its file's name, its key or its seed."""
     if node in captions:
         return captions[node]
     match node:
@@ -43,11 +45,11 @@ def caption_of(node: Node, captions: Captions) -> str:
     return ""
 
 
-def draw_node(canvas: Canvas, node: Node, at: tuple[float, float], thumb: float, pictures: Pictures) -> None:
-    """The node's picture (or card) with its upper left corner at `at`."""
+def draw_node(canvas: Canvas, node: Node, at: tuple[float, float], thumb: float, images: Images) -> None:
+    """Draws the node's image, or a card, with its upper left corner at `at`."""
     box = (at[0], at[1], at[0] + thumb, at[1] + thumb)
-    if node in pictures:
-        canvas.picture(pictures[node], box)
+    if node in images:
+        canvas.picture(images[node], box)
     elif isinstance(node, Missing):
         canvas.empty(box)
     elif isinstance(node, Word):
@@ -59,7 +61,7 @@ def draw_node(canvas: Canvas, node: Node, at: tuple[float, float], thumb: float,
 
 
 def draw_caption(canvas: Canvas, text: str, at: tuple[float, float], thumb: float) -> None:
-    """Centred below the picture whose upper left corner is at `at`."""
+    """Draws the text centred below the image whose upper left corner is at `at`."""
     size = thumb * 0.085
     line = shortened(text, size, thumb * 0.98)
     canvas.text(line, (at[0] + thumb / 2, at[1] + thumb + size * 1.25), size, QUIET)

@@ -1,4 +1,4 @@
-"""The generative tree from left to right: every node once, operators on the way."""
+"""The generative tree from left to right: every node once, with operators between."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pops.expression.grammar import number_text
 from pops.expression.nodes import Call, Node, Sum, Text, Word
 from pops.expression.plan import Plan
 from pops.figures.canvas import LINE, QUIET, Canvas, colour_of, pill_width
-from pops.figures.nodes import Captions, Pictures, caption_of, draw_caption, draw_node, resolved
+from pops.figures.nodes import Captions, Images, caption_of, draw_caption, draw_node, resolved
 
 SUM, TEXT = "sum", "text"
 
 
 def _inputs(node: Node) -> tuple[Node, ...]:
-    """What the tree shows left of a node; a text's prompt stands there as a card."""
+    """Returns what the tree shows left of a node; for a text, its prompt as a card."""
     return (Word(node.prompt or " "),) if isinstance(node, Text) and node.prompt.strip() else node.children()
 
 
@@ -26,7 +26,7 @@ def _operator(node: Node) -> str:
 
 
 def _ordered(root: Node) -> list[Node]:
-    """Every node once, operands first."""
+    """Returns every node once, operands first."""
     order: dict[Node, None] = {}
     stack: list[tuple[Node, bool]] = [(root, False)]
     while stack:
@@ -40,7 +40,7 @@ def _ordered(root: Node) -> list[Node]:
 
 
 def _places(root: Node) -> tuple[dict[Node, int], dict[Node, float]]:
-    """Column (0 is the root's, counted to the left) and row of every node, at least 1 apart in a column."""
+    """Returns column (0 for the root, counted to the left) and row of every node, at least 1 apart in a column."""
     order = _ordered(root)
     columns = {root: 0}
     for node in reversed(order):
@@ -54,7 +54,7 @@ def _places(root: Node) -> tuple[dict[Node, int], dict[Node, float]]:
             rows[node] = sum(rows[part] for part in inputs) / len(inputs)
         else:
             rows[node], leaves = float(leaves), leaves + 1
-    for column in range(max(columns.values()) + 1):  # push apart what shared operands drew together
+    for column in range(max(columns.values()) + 1):  # move apart the nodes that shared operands have brought close
         members = sorted((node for node in order if columns[node] == column), key=rows.__getitem__)
         before = sum(rows[node] for node in members)
         for above, below in pairwise(members):
@@ -67,12 +67,12 @@ def _places(root: Node) -> tuple[dict[Node, int], dict[Node, float]]:
 
 
 def tree_figure(
-    expression: Plan | Node, pictures: Pictures, *, captions: Captions | None = None, thumb: int = 160
+    expression: Plan | Node, images: Images, *, captions: Captions | None = None, thumb: int = 160
 ) -> Image.Image:
-    """The generative tree from left to right: every node once with its picture, operators on the way.
+    """Draws the generative tree from left to right: every node once with its image, with operators between.
 
-    pictures: by resolved node (Plan.photos and so on, and the nodes of its jobs). captions: what stands below
-    a node instead of its file's name. thumb: the side of a picture in pixels.
+    images: by resolved node (Plan.photos and so on, and the nodes of its jobs). captions: by node, instead of its
+    file's name. thumb: the side of an image in pixels.
     """
     root, captions = resolved(expression), captions or {}
     columns, rows = _places(root)
@@ -87,13 +87,13 @@ def tree_figure(
     for node in made:
         _draw_join(canvas, node, at, thumb, size)
     for node, spot in at.items():
-        draw_node(canvas, node, spot, thumb, pictures)
+        draw_node(canvas, node, spot, thumb, images)
         draw_caption(canvas, caption_of(node, captions), spot, thumb)
     return canvas.finish()
 
 
 def _draw_join(canvas: Canvas, node: Node, at: Mapping[Node, tuple[float, float]], thumb: float, size: float) -> None:
-    """The curves from a node's operands to its operator's name, and on to its picture."""
+    """Draws the curves from a node's operands to its operator's name, and on to its image."""
     name = _operator(node)
     colour = QUIET if name in (SUM, TEXT) else colour_of(name)
     x, y = at[node][0], at[node][1] + thumb / 2
@@ -104,7 +104,7 @@ def _draw_join(canvas: Canvas, node: Node, at: Mapping[Node, tuple[float, float]
         start = (at[part][0] + thumb, at[part][1] + thumb / 2)
         canvas.curve(start, (centre - half, y), width, LINE)
         if weights:
-            side = size if y < start[1] - 1 else -size  # away from where the curve goes
+            side = size if y < start[1] - 1 else -size  # on the side away from the curve
             canvas.text(number_text(weights[i]), (start[0] + thumb * 0.05, start[1] + side), size, QUIET, "lm")
     canvas.line([(centre + half, y), (x, y)], width, LINE)
     canvas.pill((centre, y), name, size, colour)

@@ -1,4 +1,4 @@
-"""A library: the embeddings of a folder of photos on disk, and the nearest of them to an embedding."""
+"""Libraries: the embeddings of folders of photos, on disk, and the search for those nearest to an embedding."""
 
 from pops.library.index import Report, index_folder
 from pops.library.store import About, Library, Match

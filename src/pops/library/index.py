@@ -1,52 +1,45 @@
-"""A folder of photos into a library: only what is new or changed is read, only new contents are encoded.
+"""Indexes a folder of photos into a library: reads new and changed files only, encodes new contents only.
 
-What cannot be read is left out and told. A run that was stopped goes on where it was: the work of all but its last
-seconds is kept.
+Unreadable files are skipped and reported. A run that is stopped keeps all but its last seconds of work; the next one
+continues there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pops.errors import ConfigError, PhotoError, PopsError, ensure
 from pops.files import expanded
 from pops.images import FITS, PHOTO_SUFFIXES, load_photo
 from pops.library.scan import Scan, Stamp, scan
-from pops.library.store import About, Entry, Library, check_new
+from pops.library.store import About, Encoder, Entry, Library, check_new
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from pops.progress import OnProgress
+
+logger = logging.getLogger("pops.library")
+
 BATCH = 64  # photos read, and encoded, together
 READERS = 4  # threads that read photos while the encoder works
 SAVE_EVERY = 20.0  # seconds of work that a stopped run may lose
-OnProgress = Callable[[int, int, str], None]  # (done, total, what); raising from it stops
-
-
-class Encoder(Protocol):
-    """What makes a picture a vector; Space is one."""
-
-    id: str
-    dim: int
-
-    @property
-    def fingerprint(self) -> str: ...
-    def encode_images(self, images: Sequence[Image.Image]) -> Tensor: ...
 
 
 @dataclass
 class Report:
     """What a run did. photos: in the library now; encoded: contents that went through the encoder; skipped: path ->
-    why, files that ought to be photos; others: path -> why, files that say of themselves that they are none."""
+    why, of files with a photo's suffix; others: path -> why, of files with another suffix."""
 
     library: str
     photos: int = 0
@@ -62,11 +55,11 @@ class Report:
 
 @dataclass(frozen=True)
 class _Read:
-    """A file that was opened: its entry, the picture if it has to be encoded, and whether to look again next time."""
+    """A file that was read: its entry, the photo if it has to be encoded, and whether the next run tries it again."""
 
     path: str
     entry: Entry
-    picture: Image.Image | None = None
+    photo: Image.Image | None = None
     again: bool = False
 
 
@@ -80,11 +73,11 @@ def index_folder(
     prune: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Report:
-    """Brings the library up to date with the photos in a folder (and the folders in it); others in it stay.
+    """Brings a library up to date with the photos in a folder (and the folders in it); keeps those of other folders.
 
-    fit: how a photo becomes square (None: as the library has it, squash in a new one), side: of how many pixels;
-    prune: photos that are nowhere any more go, too, also those of other folders. Raises SpaceError or ConfigError
-    where the library is of another space, encoder or fit, PhotoError where a new library would be empty.
+    fit: how a photo becomes square (None: the library's own, squash in a new one), side: of how many pixels; prune:
+    removes photos of other folders, too, if they no longer exist. Raises SpaceError or ConfigError if the library is of
+    another space, encoder or fit, PhotoError if a new library would be empty.
     """
     begun, where = time.monotonic(), expanded(library)
     ensure(fit is None or fit in FITS, f"fit must be one of {', '.join(FITS)}, got {fit!r}", ConfigError)
@@ -96,7 +89,7 @@ def index_folder(
         if store is not None:
             store.about.require(about, where)
         run = _Run(found, store, about, where, encoder)
-        with warnings.catch_warnings():  # load_photo sets filters, and those of threads would meet
+        with warnings.catch_warnings():  # load_photo sets filters, and threads share them
             warnings.simplefilter("ignore")
             run.read_changed(on_progress)
         run.forget(prune)
@@ -104,7 +97,7 @@ def index_folder(
 
 
 class _Run:
-    """One run: entries is what the files table will be."""
+    """One run: `entries` is what the files table will hold."""
 
     def __init__(self, found: Scan, store: Library | None, about: About, where: Path, encoder: Encoder) -> None:
         self.found, self.store, self.about, self.where, self.encoder = found, store, about, where, encoder
@@ -116,7 +109,7 @@ class _Run:
         self.saved = time.monotonic()
 
     def read_changed(self, on_progress: OnProgress | None) -> None:
-        """Reads and encodes every new or changed file; writes now and then, and what there is when it is stopped."""
+        """Reads and encodes every new or changed file; saves every SAVE_EVERY seconds, and when it is stopped."""
         todo = [path for path, stamp in self.found.files.items() if not self._as_it_was(path, stamp)]
         photos = {path for path, entry in self.entries.items() if entry.digest}
         self.report.unchanged = len(photos.intersection(self.found.files).difference(todo))
@@ -134,13 +127,13 @@ class _Run:
                     self._save()
         except BaseException:
             readers.shutdown(cancel_futures=True)
-            with suppress(PopsError):  # what stopped the run is told, whatever happens here
+            with suppress(PopsError):  # what stopped the run is raised, whatever happens here
                 self._save()
             raise
         readers.shutdown()
 
     def forget(self, prune: bool) -> None:
-        """Entries of files that are no more, or that have become something else than a file."""
+        """Removes the entries of files that no longer exist, or are no regular files any more."""
         gone = [p for p in self.entries if p not in self.found.files and self.found.covers(p)]
         if prune:
             gone += [p for p in self.entries if not self.found.covers(p) and not Path(p).exists()]
@@ -149,7 +142,7 @@ class _Run:
             self.dirty = True
 
     def finish(self, seconds: float) -> Report:
-        """Writes, tidies, and says what was done."""
+        """Saves and tidies; returns the report."""
         report = self.report
         for path, why in self.found.problems.items():
             report.skipped.setdefault(path, why)
@@ -158,10 +151,10 @@ class _Run:
             if problem:
                 self._refused(path, problem)
         if self.store is None and not any(e.digest for e in self.entries.values()):
-            told = f"{len(report.skipped) + len(report.others)} files are none, or cannot be read"
+            other = f"{len(report.skipped) + len(report.others)} files are none, or cannot be read"
             why = next(iter(report.skipped.values()), "")
             raise PhotoError(
-                f"{self.found.root} holds no photo ({told}{': ' + why if why else ''}); name another folder"
+                f"{self.found.root} holds no photo ({other}{': ' + why if why else ''}); name another folder"
             )
         self._save()
         assert self.store is not None
@@ -169,6 +162,7 @@ class _Run:
             self.store.tidy()
         report.photos = sum(bool(e.digest) for e in self.entries.values())
         report.seconds = round(seconds, 3)
+        logger.info("indexed %s into %s in %.1f s: %s", self.found.root, self.where, seconds, report.photos)
         return report
 
     def _as_it_was(self, path: str, stamp: Stamp) -> bool:
@@ -179,24 +173,23 @@ class _Run:
         return [readers.submit(self._read, path, self.found.files[path]) for path in paths]
 
     def _read(self, path: str, stamp: Stamp) -> _Read:
-        """In a reader's thread. A photo by its name is hashed first: moved and touched ones need no decoding."""
+        """Reads a file, in a reader's thread; one with a photo's suffix is hashed first, and decoded if it is new."""
         try:
             digest = _digest(path) if Path(path).suffix.lower() in PHOTO_SUFFIXES and stamp.size else ""
             if digest in self.known:
                 return _Read(path, Entry(stamp, digest))
-            picture = load_photo(path, fit=self.about.fit, size=self.about.side)
-            return _Read(path, Entry(stamp, digest or _digest(path)), picture)
+            photo = load_photo(path, fit=self.about.fit, size=self.about.side)
+            return _Read(path, Entry(stamp, digest or _digest(path)), photo)
         except PhotoError as e:
-            passing = isinstance(e.__cause__, (PermissionError, MemoryError)) or not Path(path).exists()
-            return _Read(path, Entry(stamp, problem=_without(str(e), path)), again=passing)
+            again = isinstance(e.__cause__, (PermissionError, MemoryError)) or not Path(path).exists()
+            return _Read(path, Entry(stamp, problem=str(e).removeprefix(path).lstrip()), again=again)
         except OSError as e:
-            return _Read(
-                path, Entry(stamp, problem=f"cannot be read ({e.strerror}); change its permissions"), again=True
-            )
+            problem = f"cannot be read ({e.strerror}); change its permissions"
+            return _Read(path, Entry(stamp, problem=problem), again=True)
 
     def _take(self, batch: Sequence[_Read]) -> None:
-        """Encodes a batch's new contents, each once, and notes its files."""
-        fresh = {r.entry.digest: r.picture for r in batch if r.picture is not None and r.entry.digest not in self.known}
+        """Encodes a batch's new contents, each once, and updates the entries of its files."""
+        fresh = {r.entry.digest: r.photo for r in batch if r.photo is not None and r.entry.digest not in self.known}
         if fresh:
             vectors = self.encoder.encode_images([p for p in fresh.values() if p is not None])
             self.vectors |= dict(zip(fresh, vectors, strict=True))
@@ -204,7 +197,7 @@ class _Run:
             self.report.encoded += len(fresh)
         for read in batch:
             before, entry = self.entries.get(read.path), read.entry
-            if read.again:  # it may be back next time: what is known of it stays
+            if read.again:  # it may be readable next time, so its entry stays
                 self._refused(read.path, entry.problem)
                 continue
             if entry.digest:
@@ -235,14 +228,9 @@ def _digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _without(message: str, path: str) -> str:
-    """A message that begins with the file's path, without it."""
-    return message.removeprefix(path).lstrip()
-
-
 @contextmanager
 def _alone(where: Path) -> Iterator[None]:
-    """The only writer of a library; ConfigError where another one is at work. Leaves no folder behind without need."""
+    """Locks a library for one writer; ConfigError if there is another. Removes the folders it made for nothing."""
     from filelock import FileLock, Timeout
 
     if not Library.there(where):

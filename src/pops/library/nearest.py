@@ -1,7 +1,7 @@
-"""Exact search by cosine: a float16 product over all rows, then the few that could be nearest in float32.
+"""Exact search by cosine: a float16 product over all rows, then float32 for the few that could be the nearest.
 
-Half the numbers' size is half the time, since the product is as fast as memory is read; the rounding is bounded, so
-that whatever could be among the nearest is looked at again. Knows no files and no photos.
+The product is as fast as memory is read, so float16 takes half the time of float32. Its rounding error is bounded, so
+every row that could be among the nearest is computed again. Knows no files and no photos.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ ROUNDING = 1.5e-3
 
 
 def unit_rows(vectors: Tensor) -> Tensor:
-    """[n, D] float32 => the same directions, of length 1, float16"""
+    """Scales rows [n, D] float32 to length 1 => float16."""
     from torch.nn.functional import normalize
 
     return normalize(vectors, dim=1).half()
 
 
 def nearest(rows: Tensor, query: Tensor, count: int, exact: Exact) -> tuple[Tensor, Tensor]:
-    """rows [N, D] of unit_rows, query [D] float32 => (numbers of rows [k], cosines [k]), k = min(count, N), the
-    nearest first, of equals the first row: what a search in float32 finds.
+    """Finds what a search in float32 finds: rows [N, D] of unit_rows, query [D] float32 => (numbers of rows [k],
+    cosines [k]), k = min(count, N), the nearest first, of equally near ones the first row.
     """
     import torch
     from torch.nn.functional import linear, normalize

@@ -1,4 +1,4 @@
-"""What lies in a folder: its regular files with size and time, and what cannot be looked at. Opens no file."""
+"""Lists a folder: its regular files with size and time, and what cannot be read. Opens no file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADER = "library.json"  # the file that makes a folder a library
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells, without opening it, that a file is as it was: bytes, and nanoseconds of its last change."""
+    """What shows, without opening a file, that it is unchanged: its bytes, and its last change in nanoseconds."""
 
     size: int
     mtime: int
@@ -23,8 +23,8 @@ class Stamp:
 
 @dataclass
 class Scan:
-    """All below one folder. files: path -> stamp, in order; problems: path -> why it is left out; closed: folders
-    that could not be looked into."""
+    """Everything below one folder. files: path -> stamp, in order; problems: path -> why it is skipped; closed: folders
+    that cannot be read."""
 
     root: Path
     files: dict[str, Stamp] = field(default_factory=dict)
@@ -32,18 +32,19 @@ class Scan:
     closed: list[str] = field(default_factory=list)
 
     def covers(self, path: str) -> bool:
-        """Whether the scan would have met the path, were it there."""
+        """Whether the scan would have found the path if it existed."""
         inside = _inside(path, str(self.root))
         return inside and not any(_inside(path, folder) for folder in self.closed)
 
 
 def scan(folder: str | Path) -> Scan:
-    """The files of a folder and of those in it, links followed, each folder once. Hidden ones (.name) and libraries
-    are passed over. ConfigError where there is no folder.
+    """Lists the files below a folder; follows links, enters each folder once, skips hidden names (.name) and libraries.
+
+    ConfigError if there is no such folder.
     """
     root = expanded(folder)
     ensure(root.exists(), f"there is no folder {folder}; check the path", ConfigError)
-    ensure(root.is_dir(), f"{folder} is no folder; name the folder that the photo is in", ConfigError)
+    ensure(root.is_dir(), f"{folder} is not a folder; name the folder that the photo is in", ConfigError)
     found = Scan(root.resolve())
     seen: set[tuple[int, int]] = set()
     waiting = [str(found.root)]
@@ -53,7 +54,7 @@ def scan(folder: str | Path) -> Scan:
 
 
 def _look_into(folder: str, found: Scan, seen: set[tuple[int, int]]) -> list[str]:
-    """Notes a folder's files; returns the folders in it. A folder met before (a link that leads back) is passed."""
+    """Adds a folder's files to the scan; returns the folders in it, none if it was seen before (a link back)."""
     try:
         about = os.stat(folder)  # noqa: PTH116  # strings here: a Path a file would take as long as the stat
         if (about.st_dev, about.st_ino) in seen:
@@ -62,7 +63,7 @@ def _look_into(folder: str, found: Scan, seen: set[tuple[int, int]]) -> list[str
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as e:
-        found.problems[_shown(folder)] = f"the folder cannot be looked into ({e.strerror})"
+        found.problems[_shown(folder)] = f"the folder cannot be read ({e.strerror})"
         found.closed.append(folder)
         return []
     if any(entry.name == HEADER for entry in entries) and any(entry.name == "vectors.lance" for entry in entries):
@@ -74,7 +75,7 @@ def _look_into(folder: str, found: Scan, seen: set[tuple[int, int]]) -> list[str
         try:
             about = entry.stat()
         except OSError as e:
-            why = "is a link that leads nowhere" if entry.is_symlink() else f"cannot be looked at ({e.strerror})"
+            why = "is a link that leads nowhere" if entry.is_symlink() else f"cannot be read ({e.strerror})"
             found.problems[_shown(entry.path)] = why
             continue
         if stat.S_ISDIR(about.st_mode):
@@ -89,7 +90,7 @@ def _look_into(folder: str, found: Scan, seen: set[tuple[int, int]]) -> list[str
 
 
 def _shown(path: str) -> str:
-    """The path as text that can be printed and stored."""
+    """Returns the path as text that can be printed and stored."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 

@@ -1,12 +1,12 @@
-"""A library on disk: vectors by what a photo contains, files by path, both LanceDB tables, and the search over them.
+"""A library on disk: vectors by a file's content, files by path, both LanceDB tables, and the search over them.
 
     LIBRARY/library.json       what made the vectors: space, encoder, fit; without it the folder is no library
     LIBRARY/vectors.lance      sha256 of a file's bytes -> its vector, un-normalised float32
     LIBRARY/files.lance        path -> size, time of change, sha256, or why it is no photo
-    LIBRARY/search.safetensors the directions in float16, made from the tables when they have changed
+    LIBRARY/search.safetensors the vectors at length 1 in float16, made from the tables when they have changed
 
-A table changes by versions: a reader sees one or the next, and an interrupted writer leaves the last whole one.
-Knows nothing of models: vectors come in, photos' paths come out.
+Tables have versions: a reader sees one or the next, and an interrupted writer leaves the last complete one.
+Knows nothing of models: vectors come in, paths of photos come out.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pops.errors import ConfigError, MissingExtra, PopsError, SpaceError, ensure
-from pops.files import expanded, write_whole
+from pops.files import expanded, read_json_object, write_whole
 from pops.library.nearest import nearest, unit_rows
 from pops.library.scan import HEADER, Stamp
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
     from pops.embedding import Embedding
@@ -34,34 +35,45 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "pops.library", 1
 SEARCH = "search.safetensors"
 ROWS = 4096  # of a table, read or compared at once
-OURS = ("files.lance", "vectors.lance", ".lock")  # what a library that was never finished may hold
+OURS = ("files.lance", "vectors.lance", ".lock")  # what an unfinished library may hold
+
+
+class Encoder(Protocol):
+    """Encodes images to the vectors of a library; Space is one."""
+
+    id: str
+    dim: int
+
+    @property
+    def fingerprint(self) -> str: ...
+    def encode_images(self, images: Sequence[Image.Image]) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class About:
-    """What made the vectors; only embeddings of the same space are comparable with them."""
+    """What made the vectors; they are comparable with embeddings of the same space only."""
 
     space: str  # id of the CLIP space
     dim: int
     fingerprint: str  # of the image encoder
-    fit: str  # how photos became square
-    side: int  # pixels of that square
+    fit: str  # how photos become square
+    side: int  # pixels per side of that square
 
     def require(self, other: About, where: Path) -> None:
-        """SpaceError or ConfigError, one line, where `other` would make vectors that do not go with these."""
-        anew = f"{where} cannot take them; index into another library (-o)"
+        """Raises SpaceError or ConfigError, in one line, if vectors made by `other` are not comparable with these."""
+        do = "index into another library (-o)"
         if self.space != other.space or self.dim != other.dim:
-            raise SpaceError(f"vectors of space {other.space!r} came, {where} holds space {self.space!r}; {anew}")
+            raise SpaceError(f"the vectors are of space {other.space!r}, {where} holds space {self.space!r}; {do}")
         if self.fingerprint != other.fingerprint:
-            raise SpaceError(f"{where} was made by another version of the encoder of {self.space!r}; {anew}")
+            raise SpaceError(f"{where} was made by another version of the encoder of {self.space!r}; {do}")
         same = (self.fit, self.side) == (other.fit, other.side)
         mine, theirs = f"{self.fit} to {self.side} pixels", f"{other.fit} to {other.side}"
-        ensure(same, f"{where} holds photos made square by {mine}, not {theirs}; {anew}", ConfigError)
+        ensure(same, f"{where} holds photos made square by {mine}, not {theirs}; {do}", ConfigError)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of the library: a photo by the sha256 of its bytes, or, where that is "", why it is none."""
+    """One file of the library: the sha256 of a photo's bytes, or "" and the problem with a file that is no photo."""
 
     stamp: Stamp
     digest: str = ""
@@ -70,7 +82,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Match:
-    """A photo that was found; copies: other paths of the same bytes; score: the cosine, -1 to 1."""
+    """A photo that was found. score: the cosine, -1 to 1; copies: other files of the same bytes."""
 
     path: str
     score: float
@@ -78,7 +90,7 @@ class Match:
 
 
 class Library:
-    """Open for reading; index_folder writes."""
+    """A library, open for reading. index_folder writes it."""
 
     def __init__(self, path: Path, about: About, tables: tuple[Any, Any]) -> None:
         self.path, self.about = path, about
@@ -86,18 +98,18 @@ class Library:
 
     @classmethod
     def open(cls, path: str | Path) -> Library:
-        """ConfigError for a folder that is no library, or one of a later pops."""
+        """Opens a library; ConfigError for a folder that is none, or one of a later version of pops."""
         where = expanded(path)
         about = _read_header(where, str(path))
-        with told(where):
+        with lancedb_errors(where):
             db = _database(where)
             return cls(where, about, (db.open_table("vectors"), db.open_table("files")))
 
     @classmethod
     def create(cls, path: Path, about: About) -> Library:
-        """A new, empty one; the header comes last. ConfigError for a folder with other things in it."""
+        """Creates an empty library, its header last. ConfigError for a folder with other things in it."""
         check_new(path)
-        with told(path):
+        with lancedb_errors(path):
             db = _database(path)
             made = [db.create_table(name, schema=_schema(name, about.dim), mode="overwrite") for name in _TABLES]
         with write_whole(path / HEADER) as temporary:
@@ -107,25 +119,24 @@ class Library:
 
     @staticmethod
     def there(path: Path) -> bool:
-        """Whether the folder is a library."""
+        """Whether a folder is a library."""
         return (path / HEADER).is_file()
 
-    def require_encoder(self, encoder: Any) -> None:
-        """SpaceError unless the vectors are of this Space's image encoder."""
+    def require_encoder(self, encoder: Encoder) -> None:
+        """Raises SpaceError unless this encoder made the vectors."""
         same = (self.about.space, self.about.fingerprint) == (encoder.id, encoder.fingerprint)
         ensure(
             same,
             f"{self.path} was made by another encoder (space {self.about.space!r}) than the model's ({encoder.id!r}); "
-            "use its model (--model), or index the photos anew",
+            "use its model (--model), or index the photos again",
             SpaceError,
         )
 
     # --- reading
-    # ---------------------------------------------------------------------------------------------
 
     def entries(self) -> dict[str, Entry]:
-        """Every file by its path."""
-        with told(self.path):
+        """Returns every file by its path."""
+        with lancedb_errors(self.path):
             columns = self._files.to_arrow().to_pydict()
         return {
             path: Entry(Stamp(size, mtime), digest, problem)
@@ -133,15 +144,15 @@ class Library:
         }
 
     def digests(self) -> set[str]:
-        """The contents that have a vector."""
-        with told(self.path):
+        """Returns the sha256 of every content that has a vector."""
+        with lancedb_errors(self.path):
             query = self._vectors.search().select(["digest"])
             return {d for batch in query.to_batches(ROWS) for d in batch["digest"].to_pylist()}
 
     @cached_property
     def paths(self) -> dict[str, list[str]]:
-        """The photos: digest -> where its bytes lie, in order."""
-        with told(self.path):
+        """The photos: digest -> the files of those bytes, in order."""
+        with lancedb_errors(self.path):
             columns = self._files.search().select(["path", "digest"]).to_arrow().to_pydict()
         found: dict[str, list[str]] = {}
         for path, digest in zip(columns["path"], columns["digest"], strict=True):
@@ -150,9 +161,10 @@ class Library:
         return found
 
     def search(self, embedding: Embedding, count: int = 10) -> list[list[Match]]:
-        """Of each row of the embedding the `count` nearest photos by cosine, the nearest first; exact.
+        """Finds the `count` photos nearest by cosine to each row of the embedding, the nearest first; exact.
 
-        Photos of equal bytes are one. SpaceError for an embedding of another space, ConfigError for an empty library.
+        Files of the same bytes are one photo. SpaceError for an embedding of another space, ConfigError for an empty
+        library.
         """
         ensure(count >= 1, f"the number of photos to find must be 1 or more, got {count}", ConfigError)
         embedding.require_space(self.about.space)
@@ -167,9 +179,9 @@ class Library:
         return [self._search(vector, count) for vector in embedding.vectors]
 
     def _refresh(self) -> None:
-        """A library that was brought up to date meanwhile is read anew."""
+        """Sees what other processes have indexed since."""
         before = self._versions()
-        with told(self.path):
+        with lancedb_errors(self.path):
             for table in (self._vectors, self._files):
                 table.checkout_latest()
         if self._versions() != before:
@@ -180,25 +192,25 @@ class Library:
 
         rows, ids = self._rows
         query = normalize(vector, dim=0)
-        held: dict[int, str] = {}  # number of the row -> digest
+        digest_of: dict[int, str] = {}  # by number of the row
 
         def exact(numbers: Tensor) -> Tensor:
             digests, vectors = self._take(ids[numbers])
-            held.update(zip(numbers.tolist(), digests, strict=True))
+            digest_of.update(zip(numbers.tolist(), digests, strict=True))
             return normalize(vectors, dim=1) @ query
 
         numbers, cosines = nearest(rows, vector, count, exact)
-        found = [self.paths[held[n]] for n in numbers.tolist()]
+        found = [self.paths[digest_of[n]] for n in numbers.tolist()]
         return [Match(p[0], float(c), tuple(p[1:])) for p, c in zip(found, cosines, strict=True)]
 
     def _take(self, ids: Tensor) -> tuple[list[str], Tensor]:
-        """LanceDB's row ids [m] -> digests and vectors [m, D], in this order."""
+        """Reads the digests and vectors [m, D] of LanceDB's row ids [m], in this order."""
         import torch
 
         digests: list[str] = []
         parts: list[Tensor] = []
         for some in ids.split(ROWS):
-            with told(self.path):
+            with lancedb_errors(self.path):
                 taken = self._vectors.take_row_ids(some.tolist()).with_row_id().to_arrow()
             place = {row: i for i, row in enumerate(taken["_rowid"].to_pylist())}
             order = [place[row] for row in some.tolist()]
@@ -209,7 +221,7 @@ class Library:
 
     @cached_property
     def _rows(self) -> tuple[Tensor, Tensor]:
-        """Directions [N, D] float16 of all photos, their rows' ids [N]; from the file if it is of these versions."""
+        """All photos' vectors at length 1 [N, D] float16 and row ids [N]; from the file if it is of these versions."""
         stored = self._stored_rows()
         return stored if stored is not None else self._made_rows()
 
@@ -218,7 +230,7 @@ class Library:
 
         with suppress(SafetensorError, OSError), safe_open(self.path / SEARCH, framework="pt") as file:
             if (file.metadata() or {}).get("versions") == self._versions():
-                return file.get_tensor("rows"), file.get_tensor("ids")  # mapped, and read when they are used
+                return file.get_tensor("rows"), file.get_tensor("ids")  # mapped: read on use
         return None
 
     def _made_rows(self) -> tuple[Tensor, Tensor]:
@@ -226,7 +238,7 @@ class Library:
 
         parts = [torch.empty(0, self.about.dim, dtype=torch.float16)]
         ids: list[int] = []
-        with told(self.path):
+        with lancedb_errors(self.path):
             for batch in self._vectors.search().with_row_id(True).to_batches(ROWS):
                 kept = [i for i, digest in enumerate(batch["digest"].to_pylist()) if digest in self.paths]
                 parts.append(unit_rows(_tensor(batch["vector"], self.about.dim)[kept]))
@@ -238,14 +250,13 @@ class Library:
         return f"{self._vectors.version} {self._files.version}"
 
     # --- writing: index_folder's, which holds the lock
-    # -------------------------------------------------------
 
     def commit(self, entries: Mapping[str, Entry], vectors: Mapping[str, Tensor]) -> None:
-        """Vectors [D] by digest are added; the files become these. Vectors first: one without a file does no harm."""
+        """Adds vectors [D] by digest, then replaces the files: a vector without a file does no harm."""
         import pyarrow as pa
         import torch
 
-        with told(self.path):
+        with lancedb_errors(self.path):
             if vectors:
                 numbers = torch.stack(list(vectors.values())).float().flatten().numpy()
                 column = pa.FixedSizeListArray.from_arrays(pa.array(numbers), self.about.dim)
@@ -260,15 +271,15 @@ class Library:
 
     @property
     def stale(self) -> bool:
-        """Whether the tables have changed since they were tidied."""
+        """Whether the tables have changed since `tidy`."""
         return self._stored_rows() is None
 
     def tidy(self) -> None:
-        """Vectors that no file has any more go, small pieces become one, old versions go; the search's file is made."""
+        """Deletes vectors without a file and old versions, merges small pieces, and writes the search's file."""
         from safetensors.torch import save_file
 
         unused = sorted(self.digests() - set(self.paths))
-        with told(self.path):
+        with lancedb_errors(self.path):
             for start in range(0, len(unused), ROWS):
                 listed = ", ".join(f"'{digest}'" for digest in unused[start : start + ROWS])
                 self._vectors.delete(f"digest IN ({listed})")
@@ -284,15 +295,12 @@ class Library:
             self.__dict__.pop(name, None)
 
 
-# --- what the above needs
-# ----------------------------------------------------------------------------------------
-
 _TABLES = ("vectors", "files")
 _COLUMNS = ("path", "size", "mtime", "digest", "problem")
 
 
 def check_new(path: Path) -> None:
-    """ConfigError unless a library can be made there: nothing, an empty folder, or one that was never finished."""
+    """Raises ConfigError unless a library can be made there: nothing, an empty folder, or an unfinished library."""
     if not path.exists():
         return
     ensure(path.is_dir(), f"{path} is a file; a library is a folder, name another", ConfigError)
@@ -301,8 +309,8 @@ def check_new(path: Path) -> None:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
-    """What LanceDB raises, as one line."""
+def lancedb_errors(path: Path) -> Iterator[None]:
+    """Turns LanceDB's errors into a one-line PopsError."""
     try:
         yield
     except (RuntimeError, ValueError, OSError, KeyError) as e:
@@ -311,20 +319,19 @@ def told(path: Path) -> Iterator[None]:
         raise PopsError(f"the library {path} cannot be read or written ({reason}); {advice}") from e
 
 
-def _read_header(path: Path, said: str) -> About:
+def _read_header(path: Path, shown: str) -> About:
     file = path / HEADER
-    ensure(file.is_file(), f"{said} is no library; make one with: pops index FOLDER -o {said}", ConfigError)
-    try:
-        header = json.loads(file.read_text(encoding="utf-8"))
-        later = header["format"] != FORMAT or header["version"] != VERSION
-        ensure(not later, f"{said} is of another version of pops; update pops, or make it anew", ConfigError)
-        return About(**{name: header[name] for name in About.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise ConfigError(f"{file} is damaged ({e!r}); index into a new library") from e
+    ensure(file.is_file(), f"{shown} is not a library; make one with: pops index FOLDER -o {shown}", ConfigError)
+    header = read_json_object(file, ConfigError, "index into a new library")
+    ours = (header.get("format"), header.get("version")) == (FORMAT, VERSION)
+    ensure(ours, f"{shown} is of another version of pops; update pops, or index into a new library", ConfigError)
+    lost = [name for name in About.__dataclass_fields__ if name not in header]
+    ensure(not lost, f"{file} lacks {', '.join(lost)}; index into a new library", ConfigError)
+    return About(**{name: header[name] for name in About.__dataclass_fields__})
 
 
 def _database(path: Path) -> Any:
-    os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of what is meant: a table that is not there yet
+    os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every table that does not exist yet
     try:
         import lancedb
     except ImportError:
@@ -342,7 +349,7 @@ def _schema(table: str, dim: int) -> Any:
 
 
 def _tensor(column: Any, dim: int) -> Tensor:
-    """Arrow's lists of `dim` float32 numbers => [n, dim]"""
+    """Converts Arrow's lists of `dim` float32 numbers => [n, dim]."""
     import torch
 
     flat: Sequence[float] = column.flatten().to_numpy(zero_copy_only=False)

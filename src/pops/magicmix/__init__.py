@@ -1,1 +1,1 @@
-"""MagicMix: layout semantics and content semantics into one picture, with any Stable Diffusion."""
+"""MagicMix: one image with the shape of a layout and the look of a content, with any Stable Diffusion."""

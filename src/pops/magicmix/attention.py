@@ -1,13 +1,13 @@
-"""Re-weighted cross-attention: the maps of some tokens times a number, for one call, on a UNet that others share.
+"""Re-weighted cross-attention: scales the attention maps of tokens, for one call, on a UNet that others share.
 
-Multiplying the map of token j by s (after the softmax, with no new normalisation, as the paper does) gives
-sum_j p_j s_j v_j: the same as attention with the value of token j times s_j. So nothing replaces the network's
-attention processors: a hook on each cross-attention's `to_v` scales rows of its output, which is exact with every
-processor there is, fused kernels and IP-Adapter's included. IP-Adapter's image branch has values of its own
-(`to_v_ip`), which get weights of their own.
+Multiplying the map of token j by s_j (after the softmax, without a new normalisation, as in the paper) gives
+sum_j p_j s_j v_j: the same as attention with the value of token j times s_j. So the network keeps its attention
+processors. A hook on each cross-attention's `to_v` scales rows of its output, which is exact with every processor,
+fused kernels and IP-Adapter's included. IP-Adapter's image branch has values of its own (`to_v_ip`), with weights of
+their own.
 
-The hooks are there while at least one call is, and read what they do from a context variable: another thread on the
-same UNet, which set none, sees an untouched network.
+The hooks are installed while at least one call runs, and read the weights from a context variable. Another thread on
+the same UNet, which has set none, sees an untouched network.
 """
 
 from __future__ import annotations
@@ -17,37 +17,44 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from pops.errors import PopsError
 
 if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
     from torch import Tensor
+    from torch.nn import Module
+    from torch.utils.hooks import RemovableHandle
+
+Hook: TypeAlias = "Callable[[Module, tuple[Tensor, ...], Tensor], Tensor | None]"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the rows of one network call. None: all ones."""
+    """The weights of one network call's rows. None for all ones."""
 
-    text: Tensor | None = None  # [rows, tokens]: of each token's attention map
-    image: Tensor | None = None  # [rows]: of all of IP-Adapter's image tokens; 0 is a UNet without the adapter
+    text: Tensor | None = None  # [rows, tokens], of each token's attention map
+    image: Tensor | None = None  # [rows], of all of IP-Adapter's image tokens; 0 is a UNet without the adapter
 
 
 @dataclass
 class _Hooked:
+    """The hooks of one UNet, and how many calls use them."""
+
     users: int = 0
-    handles: list[Any] = field(default_factory=list)
+    handles: list[RemovableHandle] = field(default_factory=list)
 
 
 _weights: ContextVar[Weights] = ContextVar("pops_attention_weights", default=Weights())  # noqa: B039  # frozen
-_hooked: WeakKeyDictionary[Any, _Hooked] = WeakKeyDictionary()
+_hooked: WeakKeyDictionary[Module, _Hooked] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 @contextmanager
-def hooks(unet: Any) -> Iterator[None]:
-    """Inside, `weighing` has an effect on this UNet. Hooks go in with the first user and out with the last."""
+def hooks(unet: UNet2DConditionModel) -> Iterator[None]:
+    """Makes `weighing` have an effect on this UNet. Hooks are installed by the first user and removed by the last."""
     with _lock:
         here = _hooked.setdefault(unet, _Hooked())
         here.users += 1
@@ -66,7 +73,7 @@ def hooks(unet: Any) -> Iterator[None]:
 
 @contextmanager
 def weighing(weights: Weights) -> Iterator[None]:
-    """Network calls inside, in this thread, have these weights."""
+    """Gives network calls inside, in this thread, these weights."""
     token = _weights.set(weights)
     try:
         yield
@@ -74,12 +81,13 @@ def weighing(weights: Weights) -> Iterator[None]:
         _weights.reset(token)
 
 
-def cross_attentions(unet: Any) -> list[Any]:
-    """diffusers' Attention modules that look at the text."""
+def cross_attentions(unet: UNet2DConditionModel) -> list[Any]:
+    """Returns diffusers' Attention modules that read the text."""
     return [module for name, module in unet.named_modules() if name.endswith("attn2") and hasattr(module, "to_v")]
 
 
-def _install(unet: Any) -> list[Any]:
+def _install(unet: UNet2DConditionModel) -> list[RemovableHandle]:
+    """Hooks all cross-attentions, and IP-Adapter's values in them."""
     handles = []
     for attention in cross_attentions(unet):
         if getattr(attention, "fused_projections", False):  # keys and values by one layer
@@ -91,13 +99,13 @@ def _install(unet: Any) -> list[Any]:
     return handles
 
 
-Hook = Callable[[Any, Any, "Tensor"], "Tensor | None"]
-
-
 def _on_text(*, keys_too: bool) -> Hook:
-    """values [rows, tokens, width] (behind as many keys) => the same, row j of item i times text[i, j]"""
+    """Returns the hook that scales values [rows, tokens, width] by text [rows, tokens].
 
-    def hook(module: Any, args: Any, out: Tensor) -> Tensor | None:
+    keys_too: the layer's output is keys, then values.
+    """
+
+    def hook(module: Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
         text = _weights.get().text
         if text is None:
             return None
@@ -114,8 +122,8 @@ def _on_text(*, keys_too: bool) -> Hook:
     return hook
 
 
-def _on_image(module: Any, args: Any, out: Tensor) -> Tensor | None:
-    """values [rows, ..., width] => the same, item i times image[i]"""
+def _on_image(module: Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+    """Scales values [rows, ..., width] by image [rows]."""
     image = _weights.get().image
     if image is None:
         return None

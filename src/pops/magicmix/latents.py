@@ -1,7 +1,7 @@
-"""Latents in files: what a mix was before it was decoded, to be the layout of another. Knows no UNet and no text.
+"""Latents: of photos, to images, and in files, where a mix is kept to be the layout of another. Knows no UNet.
 
-A latent means something to the autoencoder that made it, and to no other. So the file keeps how spread the numbers in
-some of the autoencoder's layers are: the same in every precision, and another in another autoencoder.
+A latent has a meaning only for the autoencoder that made it. So its file keeps the standard deviations of some of the
+autoencoder's layers: the same in every precision, and different in another autoencoder.
 """
 
 from __future__ import annotations
@@ -12,18 +12,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pops.diffusion.loop import decoded, images_of, scaled
 from pops.errors import OperandError, ensure
 from pops.files import expanded, is_file, write_whole
 
 if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+    from PIL import Image
     from torch import Tensor
 
 FORMAT, VERSION, KEY, SUFFIX = "pops.latent", "1", "latent", ".safetensors"
-SAME = 0.01  # two autoencoders are one where the spreads of their layers differ by less; rounding is far below it
+SAME = 0.01  # two autoencoders are the same where the spreads of their layers differ by less; rounding is far below
 
 
-def save_latent(latent: Tensor, path: str | Path, *, vae: Any, provenance: Mapping[str, Any] | None = None) -> None:
-    """Writes [C, h, w] of this autoencoder, whole; OperandError for another shape, NaN, or another suffix."""
+def encode_photo(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Encodes pixels [1, 3, height, width] in -1 .. 1 to a latent [C, h, w], float32: the mode, with nothing drawn."""
+    encoded = vae.encode(pixels.to(vae.device, vae.dtype))
+    mode = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+    return scaled(vae, mode.float())[0]
+
+
+def decode(vae: AutoencoderKL, latents: Tensor) -> list[Image.Image]:
+    """Decodes latents [B, C, h, w], float32, to B images (8-bit sRGB)."""
+    return images_of(decoded(vae, latents).float())
+
+
+def save_latent(
+    latent: Tensor, path: str | Path, *, vae: AutoencoderKL, provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Writes a latent [C, h, w] of this autoencoder; OperandError for another shape, NaN, or another suffix."""
     from safetensors.torch import save
 
     path = Path(path)
@@ -40,7 +57,7 @@ def save_latent(latent: Tensor, path: str | Path, *, vae: Any, provenance: Mappi
 
 
 def is_latent(path: str | Path) -> bool:
-    """Whether it is a file that `save_latent` wrote; False for whatever else."""
+    """Whether it is a file that `save_latent` wrote."""
     from safetensors import SafetensorError, safe_open
 
     where = expanded(path)
@@ -53,8 +70,8 @@ def is_latent(path: str | Path) -> bool:
         return False
 
 
-def load_latent(path: str | Path, *, vae: Any) -> Tensor:
-    """[C, h, w], float32; OperandError, naming the file, for a latent of another autoencoder or shape."""
+def load_latent(path: str | Path, *, vae: AutoencoderKL) -> Tensor:
+    """Reads a latent [C, h, w], float32; OperandError for that of another autoencoder, or another shape."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -72,15 +89,16 @@ def load_latent(path: str | Path, *, vae: Any) -> Tensor:
     ours = spreads(vae)
     same = len(ours) == len(theirs) and all(math.isclose(a, b, rel_tol=SAME) for a, b in zip(ours, theirs))
     told = f"{path} holds a latent of another model's autoencoder{_named(made)}"
-    ensure(same, f"{told}; use that model, or the picture instead of the latent", OperandError)
+    ensure(same, f"{told}; use that model, or the image instead of the latent", OperandError)
     return latent  # type: ignore[no-any-return]
 
 
-def spreads(vae: Any) -> list[float]:
-    """The standard deviations of four of the autoencoder's layers, the first and the last among them."""
+def spreads(vae: AutoencoderKL) -> list[float]:
+    """Returns the standard deviations of four of the autoencoder's layers, the first and the last among them."""
     layers = [weight for weight in vae.parameters() if weight.ndim > 1]
     return [float(layers[(len(layers) - 1) * k // 3].detach().float().std()) for k in range(4)]
 
 
-def _named(made: Mapping[str, Any]) -> str:
+def _named(made: object) -> str:
+    """Names the model that made a latent, for a message; "" if the file does not say."""
     return f" ({made['model']})" if isinstance(made, Mapping) and made.get("model") else ""

@@ -1,56 +1,64 @@
 """What a mix is asked for: its settings, and layouts and contents as users give them, checked and in one form.
 
-Knows no network but for the sizes it is told.
+Knows no network; widths and sizes are handed to it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pops.diffusion.checks import check_guidance, is_number
 from pops.embedding import UNKNOWN_SPACE, Embedding
 from pops.errors import ConfigError, OperandError, SpaceError, ensure, suggest
 from pops.files import expanded, is_file
-from pops.images import PHOTO_SUFFIXES
+from pops.images import MAX_SIDE, PHOTO_SUFFIXES
 from pops.magicmix.prompt import Prompt, check_strength
 from pops.magicmix.schedule import MAX_STEPS, Nu, Window, check_fraction, check_nu
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
     from torch import Tensor
 
 INJECT = ("state", "input")
 REACH = ("words", "text")
 OUTPUTS = ("pil", "latent", "both")
-MAX_SIDE = 4096  # pixels denoised
+Size: TypeAlias = "int | tuple[int, int]"  # (height, width) in pixels, or the side of a square of that area
+# A content: a text, an embedding, or several with weights. A layout: any of them, a photo, or a latent.
+ContentOperand: TypeAlias = (
+    "str | Prompt | Embedding | Mapping[str, float] | tuple[tuple[str | Prompt | Embedding, float], ...]"
+)
+LayoutOperand: TypeAlias = "ContentOperand | Path | Image.Image | Tensor"
 
 
 @dataclass(frozen=True)
 class MixSettings:
     """How one mix is made; the defaults are the paper's."""
 
-    nu: Nu = 0.9  # weight of the content inside the window: 0 the layout, 1 plain image-to-image; several: a schedule
-    k_min: float = 0.3  # fractions of the steps, from the end: mixing stops here ...
+    nu: Nu = (
+        0.9  # weight of the content in the window: 0 for the layout, 1 for plain image-to-image; several: a schedule
+    )
+    k_min: float = 0.3  # fractions of the steps, counted from the end: mixing stops here ...
     k_max: float = 0.6  # ... and starts here
     steps: int = 50
     guidance: float = 7.5
     strength: float = 1.0  # of the content's tokens in cross-attention, from -2 to 2
-    reach: str = "words"  # what strength acts on: the words' own tokens, or also what other tokens say because of them
+    reach: str = "words"  # what strength acts on: the words' own tokens, or with "text" also what they add to others
     negative: str = ""
-    inject: str = "state"  # what is mixed: the picture between two steps, or only what the network sees of it
-    size: int | tuple[int, int] | None = None  # (height, width) in pixels, or the side of a square of that area
+    inject: str = "state"  # what is mixed: the latents between two steps, or only the network's "input"
+    size: Size | None = None
 
     def __post_init__(self) -> None:
         check_nu(self.nu)
         low, high = check_fraction("k_min", self.k_min), check_fraction("k_max", self.k_max)
-        ensure(low <= high, f"k_min must not be above k_max, got k_min {low:g} and k_max {high:g}; exchange them")
+        ensure(low <= high, f"k_min must not be above k_max, got k_min {low:g} and k_max {high:g}; swap them")
         whole = isinstance(self.steps, int) and not isinstance(self.steps, bool)
         ensure(whole and 1 <= self.steps <= MAX_STEPS, f"steps must be from 1 to {MAX_STEPS}, got {self.steps!r}")
-        number = isinstance(self.guidance, (int, float)) and math.isfinite(self.guidance)
-        ensure(number and self.guidance >= 0, f"guidance must be 0 or more, got {self.guidance!r}")
+        check_guidance(self.guidance)
         check_strength(self.strength)
         ensure(isinstance(self.negative, str), f"negative is a text, got a {type(self.negative).__name__}")
         known = self.inject in INJECT
@@ -63,12 +71,12 @@ class MixSettings:
             ensure(fine, f"size is (height, width) or one number, from 1 to {MAX_SIDE} pixels, got {self.size!r}")
 
     @classmethod
-    def of(cls, how: Mapping[str, Any]) -> MixSettings:
-        """Settings by name, as keyword arguments gave them; TypeError for another name."""
-        for name in how:
+    def of(cls, settings: Mapping[str, Any]) -> MixSettings:
+        """Returns settings given by name; TypeError for an unknown name."""
+        for name in settings:
             if name not in cls.__dataclass_fields__:
                 raise TypeError(f"mixing has no setting {name!r}{suggest(name, cls.__dataclass_fields__)}")
-        return cls(**how)
+        return cls(**settings)
 
     @property
     def window(self) -> Window:
@@ -77,35 +85,38 @@ class MixSettings:
 
 
 def with_defaults(given: Mapping[str, Any], info: Mapping[str, Any], native: tuple[int, int]) -> dict[str, Any]:
-    """Settings as given, over a model's own steps, guidance and size. info: its pops.json; native: (height, width)."""
-    own = {"steps": info.get("steps", MixSettings.steps), "guidance": info.get("guidance", 7.5)}
+    """Returns the settings that are given over a model's own steps, guidance and size.
+
+    info: the model's pops.json; native: (height, width) in pixels.
+    """
+    own = {"steps": info.get("steps", MixSettings.steps), "guidance": info.get("guidance", MixSettings.guidance)}
     return {**own, "size": info.get("size", native[0]), **given}
 
 
 @dataclass(frozen=True)
 class Term:
-    """One condition of the network, and its share of the guidance."""
+    """One condition of the network."""
 
-    weight: float
+    weight: float  # its share of the guidance
     prompt: Prompt
     image: Tensor | None = None  # [D] un-normalised, for IP-Adapter
 
 
-Content = tuple[Term, ...]
+Content: TypeAlias = tuple[Term, ...]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A finished latent, or a content whose way through the noise levels is the layout."""
+    """A finished latent, or a content whose own latents, from step to step, are the layout."""
 
     grid: tuple[int, int, int]  # [C, h, w] of its latents
     x0: Tensor | None = None  # [C, h, w]
     moving: Content = ()
-    restored: tuple[int, int] | None = None  # (width, height) of the pictures that come out, None: as they are
+    out: tuple[int, int] | None = None  # (width, height) of the images that come out; None for those of the latents
 
 
-def listed(operand: Any) -> tuple[list[Any], bool]:
-    """Operands of a batch, and whether it is one: a list, or an embedding of several rows."""
+def listed(operand: object) -> tuple[list[object], bool]:
+    """Returns the operands of a batch, and whether it is one: a list, or an embedding of several rows."""
     if isinstance(operand, list):
         ensure(len(operand) > 0, "the list of operands is empty; give at least one", OperandError)
         return [one for item in operand for one in listed(item)[0]], True
@@ -122,13 +133,13 @@ def is_photo(text: str | Path) -> bool:
     return (words >= 1 and Path(text.strip()).suffix.lower() in PHOTO_SUFFIXES) or is_file(expanded(text))
 
 
-def content_of(operand: Any, *, role: str, width: int | None, space: str | None) -> Content:
-    """A text (a Prompt is never taken for a file), an Embedding, or several with weights: {"tiger": 0.7, "gold": 0.3},
-    (("tiger", 0.7), (embedding, 0.3)).
+def content_of(operand: object, *, role: str, width: int | None, space: str | None) -> Content:
+    """Reads a text, an Embedding, or several with weights: {"tiger": 0.7, "gold": 0.3}, (("tiger", 0.7), (e, 0.3)).
 
-    width: of the embeddings IP-Adapter reads, None without one; space: theirs, None if unknown.
+    role: what a message calls it; width: of the embeddings that IP-Adapter reads, None without one; space: theirs, None
+    if unknown. A Prompt is never taken for a file. Raises OperandError, or SpaceError for another space.
     """
-    several: list[tuple[Any, Any]]
+    several: list[tuple[object, object]]
     if isinstance(operand, Mapping):
         several = list(operand.items())
     elif isinstance(operand, tuple):
@@ -138,21 +149,22 @@ def content_of(operand: Any, *, role: str, width: int | None, space: str | None)
     else:
         several = [(operand, 1.0)]
     ensure(len(several) > 0, f"the {role} is empty; give at least one part", OperandError)
+    weights: list[float] = []
     for _, weight in several:
-        number = isinstance(weight, (int, float)) and not isinstance(weight, bool) and math.isfinite(weight)
-        ensure(number and weight != 0, f"a weight in the {role} is a number other than 0, got {weight!r}", OperandError)
-    total = math.fsum(abs(weight) for _, weight in several)
-    return tuple(_term(part, weight / total, role, width, space) for part, weight in several)
+        if not is_number(weight) or weight == 0:
+            raise OperandError(f"a weight in the {role} is a number other than 0, got {weight!r}")
+        weights.append(weight)
+    total = math.fsum(map(abs, weights))
+    return tuple(_term(part, w / total, role, width, space) for (part, _), w in zip(several, weights, strict=True))
 
 
-def _term(part: Any, weight: float, role: str, width: int | None, space: str | None) -> Term:
+def _term(part: object, weight: float, role: str, width: int | None, space: str | None) -> Term:
+    """Reads one part of a content, with its share of the guidance."""
     if isinstance(part, Prompt) and part.words:
         return Term(weight, part)
     if isinstance(part, str):
-        if is_photo(part):
-            raise OperandError(
-                f"{part} is a photo; as a part of a {role} give its embedding, such as p.embed({part!r})"
-            )
+        told = f"{part} is a photo; as a part of a {role} give its embedding, such as p.embed({part!r})"
+        ensure(not is_photo(part), told, OperandError)
         prompt = Prompt.of(part)
         ensure(prompt.text != "", f"the {role} is an empty text; say what it shows", OperandError)
         return Term(weight, prompt)
@@ -168,13 +180,22 @@ def _term(part: Any, weight: float, role: str, width: int | None, space: str | N
     return Term(weight, Prompt((), ()), part.vectors[0])
 
 
-def working_size(
-    own: tuple[int, int], size: int | Sequence[int] | None, grid: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """own: (height, width) of the photo. -> what is denoised, a multiple of `grid`, and what comes out.
+def latent_layout(given: Tensor, channels: int, factor: int, device: torch.device) -> Layout:
+    """Reads a latent [C, h, w] as output="latent" gives it. factor: pixels per latent. Raises OperandError."""
+    latent = given[0] if given.ndim == 4 and len(given) == 1 else given
+    fits = latent.ndim == 3 and len(latent) == channels and min(latent.shape) >= 1
+    wanted = f"[{channels}, height / {factor}, width / {factor}]"
+    ensure(fits, f"a latent as layout is {wanted}, got {list(given.shape)}", OperandError)
+    x0 = latent.detach().to(device).float()
+    ensure(bool(x0.isfinite().all()), "the layout's latent holds NaN or infinity; make it again", OperandError)
+    return Layout((len(x0), x0.shape[1], x0.shape[2]), x0)
 
-    size None: the photo's own; one number: the photo's aspect with the area of that square, and the photo's own
-    size comes out; two: those.
+
+def working_size(own: tuple[int, int], size: Size | None, grid: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns the (height, width) that is denoised, a multiple of `grid`, and the one that comes out.
+
+    own: (height, width) of the photo; size: None for the photo's own, two numbers for these; for one number the photo's
+    aspect with the area of that square is denoised, and the photo's own size comes out.
     """
     height, width = own
     if isinstance(size, int):
@@ -186,22 +207,26 @@ def working_size(
         wanted = out = own
     snapped = (_snapped(wanted[0], grid), _snapped(wanted[1], grid))
     if max(snapped) > MAX_SIDE:
-        raise ConfigError(f"{snapped[0]}x{snapped[1]} pixels are more than {MAX_SIDE} a side; give a smaller size")
+        raise ConfigError(f"{snapped[0]}x{snapped[1]} pixels are more than {MAX_SIDE} per side; give a smaller size")
     return snapped, out
 
 
 def _snapped(pixels: float, grid: int) -> int:
+    """Returns the nearest multiple of `grid`, at least one."""
     return max(1, round(pixels / grid)) * grid
 
 
 def photo_latent_input(photo: Image.Image, size: tuple[int, int]) -> Tensor:
-    """RGB of any size -> [1, 3, height, width] from -1 to 1."""
+    """Converts an RGB photo to pixels [1, 3, height, width] in -1 .. 1, resized to size (height, width)."""
     import numpy as np
     import torch
+
+    array = torch.from_numpy(np.asarray(resized(photo, (size[1], size[0]))).astype(np.float32) / 255)
+    return array.permute(2, 0, 1)[None] * 2 - 1
+
+
+def resized(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+    """Returns the image at size (width, height); as it is where that is its size, or None."""
     from PIL import Image
 
-    height, width = size
-    if photo.size != (width, height):
-        photo = photo.resize((width, height), Image.Resampling.LANCZOS)
-    array = torch.from_numpy(np.asarray(photo).astype(np.float32) / 255)
-    return array.permute(2, 0, 1)[None] * 2 - 1
+    return image if size in (None, image.size) else image.resize(size, Image.Resampling.LANCZOS)

@@ -1,1 +1,1 @@
-"""Measurements that the product takes of itself: against the truth, where it is known."""
+"""How good a model is, measured against the truth where it is known: `pops bench`."""

@@ -1,13 +1,13 @@
-"""Does a control put a result where it says? Silhouettes of toybox, with and without a depth control.
+"""Does a result stand where its control says? Silhouettes of toybox, with and without a depth control.
 
 A case: `texturing(A, B)` on a held-out object and material, and a photo C of the same object in another pose, of
-another material, in a studio. The result is rendered once freely and once with C's depth, read from C's pixels as a
-user's photo is. Its silhouette, read from its pixels, is held against the exact one of C.
+another material, in a studio. The result is rendered once freely and once with C's depth, which is estimated from C's
+pixels as it is for a user's photo. Its silhouette, read from its pixels, is compared with the exact one of C.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from pops.progress import OnProgress
     from pops.studio import Pops
 
-OnProgress = Callable[[int, int, str], None]
-SIDE = 96  # pixels of toybox's readers
-ANOTHER = 0.5  # intersection over union of A's and C's exact silhouettes below which the pose is another one
+SIDE = 96  # pixels that toybox's oracle and silhouette reader take
+ANOTHER = 0.5  # intersection over union of A's and C's exact silhouettes below which their poses differ
 GOOD = 0.7  # intersection over union from which a silhouette counts as C's
 
 
 @dataclass(frozen=True)
 class Case:
-    """Pictures uint8 [3, SIDE, SIDE]; the answer that the oracle ought to read; C's exact silhouette, bool."""
+    """Images uint8 [3, SIDE, SIDE]; what the oracle ought to read; C's exact silhouette, bool [SIDE, SIDE]."""
 
     object: Tensor
     swatch: Tensor
@@ -38,7 +38,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Figure:
-    """Mean intersection over union with C's silhouette, share of cases from GOOD on, what the oracle read right."""
+    """Mean intersection over union with C's silhouette, share of cases above GOOD, shares the oracle read right."""
 
     iou: float
     good: float
@@ -48,7 +48,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Report:
-    """free, controlled: of the renderings; ceiling: of the pictures C themselves, by the same reader (no oracle)."""
+    """free, controlled: of the renderings; ceiling: mean intersection over union of the images C themselves."""
 
     model: str
     count: int
@@ -58,12 +58,12 @@ class Report:
     ceiling: float
 
     def figures(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Returns the report as `--json` prints it."""
         return asdict(self)
 
 
 def draw_case(seed: int) -> Case:
-    """A held-out texturing, and its object in another pose."""
+    """Draws a held-out texturing, and its object in another pose."""
     import random
 
     from pops.toybox.draw import draw, draw_swatch, light, object_paints, paint, setting_of
@@ -75,23 +75,22 @@ def draw_case(seed: int) -> Case:
 
     f = family(seed, "test", "texturing")
     rng = random.Random(seed)
-    here = posed(f.base, rng)
-    stands = shoot(here.objects, here.camera, SIDE).mask > 0.5
+    first = posed(f.base, rng)
+    silhouette = shoot(first.objects, first.camera, SIDE).mask > 0.5
     while True:
-        there = posed(replace(f.studio, objects=f.base.objects), rng)
-        shot = shoot(there.objects, there.camera, SIDE)
-        if float(iou(stands[None], shot.mask[None] > 0.5)) < ANOTHER:
+        second = posed(replace(f.studio, objects=f.base.objects), rng)
+        shot = shoot(second.objects, second.camera, SIDE)
+        if float(iou(silhouette[None], shot.mask[None] > 0.5)) < ANOTHER:
             break
-    thing = there.objects[0]
-    other = replace(there, objects=(replace(thing, material=plain_material(thing.category, rng)),))
+    thing = second.objects[0]
+    other = replace(second, objects=(replace(thing, material=plain_material(thing.category, rng)),))
     lit = light(shot, setting_of(other.scene, other.setting))
-    second = f.textured.objects[0].material
     return Case(
-        draw(here, SIDE),
+        draw(first, SIDE),
         draw_swatch(f.swatch, SIDE),
         paint(lit, [object_paints(o) for o in other.objects]),
         shot.mask > 0.5,
-        {"object": thing.category, "material": second.name},
+        {"object": thing.category, "material": f.textured.objects[0].material.name},
     )
 
 
@@ -104,7 +103,7 @@ def measure(
     steps: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
-    """Figures over `count` cases from `seed`. scale: of the control; steps: of the renderer, None for its own."""
+    """Measures `count` cases from `seed`. scale: of the control; steps: of the renderer, None for its default."""
     import torch
 
     from pops.toybox.oracle import Oracle
@@ -112,7 +111,7 @@ def measure(
 
     ensure(count >= 1, f"count must be 1 or more, got {count}", ConfigError)
     able = p.renderer().capabilities.controls
-    ensure("depth" in able, f"the renderer of {p.name} takes no depth control", ConfigError)
+    ensure("depth" in able, f"the renderer of {p.name} has no depth control; choose another model", ConfigError)
     reader, oracle = Silhouette.load(), Oracle.load()
     cases, pictures = [], {"free": [], "controlled": []}  # type: ignore[var-annotated]
     for k in range(count):
@@ -157,9 +156,9 @@ def _array(picture: Image.Image) -> Tensor:
 
 
 def markdown(report: Report) -> str:
-    """The report as a Markdown table, percentages."""
+    """Returns the report as a Markdown table of percentages."""
     rows = [
-        "| | silhouette shared with C | cases from 70 % on | object read | material read |",
+        "| | silhouette shared with C | cases above 70 % | object read | material read |",
         "|---|---|---|---|---|",
     ]
     for name, f in (("without control", report.free), ("with C's depth", report.controlled)):

@@ -1,45 +1,46 @@
-"""How mixes keep their layout and show their content: pairs of toybox, whose masks are known, and the oracle.
+"""How well mixes keep their layout and show their content: pairs of toybox with exact masks, and the oracle.
 
-Layouts are pictures of one object in a studio, with their exact masks; contents are texts, half of them another kind
+Layouts are images of one object in a studio, with their exact masks; contents are texts, half of them another kind
 of object ("a cactus"), half a material ("a tiger rabbit", for a rabbit). Every combination is held out of training.
 
-Of each mix its silhouette is read (pops.toybox.silhouette) and compared with the layout's mask, and the oracle says how
-probable the content is, over nu and over strength. A pair has the same seed at every setting.
+The silhouette of each mix is read (pops.toybox.silhouette) and compared with the layout's mask, and the oracle returns
+the content's probability, over nu and over strength. A pair has the same seed at every setting.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, ensure
+from pops.progress import named_steps
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
     from pops.magicmix.mix import MagicMix
+    from pops.progress import OnProgress
     from pops.studio import Pops
 
 KINDS = ("object", "material")
 NUS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0)
 STRENGTHS = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0)
-ENOUGH = 0.6  # of IoU, and of contents read right: a mix that is both
-STEADY = 0.02  # a curve that goes back by less is still monotone
-SIDE = 96  # pixels of the oracle's pictures
-OnProgress = Callable[[int, int, str], None]
+ENOUGH = 0.6  # IoU, and share of contents read right, from which a setting counts as keeping both
+STEADY = 0.02  # a curve that goes back by less still counts as monotone
+SIDE = 96  # pixels of the oracle's images
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Layouts and contents, a row each."""
+    """Layouts and contents, one row per pair."""
 
     layouts: list[Image.Image]
     pictures: Tensor  # uint8 [n, 3, SIDE, SIDE], the layouts
     masks: Tensor  # bool [n, SIDE, SIDE], exact
-    kinds: list[str]  # of the content: object or material, which is the oracle's head, too
+    kinds: list[str]  # of the content: "object" or "material", also the names of the oracle's heads
     names: list[str]  # what the oracle ought to read there
     texts: list[str]
     seeds: list[int]  # of the family, and of the mixes
@@ -47,17 +48,17 @@ class Pairs:
 
 @dataclass
 class Report:
-    """Shares from 0 to 1; curves: over "nu" and "strength" a row each value, see `_row`."""
+    """Shares from 0 to 1; curves: "nu" and "strength" -> one row per value, see `_row`."""
 
     model: str
     count: int
     seed: int
     settings: dict[str, Any]
-    ceiling: dict[str, float] = field(default_factory=dict)  # what the reading of silhouettes gives at best
-    layouts: dict[str, dict[str, float]] = field(default_factory=dict)  # the content read in the layouts themselves
+    ceiling: dict[str, float] = field(default_factory=dict)  # IoU of the reader at best
+    layouts: dict[str, dict[str, float]] = field(default_factory=dict)  # what is read in the layouts themselves
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     monotone: dict[str, dict[str, bool]] = field(default_factory=dict)
-    point: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # kind -> the best row that is both
+    point: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # kind -> the best row that keeps both
 
 
 def measure(
@@ -70,15 +71,15 @@ def measure(
     how: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
-    """`count` pairs drawn from `seed`; how: settings of the mixes beside nu and strength (see MixSettings).
+    """Measures `count` pairs drawn from `seed`; how: other settings of the mixes than nu and strength (MixSettings).
 
-    nu is the default (or how's) on the curve over strength, and strength on the curve over nu.
+    On the curve over strength nu is the default (or that of `how`), and vice versa.
     """
     from pops.magicmix.operands import MixSettings, with_defaults
 
     ensure(count >= 2, f"count must be at least 2, got {count}", ConfigError)
     mixer = p.mixer()
-    given = with_defaults(how or {}, p.files.info, mixer.native)
+    given = with_defaults(how or {}, p.model.files.info, mixer.native)
     for name, values in (("nu", nus), ("strength", strengths)):
         for value in values:
             MixSettings.of({**given, name: value})
@@ -104,7 +105,7 @@ def measure(
 
 
 def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> Pairs:
-    """Pairs of the held-out families `seed`, `seed + 1`, ...; contents are objects and materials in turn."""
+    """Draws pairs of the held-out families `seed`, `seed + 1`, ...; contents are objects and materials in turn."""
     import torch
 
     from pops.toybox.draw import light, object_paints, paint, setting_of, to_image
@@ -117,9 +118,9 @@ def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> 
     for number in seeds:
         kind = KINDS[(number - seed) % len(KINDS)]
         drawn = family(number, "test", "union" if kind == "object" else "texturing")
-        layout, worn = drawn.studio, drawn.studio.objects[0].material.name
+        layout, current = drawn.studio, drawn.studio.objects[0].material.name
         name = drawn.other.objects[0].category if kind == "object" else drawn.textured.objects[0].material.name
-        if kind == "material" and worn == name:  # nothing would change
+        if kind == "material" and current == name:  # else nothing would change
             bare = replace(layout.objects[0], material=replace(layout.objects[0].material, kind="plain", name=""))
             layout = replace(layout, objects=(bare,))
         setting = setting_of(layout.scene, layout.setting)
@@ -129,7 +130,7 @@ def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> 
         masks.append(shot.mask > 0.5)
         kinds.append(kind)
         names.append(name)
-        # A material is a word beside a noun in the world's captions: the layout's own noun, then.
+        # In toybox's captions a material stands before a noun: here the layout's own.
         texts.append(article(name if kind == "object" else f"{name} {layout.objects[0].category}"))
         if on_progress:
             on_progress(len(pictures), count, "drawing")
@@ -139,9 +140,9 @@ def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> 
 
 
 def _mixed(mixer: MagicMix, pairs: Pairs, how: Mapping[str, Any], what: str, on_progress: OnProgress | None) -> Tensor:
-    """Every pair mixed => uint8 [n, 3, SIDE, SIDE]"""
-    step = None if on_progress is None else (lambda done, total: on_progress(done, total, what))
-    return _stacked(mixer.each(pairs.layouts, pairs.texts, seeds=pairs.seeds, on_step=step, **how))
+    """Mixes every pair => uint8 [n, 3, SIDE, SIDE]."""
+    on_step = named_steps(on_progress, what)
+    return _stacked(mixer.each(pairs.layouts, pairs.texts, seeds=pairs.seeds, on_step=on_step, **how))
 
 
 def _stacked(pictures: Sequence[Image.Image]) -> Tensor:
@@ -153,12 +154,11 @@ def _stacked(pictures: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
-# --- what is read off pictures
-# ---------------------------------------------------------------------------------------
+# --- what is read in images ------------------------------------------------------------------------------------------
 
 
 def _row(pairs: Pairs, pictures: Tensor) -> dict[str, dict[str, float]]:
-    """For all pairs and each kind of content: mean IoU, mean probability of the content, share read right."""
+    """Returns, for all pairs and each kind of content: mean IoU, mean probability of the content, share read right."""
     import torch
 
     from pops.toybox.silhouette import Silhouette
@@ -175,7 +175,7 @@ def _row(pairs: Pairs, pictures: Tensor) -> dict[str, dict[str, float]]:
 
 
 def _content(pairs: Pairs, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """The oracle's probability of each content [n], and 1 where nothing is more probable, else 0 [n]."""
+    """Returns the oracle's probability of each content [n], and 1 if nothing is more probable, else 0 [n]."""
     import torch
 
     from pops.toybox.oracle import HEADS, Oracle
@@ -185,19 +185,19 @@ def _content(pairs: Pairs, pictures: Tensor) -> tuple[Tensor, Tensor]:
         parts = [oracle(batch.float() / 255) for batch in pictures.split(64)]
     probable, right = [], []
     for k, (kind, name) in enumerate(zip(pairs.kinds, pairs.names, strict=True)):
-        said = parts[k // 64][kind][k % 64].softmax(0)
+        probabilities = parts[k // 64][kind][k % 64].softmax(0)
         wanted = HEADS[kind].index(name)
-        probable.append(float(said[wanted]))
-        right.append(float(int(said.argmax()) == wanted))
+        probable.append(float(probabilities[wanted]))
+        right.append(float(int(probabilities.argmax()) == wanted))
     return torch.tensor(probable), torch.tensor(right)
 
 
 def _ceiling(mixer: MagicMix, pairs: Pairs) -> dict[str, float]:
-    """IoU with the exact masks of silhouettes read off the true pictures, and off those after the autoencoder."""
+    """Returns the reader's IoU with the exact masks, on the true images and on those after the autoencoder."""
     import torch
 
+    from pops.magicmix.latents import decode, encode_photo
     from pops.magicmix.operands import photo_latent_input
-    from pops.magicmix.pictures import decode, encode_photo
     from pops.toybox.silhouette import Silhouette
     from pops.toybox.silhouette import iou as overlap
 
@@ -215,7 +215,7 @@ def _ceiling(mixer: MagicMix, pairs: Pairs) -> dict[str, float]:
 
 
 def _monotone(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
-    """Over all pairs: does IoU fall, and the content's probability rise, all along?"""
+    """Returns whether, over all pairs, IoU falls and the content's probability rises along the whole curve."""
     iou, probable = ([row["all"][name] for row in rows] for name in ("iou", "probability"))
     return {
         "iou_falls": all(b <= a + STEADY for a, b in itertools.pairwise(iou)),

@@ -1,4 +1,4 @@
-"""The report on mixes for people: a table as Markdown, and the curves as a picture (PIL only)."""
+"""The report on mixes for people: a table as Markdown, and the curves as an image (PIL only)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ WIDTH, HEIGHT, MARGIN = 420, 260, 60  # pixels of one panel, and around it
 
 
 def markdown(report: Report) -> str:
-    """One table a curve; IoU as a fraction, the rest in percent."""
+    """Returns one Markdown table per curve; IoU as a fraction, the rest in percent."""
     kept = {k: v for k, v in report.settings.items() if isinstance(v, (int, float, str))}
     said = ", ".join(f"{k} {v}" if isinstance(v, str) else f"{k} {v:g}" for k, v in kept.items())
     top, plain = report.ceiling, report.layouts["all"]
     lines = [
         f"Model `{report.model}`, {report.count} pairs, seed {report.seed}; {said}.",
         "",
-        f"Silhouettes read off true pictures: IoU {top['true_pictures']:.3f} with the exact masks, after the "
+        f"Silhouettes read in true images: IoU {top['true_pictures']:.3f} with the exact masks, after the "
         f"autoencoder {top['autoencoded']:.3f}. The layouts themselves: IoU {plain['iou']:.3f}, content read in "
         f"{100 * plain['right']:.1f} %.",
     ]
@@ -39,8 +39,8 @@ def markdown(report: Report) -> str:
             ]
             lines.append(f"| {row['value']:g} | {' | '.join(cells)} |")
         way = report.monotone[name]
-        lines += ["", f"IoU falls all along: {_yes(way['iou_falls'])}; "
-                      f"the content's probability rises all along: {_yes(way['probability_rises'])}."]  # fmt: skip
+        lines += ["", f"IoU falls throughout: {_yes(way['iou_falls'])}; "
+                      f"the content's probability rises throughout: {_yes(way['probability_rises'])}."]  # fmt: skip
     lines.append("")
     for kind, best in report.point.items():
         wanted = f"IoU >= {ENOUGH:g} and the content read right in >= {100 * ENOUGH:g} % ({kind})"
@@ -56,7 +56,7 @@ def _yes(value: bool) -> str:
 
 
 def plot(report: Report) -> Image.Image:
-    """Two panels, over nu and over strength, of all pairs; each from 0 to 1."""
+    """Draws two panels, over nu and over strength, of all pairs; each from 0 to 1."""
     from pops.figures.canvas import QUIET, Canvas
 
     panels = list(report.curves.items())

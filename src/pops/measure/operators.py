@@ -1,44 +1,46 @@
-"""How good a model's operators are, where the truth is known: held-out triplets of toybox, and a judge of pictures.
+"""How good a model's operators are where the truth is known: on held-out triplets of toybox.
 
-For every operator: the true result's embedding against what the operator makes of the operands (cosine, recall@1 among
-all truths of the run), the same for plain baselines, and what an oracle (a classifier trained on renderings only) reads
-in the rendered pictures.
+For every operator: how near its result is to the true result's embedding (cosine, recall@1 among all truths of the
+run), the same for simple baselines, and what an oracle (a classifier trained on toybox's images only) reads in the
+rendered images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, ensure, suggest
+from pops.progress import named_steps
 from pops.seeds import generators
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from pops.progress import OnProgress
     from pops.studio import Pops
+    from pops.toybox.world import SceneSpec
 
 OPERATORS = ("texturing", "union", "scene", "instruct")
-# What the oracle is asked of each operator's results: the attributes of the truth that must be read right.
+# By operator, the attributes of the truth that the oracle must read right.
 ASKED = {
     "texturing": ("object", "material"),
     "union": ("object", "object_b"),
     "scene": ("object", "scene"),
     "instruct": ("adjective",),
 }
-OnProgress = Callable[[int, int, str], None]
-SIDE = 96  # pixels of the oracle's pictures
+SIDE = 96  # pixels of the oracle's images
 
 
 @dataclass(frozen=True)
 class Cases:
-    """The triplets of one operator, drawn and encoded: everything has one row a triplet."""
+    """The triplets of one operator, drawn and encoded; everything has one row per triplet."""
 
     operator: str
     operands: list[list[Tensor]]  # per triplet: image embeddings [D], or hidden states [length, D] of a word
-    plain: Tensor  # [n, 2, D] operands as embeddings; of a word its text embedding
+    plain: Tensor  # [n, 2, D] operands as embeddings, of words the text embedding
     truth: Tensor  # [n, D]
     pictures: Tensor  # uint8 [n, 3, SIDE, SIDE], the true results
     answers: list[dict[str, str]]  # what the oracle ought to read
@@ -51,7 +53,7 @@ class Report:
     model: str
     count: int
     seed: int
-    pictures: int  # of each operator, rendered and read
+    pictures: int  # images of each operator, rendered and read
     operators: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -69,16 +71,16 @@ def measure(
     render_steps: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
-    """The report on `count` held-out triplets of each operator, drawn from `seed`; steps and guidance as in Pops.apply.
+    """Measures `count` held-out triplets of each operator, drawn from `seed`.
 
-    render=False leaves out all that needs pictures; pictures: only the first ones' are rendered. Raises ConfigError for
-    an operator that toybox has no truth for.
+    steps, guidance, sampler: as in Pops.apply. render=False leaves out all that needs rendered images; pictures: how
+    many results are rendered, None for all. Raises ConfigError for an operator whose truth toybox does not know.
     """
     ensure(count >= 2, f"count must be at least 2, got {count}", ConfigError)
     shown = min(count, pictures or count)
     ensure(shown >= 2, f"pictures must be at least 2, got {shown}", ConfigError)
     for name in operators:
-        ensure(name in OPERATORS, f"toybox has no truth for {name!r}{suggest(name, OPERATORS)}", ConfigError)
+        check_operator(name)
     report = Report(p.name, count, seed, shown if render else 0)
     for name in operators:
         cases = draw_cases(p, name, count, seed, on_progress)
@@ -87,6 +89,12 @@ def measure(
         if render:
             report.operators[name]["oracle"] = _judged(p, cases, result[:shown], seed, render_steps, on_progress)
     return report
+
+
+def check_operator(name: str) -> None:
+    """Raises ConfigError for an operator whose truth toybox does not know."""
+    message = f"toybox has no truth for {name!r}{suggest(name, OPERATORS)}; choose from {', '.join(OPERATORS)}"
+    ensure(name in OPERATORS, message, ConfigError)
 
 
 def draw_cases(p: Pops, operator: str, count: int, seed: int, on_progress: OnProgress | None = None) -> Cases:
@@ -123,15 +131,15 @@ def _embed(p: Pops, images: Sequence[Image.Image]) -> Tensor:
     return p.embed(list(images)).vectors
 
 
-def answer_of(spec: Any) -> dict[str, str]:
-    """What can be read off the true picture, by the oracle's heads."""
+def answer_of(spec: SceneSpec) -> dict[str, str]:
+    """Returns what can be read in the true image, by the oracle's heads."""
     objects = spec.objects
-    said = {"object": objects[0].category, "scene": spec.scene, "material": objects[0].material.name}
+    answer = {"object": objects[0].category, "scene": spec.scene, "material": objects[0].material.name}
     if len(objects) > 1:
-        said["object_b"] = objects[1].category
+        answer["object_b"] = objects[1].category
     if objects[0].adjectives:
-        said["adjective"] = objects[0].adjectives[0]
-    return said
+        answer["adjective"] = objects[0].adjectives[0]
+    return answer
 
 
 def apply(
@@ -144,7 +152,7 @@ def apply(
     sampler: str = "ancestral",
     on_progress: OnProgress | None = None,
 ) -> Tensor:
-    """The operator's results [n, D], triplet k with seed + k; jobs of equal length share a batch."""
+    """Returns the operator's results [n, D], triplet k with seed + k; triplets of equal length share a batch."""
     import torch
 
     operator = p.operator(cases.operator)
@@ -168,7 +176,7 @@ def apply(
 
 
 def figures(result: Tensor, plain: Tensor, truth: Tensor) -> dict[str, Any]:
-    """Embeddings [n, D], operands [n, 2, D], truths [n, D] => cosine, recall@1, beats_average, and the baselines'."""
+    """Returns cosine, recall@1, beats_average and the baselines' figures; result, truth [n, D], plain [n, 2, D]."""
     average = plain.mean(1)
     mine, theirs = cosines(result, truth), cosines(average, truth)
     baselines = {"average": average, "operand_a": plain[:, 0], "operand_b": plain[:, 1]}
@@ -184,19 +192,19 @@ def figures(result: Tensor, plain: Tensor, truth: Tensor) -> dict[str, Any]:
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
-    """[n, D], [n, D] => [n]"""
+    """Returns the cosine of each row: [n, D], [n, D] => [n]."""
     from torch.nn.functional import cosine_similarity
 
     return cosine_similarity(a, b, dim=-1)
 
 
 def recall(e: Tensor, truth: Tensor) -> float:
-    """Share of rows whose nearest truth by cosine, among all, is their own."""
+    """Returns the share of rows whose nearest truth by cosine, among all, is their own."""
     return float(hits(e, truth).float().mean())
 
 
 def hits(e: Tensor, truth: Tensor) -> Tensor:
-    """[n, D], [n, D] => bool [n]: is the row's nearest truth by cosine, among all, its own?"""
+    """Returns whether each row's nearest truth by cosine, among all, is its own: [n, D], [n, D] => bool [n]."""
     import torch
     from torch.nn.functional import normalize
 
@@ -204,14 +212,16 @@ def hits(e: Tensor, truth: Tensor) -> Tensor:
     return near == torch.arange(len(e))
 
 
-# --- pictures before the judge ---------------------------------------------------------------------------------------
+# --- rendered images ------------------------------------------------------------------------------------------------
 
 
 def _judged(
     p: Pops, cases: Cases, result: Tensor, seed: int, steps: int | None, on_progress: OnProgress | None
 ) -> dict[str, Any]:
-    """The oracle's readings of rendered results, and, on a quarter of the cases, of the average and of the truth's own
-    embedding rendered (the renderer's round trip); of the true pictures themselves, the ceiling, on all.
+    """Returns the shares that the oracle reads right in rendered results, and in baselines and ceilings.
+
+    average: the operands' average, rendered; round_trip: the truth's own embedding, rendered; both on a quarter of the
+    cases. true_pictures: the true images themselves.
     """
     from pops.toybox.oracle import Oracle
 
@@ -231,7 +241,7 @@ def _judged(
 
 
 def score(read: Sequence[Mapping[str, str]], answers: Sequence[Mapping[str, str]], operator: str) -> dict[str, float]:
-    """Shares read right: each attribute that counts for the operator, and all of them at once."""
+    """Returns the shares read right: of each attribute that counts for the operator, and of all at once."""
     rows = right(read, answers, operator)
     return {k: sum(row[k] for row in rows) / len(rows) for k in rows[0]}
 
@@ -239,7 +249,7 @@ def score(read: Sequence[Mapping[str, str]], answers: Sequence[Mapping[str, str]
 def right(
     read: Sequence[Mapping[str, str]], answers: Sequence[Mapping[str, str]], operator: str
 ) -> list[dict[str, bool]]:
-    """Of every case: was each attribute that counts for the operator read right, and were all of them?"""
+    """Returns for every case whether each attribute that counts for the operator was read right, and all of them."""
     rows = [{k: r[k] == a[k] for k in ASKED[operator]} for r, a in zip(read, answers, strict=True)]
     return [{**row, "all": all(row.values())} for row in rows]
 
@@ -247,7 +257,7 @@ def right(
 def rendered(
     p: Pops, vectors: Tensor, seed: int, steps: int | None, what: str, on_progress: OnProgress | None
 ) -> Tensor:
-    """Pictures uint8 [n, 3, SIDE, SIDE], row k with seed + k."""
+    """Renders vectors [n, D] => uint8 [n, 3, SIDE, SIDE], row k with seed + k."""
     import numpy as np
     import torch
     from PIL.Image import Resampling
@@ -255,8 +265,8 @@ def rendered(
     from pops.render.base import RenderOptions
 
     backend = p.renderer()
-    step = None if on_progress is None else (lambda done, total: on_progress(done, total, what))
-    seeds, options = [seed + k for k in range(len(vectors))], RenderOptions(steps=steps, on_step=step)
+    seeds = [seed + k for k in range(len(vectors))]
+    options = RenderOptions(steps=steps, on_step=named_steps(on_progress, what))
     pictures = backend.render(vectors, seeds, backend.capabilities.native, options)
     arrays = [np.asarray(x.convert("RGB").resize((SIDE, SIDE), Resampling.LANCZOS)) for x in pictures]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
@@ -266,14 +276,14 @@ def rendered(
 
 
 def markdown(report: Report) -> str:
-    """The report as a Markdown table, percentages."""
+    """Returns the report as a Markdown table of percentages."""
 
     def pc(value: float | None) -> str:
         return "" if value is None else f"{100 * value:.1f}"
 
     lines = [
-        f"Model `{report.model}`, {report.count} held-out triplets an operator, seed {report.seed}; percent."
-        + (f" Pictures of the first {report.pictures}." if 0 < report.pictures < report.count else ""),
+        f"Model `{report.model}`, {report.count} held-out triplets per operator, seed {report.seed}; percent."
+        + (f" Images of the first {report.pictures}." if 0 < report.pictures < report.count else ""),
         "",
         "| operator | | cosine | recall@1 | beats average | oracle |",
         "|---|---|---|---|---|---|",

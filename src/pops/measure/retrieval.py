@@ -1,13 +1,13 @@
-"""Composed image search where the truth is known: scene(texturing(A, B), C) in a library of toybox pictures.
+"""Composed image search where the truth is known: scene(texturing(A, B), C) in a library of toybox's images.
 
-Every query's exact answer is in the library, among pictures that share its object, material or scene. The expression's
-embedding is compared with the plain average of its three operands.
+Every query's exact answer is in the library, among images that share its object, material or scene. Searching with the
+expression's embedding is compared with searching with the average of its three operands.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
     from pops.embedding import Embedding
     from pops.library import Library
+    from pops.progress import OnProgress
     from pops.studio import Pops
     from pops.toybox.pairs import Family
-    from pops.toybox.world import SceneSpec
+    from pops.toybox.world import MaterialSpec, SceneSpec
 
-SIDE = 96  # pixels of the pictures
-GRID = 4  # materials, and scenes, in which each object of the library stands
+SIDE = 96  # pixels of the images
+GRID = 4  # materials, and scenes, in which the library shows each object
 TOP = 10
 ASKED = ("object", "material", "scene")
 EXPRESSION = "scene(texturing($a, $b), $c)"
-OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass
 class Report:
-    """Shares of the queries, see `figures`; photos: in the library."""
+    """By method, shares of the queries (see `figures`); photos: number of images in the library."""
 
     model: str
     photos: int
@@ -52,13 +52,13 @@ def measure(
     cache: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
-    """The report on `queries` held-out combinations in a library of `count` pictures.
+    """Measures `queries` held-out combinations in a library of `count` images.
 
-    cache: a folder for pictures and library, where a stopped run goes on; without, they are temporary. ConfigError for
-    fewer than 2 pictures a query.
+    cache: a folder that keeps images and library, so that a stopped run resumes; None: they are temporary. ConfigError
+    for fewer than 2 images per query.
     """
     ensure(queries >= 1, f"queries must be at least 1, got {queries}", ConfigError)
-    ensure(count >= 2 * queries, f"{queries} queries need {2 * queries} pictures or more, got {count}", ConfigError)
+    ensure(count >= 2 * queries, f"{queries} queries need at least {2 * queries} images, got {count}", ConfigError)
     if cache is None:
         with TemporaryDirectory(prefix="pops-bench-") as folder:
             return _measured(p, count, queries, seed, Path(folder), on_progress)
@@ -68,16 +68,15 @@ def measure(
 def _measured(p: Pops, count: int, queries: int, seed: int, folder: Path, on_progress: OnProgress | None) -> Report:
     from pops.embedding import Embedding
     from pops.library import Library, index_folder
-    from pops.studio import PHOTO_SIDE
 
-    # 1) The library: drawn, and indexed as any folder is.
+    # 1) The library: drawn, then indexed as any folder is.
     pictures = folder / f"{count}-{queries}-{seed}"
     labels = draw_library(pictures, count, queries, seed, on_progress)
     where = folder / f"{pictures.name}-{p.space.fingerprint}.library"
-    side = int(p.files.info.get("photo_side", PHOTO_SIDE))
+    side = p.model.photo_side
     index_folder(pictures, where, p.space, side=side, on_progress=on_progress)
 
-    # 2) The queries: operands drawn and encoded, the expression evaluated a row each; the average of the operands.
+    # 2) The queries: operands drawn and encoded, the expression evaluated, one row per query; the operands' average.
     operands = draw_operands(p, queries, seed, on_progress)
     space = p.space.id
     given = {name: Embedding(operands[:, i], space) for i, name in enumerate("abc")}
@@ -98,8 +97,9 @@ def _measured(p: Pops, count: int, queries: int, seed: int, folder: Path, on_pro
 
 
 def query(k: int, seed: int) -> Family:
-    """The family of query k: A is its studio picture, B its swatch, C its empty scene; the combination of A's object
-    and B's material is held out. The true result is its `textured`.
+    """Returns the family of query k: A is its `studio`, B its `swatch`, C its `empty`, the true result its `textured`.
+
+    The combination of A's object and B's material is held out.
     """
     from pops.toybox.pairs import family
 
@@ -107,8 +107,9 @@ def query(k: int, seed: int) -> Family:
 
 
 def specs(k: int, seed: int, count: int) -> list[SceneSpec]:
-    """The library's pictures that belong to query k: the truth first; its object in other materials and scenes; other
-    objects in its material and scene, and in others.
+    """Returns the library's images for query k, the truth first.
+
+    Then its object in other materials and scenes, and other objects in its material and scene, and in others.
     """
     from pops.toybox.world import CORE, named_material, sample_camera, sample_object, sample_setting
 
@@ -116,13 +117,13 @@ def specs(k: int, seed: int, count: int) -> list[SceneSpec]:
     truth = f.textured
     made: list[SceneSpec] = []
     while len(made) < count:
-        # 1) An object: the query's own at first, then another one, seen from elsewhere.
+        # 1) An object: the query's own first, then another one from another viewpoint.
         own = not made
         others = [c for c in CORE.categories if c != truth.objects[0].category]
         thing = truth.objects[0] if own else sample_object(rng, rng.choice(others))
         camera = truth.camera if own else sample_camera(rng)
 
-        # 2) Materials and scenes, the truth's first; never the studio, where operand A itself would be found.
+        # 2) Materials and scenes, the truth's first; never the studio, which is operand A's own image.
         names = [m for m in CORE.materials if m != truth.objects[0].material.name]
         materials = [truth.objects[0].material, *(named_material(m, rng) for m in rng.sample(names, GRID - 1))]
         if own:
@@ -141,7 +142,7 @@ def specs(k: int, seed: int, count: int) -> list[SceneSpec]:
 def draw_library(
     folder: Path, count: int, queries: int, seed: int, on_progress: OnProgress | None = None
 ) -> dict[str, dict[str, str]]:
-    """Draws what is not there yet, queries' pictures side by side; -> of every picture by name what it shows."""
+    """Draws the images that are not there yet; returns what every image shows, by its name."""
     from pops.toybox.draw import to_image
 
     labels: dict[str, dict[str, str]] = {}
@@ -161,7 +162,7 @@ def draw_library(
 
 
 def _drawn(listed: Sequence[SceneSpec]) -> list[Tensor]:
-    """Pictures uint8 [3, SIDE, SIDE]; those of one geometry share it, those of one scene its light, too."""
+    """Draws images uint8 [3, SIDE, SIDE]; traces each geometry once, and lights it once per scene."""
     import torch
 
     from pops.toybox.draw import light, object_paints, paint, setting_of
@@ -184,7 +185,7 @@ def _drawn(listed: Sequence[SceneSpec]) -> list[Tensor]:
 
 
 def draw_operands(p: Pops, queries: int, seed: int, on_progress: OnProgress | None = None) -> Tensor:
-    """-> [queries, 3, D]: A, B and C of each query, encoded."""
+    """Draws and encodes A, B and C of each query => [queries, 3, D]."""
     from pops.toybox.draw import draw, draw_swatch, to_image
 
     images = []
@@ -201,7 +202,7 @@ def _name(k: int, i: int) -> str:
     return f"{k:05d}/{i:03d}.png"
 
 
-def _material(spec: Any) -> str:
+def _material(spec: MaterialSpec) -> str:
     return spec.name or f"{spec.kind} {spec.seed} {spec.rgb}"
 
 
@@ -209,14 +210,16 @@ def _material(spec: Any) -> str:
 
 
 def found(library: Library, pictures: Path, e: Embedding) -> list[list[str]]:
-    """Of every row the names of its nearest pictures; two that are equal byte for byte count as one."""
+    """Returns the names of every row's nearest images; images with equal bytes count as one."""
     root = pictures.resolve()
     return [[Path(m.path).relative_to(root).as_posix() for m in row] for row in library.search(e, TOP)]
 
 
 def figures(names: Sequence[Sequence[str]], truths: Sequence[str], labels: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """recall_at_1, recall_at_10 of the true picture; in_top_10: for how many queries some picture of the ten has the
-    object, the material, the scene, or all of them right; of_top_10: the share of the ten that have.
+    """Returns recall_at_1 and recall_at_10 of the true image, in_top_10 and of_top_10, all as shares.
+
+    in_top_10: of the queries for which some image of the ten has the true object, material, scene, or all of them;
+    of_top_10: of the ten images that have, mean over queries.
     """
     rows = []
     for top, truth in zip(names, truths, strict=True):
@@ -233,8 +236,8 @@ def figures(names: Sequence[Sequence[str]], truths: Sequence[str], labels: dict[
 
 
 def markdown(report: Report) -> str:
-    """The report as a Markdown table, percentages."""
-    about = f"{report.photos} pictures, {report.queries} queries, seed {report.seed}; percent of the queries."
+    """Returns the report as a Markdown table of percentages."""
+    about = f"{report.photos} images, {report.queries} queries, seed {report.seed}; percent of the queries."
     lines = [
         f"Model `{report.model}`, `scene(texturing(A, B), C)` in a library of {about}",
         "",

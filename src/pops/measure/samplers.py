@@ -1,7 +1,8 @@
-"""How few steps do: every sampler at every number of steps, on the held-out cases of toybox, beside the papers' own.
+"""How few steps are enough: every sampler at every number of steps, on held-out cases of toybox.
 
-The reference is the ancestral sampler at 25 steps. All comparisons are paired: the same cases, the same initial noise,
-and a case's difference is the mean over `draws` of noise, so that the standard errors are those of a mean over cases.
+The reference is the papers' sampler, ancestral at 25 steps. All comparisons are paired: the same cases, the same
+initial noise. A case's difference is its mean over `draws` of noise, so the standard errors are those of a mean over
+cases.
 """
 
 from __future__ import annotations
@@ -10,25 +11,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pops.errors import ConfigError, ensure, suggest
+from pops.errors import ConfigError, ensure
 from pops.measure import operators as toybox
-from pops.measure.operators import OPERATORS, Cases, OnProgress
+from pops.measure.operators import OPERATORS, Cases
 from pops.prior.samplers import SAMPLERS, check_sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pops.progress import OnProgress
     from pops.studio import Pops
 
 REFERENCE = ("ancestral", 25)
 STEPS = (1, 2, 4, 6, 8, 25)
-MARGIN = 0.01  # one point
-SURELY = 1.645  # standard errors of a one-sided bound that holds 19 times of 20
+MARGIN = 0.01  # one percentage point
+SURELY = 1.645  # standard errors of a one-sided 95 % bound
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over cases, and how it differs from the reference's on the same cases; fractions."""
+    """A mean over cases, and its difference to the reference on the same cases; as fractions."""
 
     value: float
     difference: float
@@ -37,7 +39,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """One sampler at one number of steps. figures: by operator and name; spread: by operator, 1 - cosine of draws."""
+    """One sampler at one number of steps. figures: by operator and name; spread: by operator, 1 - cosine of 2 draws."""
 
     sampler: str
     steps: int
@@ -46,19 +48,19 @@ class Row:
 
     @property
     def worst(self) -> Figure:
-        """The figure that falls furthest behind the reference."""
+        """The figure that is furthest below the reference."""
         return min((f for of in self.figures.values() for f in of.values()), key=lambda f: f.difference)
 
     @property
     def furthest(self) -> float:
-        """The largest difference either way: far ahead is another distribution, too."""
+        """The largest absolute difference: a figure far above the reference is another distribution, too."""
         return max(abs(f.difference) for of in self.figures.values() for f in of.values())
 
     @property
     def verdict(self) -> str:
-        """Is every figure within a point of the reference, or above? As measured, and what the errors allow to say.
+        """Whether every figure is at least the reference's less a point, as far as the standard errors tell.
 
-        surely: every figure's lower confidence bound is; yes: every figure is; no: the upper bound of one is not.
+        "surely": every lower confidence bound is; "yes": every figure is; "no": some upper bound is not; else "open".
         """
         of_all = [f for of in self.figures.values() for f in of.values()]
         if all(f.difference - SURELY * f.error >= -MARGIN for f in of_all):
@@ -70,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The reference first."""
+    """The rows of all samplers and numbers of steps, the reference first."""
 
     model: str
     count: int
@@ -94,21 +96,21 @@ def measure(
     render_steps: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
-    """Every sampler at every number of steps on `count` triplets of each operator, drawn and encoded once.
+    """Measures every sampler at every number of steps on `count` triplets of each operator, drawn and encoded once.
 
-    draws: how often a case is sampled, with other noise each time; the oracle reads the first draw's pictures.
-    guidance: each operator's own when left out.
+    draws: how often each case is sampled, with different noise; the oracle reads the images of the first draw.
+    guidance: None for each operator's default.
     """
-    # 1) What is asked for.
+    # 1) Checks.
     ensure(count >= 2, f"count must be at least 2, got {count}", ConfigError)
     ensure(draws >= 1, f"draws must be at least 1, got {draws}", ConfigError)
     for name in operators:
-        ensure(name in OPERATORS, f"toybox has no truth for {name!r}{suggest(name, OPERATORS)}", ConfigError)
+        toybox.check_operator(name)
     for name in samplers:
         check_sampler(name)
     grid = list(dict.fromkeys([REFERENCE, *((name, n) for name in samplers for n in steps)]))
 
-    # 2) Operator by operator: the cases, and of every pair in the grid the figures of each case.
+    # 2) For each operator: its cases, and the figures of each case for every pair of the grid.
     scores: dict[str, list[dict[str, Tensor]]] = {}
     spreads: dict[str, list[float]] = {}
     for operator in operators:
@@ -126,7 +128,7 @@ def measure(
             if on_progress:
                 on_progress(done, len(grid), f"{operator}: {name}, {n} steps")
 
-    # 3) Means, and paired differences to the first.
+    # 3) Means, and paired differences to the first, the reference.
     rows = []
     for i, (name, n) in enumerate(grid):
         figures = {operator: _figures(of[i], of[0]) for operator, of in scores.items()}
@@ -135,7 +137,7 @@ def measure(
 
 
 def _scores(cases: Cases, of_draws: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Each case's figures [n], means over the draws [n, D]."""
+    """Returns each case's figures [n], as means over the draws [n, D]."""
     import torch
 
     theirs = toybox.cosines(cases.plain.mean(1), cases.truth)
@@ -151,7 +153,7 @@ def _scores(cases: Cases, of_draws: Sequence[Tensor]) -> dict[str, Tensor]:
 def _read(
     p: Pops, cases: Cases, result: Tensor, seed: int, steps: int | None, on_progress: OnProgress | None
 ) -> dict[str, Tensor]:
-    """What the oracle reads right of each case's picture, [n] an attribute."""
+    """Returns what the oracle reads right in each case's image: [n] per attribute."""
     import torch
 
     from pops.toybox.oracle import Oracle
@@ -162,7 +164,7 @@ def _read(
 
 
 def _spread(of_draws: Sequence[Tensor]) -> float:
-    """1 - cosine between two draws of a case, mean over cases; 0 where there is one draw only."""
+    """Returns 1 - cosine between two draws of a case, mean over cases; 0 if there is only one draw."""
     return float(1 - toybox.cosines(of_draws[0], of_draws[-1]).mean()) if len(of_draws) > 1 else 0.0
 
 
@@ -178,19 +180,19 @@ def _figures(score: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> di
 
 
 def markdown(report: Report) -> str:
-    """The report as a Markdown table, in percent and points."""
+    """Returns the report as a Markdown table, in percent and percentage points."""
     first = report.rows[0]
     names = list(first.figures)
-    guidance = "each operator's own guidance" if report.guidance is None else f"guidance {report.guidance:g}"
+    guidance = "each operator's default guidance" if report.guidance is None else f"guidance {report.guidance:g}"
     keys = " / ".join(key.replace("_at_", "@").replace("_", " ") for key in next(iter(first.figures.values())))
     lines = [
-        f"Model `{report.model}`, {report.count} held-out triplets an operator, seed {report.seed}, {report.draws}",
-        f"draws of noise a triplet, {guidance}. Percent: {keys};",
+        f"Model `{report.model}`, {report.count} held-out triplets per operator, seed {report.seed}, {report.draws}",
+        f"draws of noise per triplet, {guidance}. Percent: {keys};",
         "in brackets the spread, 100 (1 - cosine) between two draws. Differences are to",
         f"{first.sampler} at {first.steps} steps, paired by triplet, in points: the worst of all figures with its",
-        "standard error, and the largest either way. Within 1: yes, no figure is more than a point worse; **surely**,",
+        "standard error, and the largest absolute one. Within 1: yes, no figure is over a point worse; **surely**,",
         "nor is the lower end of any figure's one-sided 95 % interval; open, one is worse, but maybe by chance; no,",
-        "one is worse by its upper end, too.",
+        "one is worse at its upper end, too.",
         "",
         f"| sampler | steps | {' | '.join(names)} | worst | largest | within 1 |",
         "|---|---|" + "---|" * len(names) + "---|---|---|",

@@ -1,1 +1,1 @@
-"""Models: the registry of names, and the shipped `tiny`."""
+"""Models: their names and the hub (`hub`), what their folders hold (`layout`), a loaded one (`model`), `tiny`."""

@@ -1,1 +1,1 @@
-"""Operators: what each takes (`spec`), how it samples (`operator`), and how it is stored (`checkpoint`)."""
+"""Operators: what each takes (`spec`), how it samples (`operator`), how it is stored (`checkpoint`, `official`)."""

@@ -1,19 +1,21 @@
 """Operator folders: operator.json and `adapter.safetensors` (on a base prior) or `prior.safetensors` (whole).
 
-An adapter holds, for parameter P of the base prior, either a low-rank change "P.down" [r, in] and "P.up"
-[out, r] (W + up @ down), or a full one "P.delta" (W + delta). Parameters it does not name stay the base's.
-A whole prior holds every parameter except the statistics of the space, which are always the base's.
+An adapter holds, for parameter P of the base prior, either low-rank factors "P.down" [r, in] and "P.up" [out, r]
+(W + up @ down), or a full difference "P.delta" (W + delta). Parameters it does not name stay the base's. A whole prior
+holds every parameter except the statistics of the space, which are always the base's.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import CheckpointError, SpaceError, ensure
-from pops.files import write_whole
+from pops.files import read_json_object, write_whole
 from pops.operators.spec import OperatorSpec
 from pops.prior.tensors import TensorFiles, shapes_of
 from pops.prior.transformer import FROZEN, PriorModel
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
 
     from pops.operators.operator import Operator
 
+logger = logging.getLogger("pops.operators")
+
 FORMAT, VERSION = "pops.operator", "1"
 SPEC_FILE, ADAPTER_FILE, PRIOR_FILE = "operator.json", "adapter.safetensors", "prior.safetensors"
+_AGAIN = "export the operator again"
 
 
 def save_operator(
@@ -37,10 +42,9 @@ def save_operator(
     space: str,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """An operator folder of float16 weights; `weights`: an adapter (see the module's text) or a whole prior.
+    """Writes an operator folder of float16 weights. weights: an adapter (see the module's text) or a whole prior.
 
-    Each file is written whole, the description last. Raises CheckpointError when the weights do not fit
-    `base`.
+    Each file is written whole, the description last. Raises CheckpointError if the weights do not fit `base`.
     """
     import torch
     from safetensors.torch import save_file
@@ -65,7 +69,7 @@ def write_description(
     space: str,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """operator.json, when the file named `weights` already lies beside it; another one's weights go."""
+    """Writes operator.json beside the file named `weights`, which exists; deletes the weights of another operator."""
     about = {
         "format": FORMAT,
         "version": VERSION,
@@ -82,18 +86,19 @@ def write_description(
 
 
 def load_operator(folder: str | Path, base: PriorModel, *, space: str | None = None) -> Operator:
-    """The operator of a folder on its base prior; `space`, when given, must be the operator's.
+    """Loads the operator of a folder on its base prior; `space`, if given, must be the operator's.
 
     Raises CheckpointError (missing, surplus or misshaped tensors by name; another base prior) and SpaceError.
     """
     from pops.operators.operator import Operator
 
-    folder = Path(folder)
+    folder, begun = Path(folder), time.perf_counter()
     about = read_description(folder)
     where = folder / SPEC_FILE
     if space is not None and about["space"] != space:
         raise SpaceError(
-            f"{where}: the operator lives in space {about['space']!r}, the model in {space!r}; use its own"
+            f"{where}: the operator is of space {about['space']!r}, the model of {space!r}; "
+            "load it with the model it was trained for"
         )
     if about["base"] != base.fingerprint:
         raise CheckpointError(
@@ -103,29 +108,25 @@ def load_operator(folder: str | Path, base: PriorModel, *, space: str | None = N
     spec = OperatorSpec.from_json(about["spec"], where=str(where))
     path = folder / about["weights"]
     weights = _read_tensors(path) if about["weights"] == ADAPTER_FILE else TensorFiles(path)
-    return Operator(spec, put_on(base, weights, where=str(path)))
+    operator = Operator(spec, put_on(base, weights, where=str(path)))
+    logger.info("read operator %s from %s in %.1f s", spec.name, path, time.perf_counter() - begun)
+    return operator
 
 
 def load_spec(folder: str | Path) -> OperatorSpec:
-    """The spec alone, without reading weights."""
+    """Reads the spec of an operator folder, and no weights."""
     return OperatorSpec.from_json(read_description(Path(folder))["spec"], where=str(Path(folder) / SPEC_FILE))
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """operator.json checked: format, version, spec, space, base, weights, provenance; or CheckpointError."""
+    """Reads and checks operator.json: format, version, spec, space, base, weights, provenance; or CheckpointError."""
     path = folder / SPEC_FILE
-    there = folder.exists()
-    ensure(there, f"{folder} does not exist; give an operator folder or a learned_prior.pth", CheckpointError)
+    ensure(folder.exists(), f"{folder} does not exist; give an operator folder or a learned_prior.pth", CheckpointError)
     ensure(path.is_file(), f"{folder} is not an operator folder: {SPEC_FILE} is missing", CheckpointError)
-    try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        good = about["format"] == FORMAT and all(
-            isinstance(about[key], kind)
-            for key, kind in {"spec": dict, "space": str, "base": str, "weights": str, "version": str}.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error!r}); export the operator again") from error
-    ensure(good, f"{path} does not describe an operator; export the operator again", CheckpointError)
+    about = read_json_object(path, CheckpointError, _AGAIN)
+    kinds = {"spec": dict, "space": str, "base": str, "weights": str, "version": str}
+    good = about.get("format") == FORMAT and all(isinstance(about.get(key), kind) for key, kind in kinds.items())
+    ensure(good, f"{path} does not describe an operator; {_AGAIN}", CheckpointError)
     ensure(
         about["version"] == VERSION,
         f"{path} has version {about['version']}; update pops to read it",
@@ -140,12 +141,12 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def is_adapter(weights: Mapping[str, Tensor]) -> bool:
-    """Whether these are changes to a base prior (and not a whole one)."""
+    """Whether these are the tensors of an adapter, not of a whole prior."""
     return any(name.rpartition(".")[2] in ("down", "up", "delta") for name in weights)
 
 
 def put_on(base: PriorModel, weights: Mapping[str, Tensor], *, where: str = "the weights") -> PriorModel:
-    """The base prior with an operator's weights: an adapter shares the base's engine, a whole prior has its own.
+    """Returns the base prior with an operator's weights; with an adapter, both share the base's engine.
 
     Raises CheckpointError, naming missing, surplus, misshaped and non-finite tensors.
     """
@@ -154,14 +155,14 @@ def put_on(base: PriorModel, weights: Mapping[str, Tensor], *, where: str = "the
     got = shapes_of(weights)
     faults = shape_faults(_expected_shapes(own, got) if adapter else own, got)
     faults["not finite"] = sorted(name for name in weights if not bool(weights[name].isfinite().all()))
-    refuse(faults, f"{where} does not fit the base prior", "export the operator again")
+    refuse(faults, f"{where} does not fit the base prior", _AGAIN)
     return base.with_adapter(weights) if adapter else base.with_weights(weights)
 
 
 def _expected_shapes(
     own: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]]:
-    """The tensors an adapter must hold for the parameters it names, each changed in one way only."""
+    """Returns the tensors that an adapter must hold for the parameters it names: factors, or a difference."""
     shapes: dict[str, tuple[int, ...]] = {}
     for key, value in got.items():
         name, _, part = key.rpartition(".")
@@ -182,9 +183,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    ensure(path.is_file(), f"{path} is missing; export the operator again", CheckpointError)
+    ensure(path.is_file(), f"{path} is missing; {_AGAIN}", CheckpointError)
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); export the operator again") from error
+        raise CheckpointError(f"{path} cannot be read ({error}); {_AGAIN}") from error
     return tensors

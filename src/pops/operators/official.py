@@ -1,8 +1,9 @@
-"""Official operator checkpoints: `learned_prior.pth`, the state dict of a fine-tuned prior -> an Operator.
+"""Operators on disk: a pops folder (see `checkpoint`) or an official checkpoint, `learned_prior.pth`.
 
-The file says neither which operator it is nor which base prior it was trained from. So the spec comes from
-BUILTIN, by the name under which it is loaded; the statistics of the space from whichever base prior it is
-put on, as published. pops.pickles turns it into safetensors, once; the copy is kept in a cache.
+An official checkpoint is the state dict of a fine-tuned prior. It says neither which operator it is nor which base
+prior it was trained from. So the spec is the built-in one of the name under which it is loaded, and the statistics of
+the space are those of the base prior it is put on, as published. pops.pickles converts it to safetensors once; the copy
+is kept in a cache.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from pops.errors import CheckpointError, ConfigError, PopsError, ensure, suggest
 from pops.files import check_place, expanded, is_file, write_whole
-from pops.operators.checkpoint import PRIOR_FILE, SPEC_FILE, write_description
+from pops.models.layout import OFFICIAL_FILE
+from pops.operators.checkpoint import PRIOR_FILE, SPEC_FILE, load_operator, load_spec, logger, write_description
 from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.pickles import convert
 from pops.prior.tensors import TensorFiles
@@ -27,13 +29,35 @@ from pops.weights import check_shapes
 if TYPE_CHECKING:
     from pops.operators.operator import Operator
 
-OFFICIAL_FILE = "learned_prior.pth"
-SETTLED = 2.0  # seconds since a file changed, after which its time and size are trusted to name its content
+SETTLED = 2.0  # seconds after a file's last change; from then on its time and size identify its content
 _ADVICE = "it is a checkpoint of another prior, or of something else"
 
 
+def spec_at(name: str, path: Path) -> OperatorSpec:
+    """Reads the spec of the operator at a path, which goes by this name, and no weights; CheckpointError without one.
+
+    An official checkpoint must go by the name of a built-in operator.
+    """
+    if find_official(path) is None:
+        return load_spec(path)
+    if name not in BUILTIN:
+        hint = f"unknown operator {name!r}{suggest(name, BUILTIN)}; choose from {', '.join(BUILTIN)}"
+        do = f"pops operators import {path} --as {next(iter(BUILTIN))} -o FOLDER"
+        raise CheckpointError(f"{path}: {hint}; or, for another name, run: {do}")
+    return BUILTIN[name]
+
+
+def operator_at(path: Path, spec: OperatorSpec, base: PriorModel, *, space: str) -> Operator:
+    """Loads an operator from disk, a pops folder or an official checkpoint, on a base prior.
+
+    Raises CheckpointError and SpaceError if it does not fit.
+    """
+    official = find_official(path)
+    return load_official(official, spec, base) if official else load_operator(path, base, space=space)
+
+
 def find_official(path: Path) -> Path | None:
-    """The checkpoint that `path` names: a file, or a folder that holds one and no operator of ours; or None."""
+    """Returns the checkpoint at a path: the file itself, or that of a folder that is no operator folder; or None."""
     path = expanded(path)
     if is_file(path):
         return path
@@ -41,35 +65,26 @@ def find_official(path: Path) -> Path | None:
     return inside if is_file(inside) and not is_file(path / SPEC_FILE) else None
 
 
-def official_spec(name: str, path: Path) -> OperatorSpec:
-    """The built-in operator of that name; CheckpointError for another, since the file says nothing itself."""
-    if name not in BUILTIN:
-        hint = f"{suggest(name, BUILTIN)}; a checkpoint is one of {', '.join(BUILTIN)}"
-        do = f"pops operators import {path} --as {next(iter(BUILTIN))} -o FOLDER"
-        raise CheckpointError(f"{path} is loaded as {name!r}, which is no built-in operator{hint}; run: {do}")
-    return BUILTIN[name]
-
-
 def load_official(path: str | Path, spec: OperatorSpec, base: PriorModel) -> Operator:
-    """The operator of an official checkpoint on a base prior, whose statistics it takes.
+    """Loads an official checkpoint on a base prior, whose statistics it takes.
 
-    Converts it into the cache the first time; weights are read on use. Raises CheckpointError: no checkpoint,
-    or missing, surplus, misshaped and non-finite tensors, by name.
+    Converts it into the cache the first time; weights are read on use. Raises CheckpointError if it is no checkpoint,
+    or naming missing, surplus, misshaped and non-finite tensors.
     """
     from pops.operators.operator import Operator
 
-    held = TensorFiles(cached(expanded(path)))  # each read when the engine asks for it: one copy at most
-    _check(held, base, str(path))
-    return Operator(spec, base.with_weights(held))
+    tensors = TensorFiles(cached(expanded(path)))  # each is read when the engine asks for it: one copy at most
+    _check(tensors, base, str(path))
+    return Operator(spec, base.with_weights(tensors))
 
 
 def import_official(
     path: str | Path, name: str, folder: str | Path, *, base: PriorModel, space: str, force: bool = False
 ) -> Path:
-    """An operator folder of an official checkpoint, its weights in the precision in which they are stored.
+    """Writes an operator folder from an official checkpoint, its weights in the precision in which they are stored.
 
-    force: replaces an operator that is there. Raises CheckpointError as load_official does, ConfigError for
-    a folder that cannot be written or is taken; then nothing has changed.
+    force: replaces an operator that is there. Raises CheckpointError as load_official does, ConfigError for a folder
+    that cannot be written or holds an operator; then nothing has changed.
     """
     source, folder = check_import(path, name, folder, force=force)
     with write_whole(folder / PRIOR_FILE) as temporary:
@@ -81,33 +96,33 @@ def import_official(
 
 
 def check_import(path: str | Path, name: str, folder: str | Path, *, force: bool = False) -> tuple[Path, Path]:
-    """What can be told before anything heavy is read: the file and the folder of an import, or an error."""
+    """Checks an import as far as that takes no reading of weights; returns the checkpoint's file and the folder."""
     source, folder = expanded(path), expanded(folder)
     official = find_official(source)
     if official is None:
-        what = "is an operator folder already" if (source / SPEC_FILE).is_file() else "is no file"
+        what = "is an operator folder already" if (source / SPEC_FILE).is_file() else "is not a file"
         raise CheckpointError(f"{path} {what if source.exists() else 'does not exist'}; name a {OFFICIAL_FILE}")
     if name not in BUILTIN:
         known = ", ".join(BUILTIN)
-        raise CheckpointError(f"there is no operator {name!r}{suggest(name, BUILTIN)}; --as takes one of {known}")
+        raise CheckpointError(f"unknown operator {name!r}{suggest(name, BUILTIN)}; choose from {known} (--as)")
     ensure(not folder.exists() or folder.is_dir(), f"{folder} is a file; name a folder (-o)", ConfigError)
     taken = is_file(folder / SPEC_FILE) and not force
-    ensure(not taken, f"{folder} holds an operator already; name another folder, or say --force", ConfigError)
+    ensure(not taken, f"{folder} holds an operator already; name another folder, or add --force", ConfigError)
     check_place(folder / PRIOR_FILE)
     return official, folder
 
 
-def _check(held: TensorFiles, base: PriorModel, where: str) -> None:
-    """By names and shapes; that the numbers are finite was seen to when they were converted."""
+def _check(tensors: TensorFiles, base: PriorModel, where: str) -> None:
+    """Checks names and shapes; that the values are finite was checked when they were converted."""
     wanted = {name: shape for name, shape in base.config.shapes.items() if name not in FROZEN}
-    check_shapes(wanted, held.shapes, f"{where} does not fit the base prior", _ADVICE)
+    check_shapes(wanted, tensors.shapes, f"{where} does not fit the base prior", _ADVICE)
 
 
 # --- the cache ---------------------------------------------------------------------------------------
 
 
 def cache_folder() -> Path:
-    """Where converted checkpoints lie: $POPS_CACHE, else pops/ in the user's cache folder."""
+    """Returns the folder of converted checkpoints: $POPS_CACHE, else pops/ in the user's cache folder."""
     if named := os.environ.get("POPS_CACHE"):
         return expanded(named)
     if sys.platform == "win32":
@@ -119,20 +134,22 @@ def cache_folder() -> Path:
 
 
 def cached(source: Path) -> Path:
-    """The checkpoint as safetensors: from the cache, or converted into it now."""
+    """Returns the checkpoint as safetensors: from the cache, or converted into it now."""
     target = cache_folder() / "operators" / _digest(source) / PRIOR_FILE
     if target.is_file():
         return target
+    begun = time.perf_counter()
     try:
         with write_whole(target) as temporary:
             convert(source, temporary, kind="weights", error=CheckpointError, skip=FROZEN)
     except ConfigError as e:
         raise ConfigError(f"{e} (POPS_CACHE names the folder of converted checkpoints)") from e
+    logger.info("converted %s to %s in %.1f s", source, target, time.perf_counter() - begun)
     return target
 
 
 def _digest(source: Path) -> str:
-    """sha256 of the file; kept beside its time and size, for reading 4 GB takes seconds."""
+    """Returns the sha256 of a file; cached by its time and size, since reading 4 GB takes seconds."""
     try:
         s = source.stat()
         stamp = f"{source.resolve()}\n{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"

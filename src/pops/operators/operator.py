@@ -1,6 +1,6 @@
-"""An operator ready to run: its spec and its prior; operands' vectors in, result's vectors out.
+"""An operator ready to run: its spec and its prior; operands' vectors in, results' vectors out.
 
-Knows no photos and no text encoder: images arrive as embeddings, words as rows of hidden states.
+Knows no photos and no text encoder: images arrive as embeddings, words as the text encoder's hidden states.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pops.prior.engine import Engine, Request
-    from pops.prior.samplers import Denoise, OnStep
+    from pops.prior.samplers import Denoise
+    from pops.progress import OnStep
 
 TEXT_GUIDANCE, TEXT_STEPS = 4.0, 25  # Kandinsky 2.2's defaults for its prior
 
 
 class Operator:
-    """A spec and the weights that do it. Stateless: one instance may serve many requests."""
+    """A spec and a prior that computes it. Stateless: one instance may serve many requests."""
 
     def __init__(self, spec: OperatorSpec, prior: PriorModel) -> None:
         self.spec, self.prior = spec, prior
 
     def encode(self, jobs: Sequence[Sequence[Tensor | None]]) -> Condition:
-        """Operands of B jobs => their condition. All jobs have the same number of operands.
+        """Builds the condition of B jobs from their operands. All jobs have the same number of operands.
 
-        An image operand is an un-normalised embedding [D] (or [1, D]), standardised here; a text operand
-        the rows [length, D] of the text encoder's last hidden state at the word's real tokens; None is
-        missing: a zero token, which stays and stays unmasked.
+        An image operand is an un-normalised embedding [D] (or [1, D]), standardised here; a text operand is the text
+        encoder's last hidden states [length, D] at the word's own tokens; None is a missing operand: a zero token,
+        which is not masked.
         """
         import torch
 
@@ -55,11 +56,10 @@ class Operator:
         full: bool = False,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """One result an item: tokens [B, k, D] standardised, or a condition => un-normalised [B, D], CPU.
+        """Samples one result per item: tokens [B, k, D] standardised, or a condition => un-normalised [B, D], CPU.
 
-        `gens`: one CPU generator an item, drawing the initial noise and then each step's. steps and
-        guidance are the spec's when left out; the guidance branch is zero tokens in as many slots. `full`:
-        the slow forward.
+        gens: one CPU generator per item, for the initial noise and then each step's. steps, guidance: the spec's
+        unless given; uncond is zero tokens in as many slots. full: the slow forward.
         """
         task = self.task(condition, guidance)
         return sample(
@@ -67,12 +67,12 @@ class Operator:
         )
 
     def task(self, condition: Condition | Tensor, guidance: float | None = None) -> Task:
-        """Rows of this operator for a batch; guidance as in `sample`, leading away from zero tokens."""
+        """Returns rows of this operator for a batch; guidance as in `sample`."""
         c = condition if isinstance(condition, Condition) else Condition(condition)
         return Task(self.prior, c, self.spec.guidance if guidance is None else guidance)
 
     def _rows(self, operands: Sequence[Tensor | None]) -> list[Tensor]:
-        """The slots [n, D] of each operand of one job."""
+        """Returns the slots [n, D] of each operand of one job."""
         import torch
 
         from pops.standardise import standardise
@@ -99,49 +99,30 @@ class Operator:
 
 
 class TextPrior:
-    """The base prior from text to image embedding, in Kandinsky 2.2's form: text("...") of the language."""
+    """The base prior as it computes text("...") of the language: text to image embedding, as Kandinsky 2.2 does."""
 
     def __init__(self, prior: PriorModel) -> None:
         self.prior = prior
-
-    def sample(
-        self,
-        hidden: Sequence[Tensor],
-        embeds: Tensor,
-        empty: tuple[Tensor, Tensor],
-        gens: Sequence[torch.Generator],
-        *,
-        steps: int = TEXT_STEPS,
-        guidance: float = TEXT_GUIDANCE,
-        sampler: str = "ancestral",
-        full: bool = False,
-        on_step: OnStep | None = None,
-    ) -> Tensor:
-        """Texts as encoded: B times hidden rows [length, D], embeds [B, D] => un-normalised [B, D], CPU.
-
-        `empty`: hidden rows [length, D] and embedding [D] of "", which guidance leads away from. Other
-        arguments as for `Operator.sample`.
-        """
-        task = self.task(hidden, embeds, empty, guidance)
-        return sample([task], gens, steps=steps, sampler=sampler, full=full, on_step=on_step)
 
     def task(
         self,
         hidden: Sequence[Tensor],
         embeds: Tensor,
-        empty: tuple[Tensor, Tensor],
+        uncond: tuple[Tensor, Tensor],
         guidance: float = TEXT_GUIDANCE,
     ) -> Task:
-        """Rows of the base prior for a batch; arguments as for `sample`."""
-        rows, embed = empty
-        texts = Condition.cat([Condition(h[None].float(), None, e[None].float()) for h, e in zip(hidden, embeds)])
-        nothing = Condition(rows[None].float(), None, embed.reshape(1, -1).float())
-        return Task(self.prior, texts, guidance, nothing)
+        """Returns rows of the base prior for a batch of B encoded texts.
+
+        hidden: hidden states [length, D] of each; embeds: [B, D]; uncond: hidden states and embedding [D] of "".
+        """
+        rows, embed = uncond
+        cond = Condition.cat([Condition(h[None].float(), None, e[None].float()) for h, e in zip(hidden, embeds)])
+        return Task(self.prior, cond, guidance, Condition(rows[None].float(), None, embed.reshape(1, -1).float()))
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one batch computes for some of its rows. unconditional: one row, None for zero tokens (every operator)."""
+    """Rows of a batch that share a prior and guidance. unconditional: one row; None: zero tokens (every operator)."""
 
     prior: PriorModel
     condition: Condition
@@ -161,10 +142,10 @@ def sample(
     full: bool = False,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """A sample for each row of the tasks, all in one batch: un-normalised [B, D], float32 on the CPU.
+    """Samples every row of the tasks in one batch => un-normalised [B, D], float32 on the CPU.
 
     The tasks' priors share one engine (a base prior and adapters on it). Random numbers come from `gens`, one CPU
-    generator a row: the initial noise, then what the sampler draws. `full`: all 81 slots each step, the slow twin.
+    generator per row: the initial noise, then what the sampler draws. full: all 81 slots in each step, the slow twin.
     """
     import torch
 
@@ -193,18 +174,18 @@ def _engine(tasks: Sequence[Task]) -> Engine:
 def _request(task: Task) -> Request:
     from pops.prior.engine import Request
 
-    return Request(task.condition, task.guidance, task.unconditional, task.prior.change)
+    return Request(task.condition, task.guidance, task.unconditional, task.prior.adapter)
 
 
 def _slowly(tasks: Sequence[Task]) -> Denoise:
-    """Every task's rows on their own, by the public method."""
+    """Returns the slow denoiser: every task's rows on their own, all 81 slots."""
     import torch
 
     parts = []
     for task in tasks:
         c = task.condition.to(task.prior.device)
-        away = c.zeros() if task.unconditional is None else task.unconditional.to(task.prior.device).expand(len(c))
-        parts.append(plain_denoiser(task.prior, c, unconditional=away, guidance=task.guidance))
+        uncond = c.zeros() if task.unconditional is None else task.unconditional.to(task.prior.device).expand(len(c))
+        parts.append(plain_denoiser(task.prior, c, unconditional=uncond, guidance=task.guidance))
     sizes = [len(task) for task in tasks]
 
     def denoise(z: Tensor, t: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
-"""What an operator is, apart from its weights: roles of its operands, defaults, training recipe. No torch.
+"""What an operator is, apart from its weights: roles of its operands, options, training recipe. No torch.
 
-`BUILTIN` is the one table of pOps' operators (arXiv 2406.01300); nothing else asks for an operator by its
-name.
+`BUILTIN` is the one table of pOps' operators (arXiv 2406.01300); no other code names an operator.
 """
 
 from __future__ import annotations
@@ -11,47 +10,49 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pops.errors import CheckpointError, OperandError, ensure
+from pops.prior.options import check_options
 
-Kind = Literal["image", "text"]
+Kind = Literal["image", "text", "any"]
+STORED = ("image", "text")  # kinds of an operator with weights
 LOSSES = ("mse", "instruct")
 
 
 @dataclass(frozen=True)
 class Role:
-    """One operand's place: its name in messages, and whether an image embedding or words stand there."""
+    """One operand's place: its name in messages, and what belongs there: an image, words, or either ("any")."""
 
     name: str
     kind: Kind = "image"
 
     def __post_init__(self) -> None:
         ensure(bool(self.name), "a role needs a name", OperandError)
-        ensure(self.kind in ("image", "text"), f"a role is 'image' or 'text', got {self.kind!r}", OperandError)
+        ensure(self.kind in (*STORED, "any"), f"a role's kind is image, text or any, got {self.kind!r}", OperandError)
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How the operator's training differs from the others': probabilities are per sample, in [0, 1]."""
+    """How training one operator differs from training another: probabilities are per sample, in [0, 1]."""
 
-    drop_each: float = 0.0  # every operand on its own becomes a zero token
-    drop_together: float = 0.0  # all operands at once
+    drop_each: float = 0.0  # each operand, independently, becomes a zero token
+    drop_together: float = 0.0  # all operands become zero tokens
     loss: str = "mse"  # or "instruct": MSE to the target + text_weight * (1 - cosine to a text)
-    random_share: float = 0.0  # a random image is the target, its operands are dropped
-    random_keeps_first: float = 0.0  # ... but operand 0 is that image, with this probability
+    random_share: float = 0.0  # a random image becomes the target, the operands become zero tokens
+    random_keeps_first: float = 0.0  # of random_share: operand 0 becomes that image
 
     def __post_init__(self) -> None:
         for name in ("drop_each", "drop_together", "random_share", "random_keeps_first"):
             value = getattr(self, name)
             ensure(0 <= value <= 1, f"{name} must be in [0, 1], got {value}")
-        ensure(self.loss in LOSSES, f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        ensure(self.loss in LOSSES, f"unknown loss {self.loss!r}; choose from {', '.join(LOSSES)}")
 
 
 @dataclass(frozen=True)
 class OperatorSpec:
     """An operator's name, the roles of its operands in order, and its defaults.
 
-    `repeat` lets the last role stand for further operands of its kind, up to `most` in all. guidance <= 1
-    means none; steps are the sampler's. partial_guidance and partial_steps hold where an operand is missing, and
-    the answer is open (None: the same).
+    repeat: the last role stands for further operands, too, up to `most` in all (None: any number). guidance <= 1
+    means none; steps are the sampler's. partial_guidance and partial_steps are the defaults if an operand is missing
+    (None: the same), since many results are then right.
     """
 
     name: str
@@ -80,19 +81,19 @@ class OperatorSpec:
             )
 
     def defaults(self, missing: bool) -> tuple[int, float]:
-        """Steps and guidance; missing: where an operand is left out."""
+        """Returns steps and guidance; missing: whether an operand is."""
         steps = self.partial_steps if missing else None
         guidance = self.partial_guidance if missing else None
         return self.steps if steps is None else steps, self.guidance if guidance is None else guidance
 
     @property
     def arity(self) -> tuple[int, int | None]:
-        """Fewest and most operands; None where there is no limit."""
+        """Fewest and most operands; None for no limit."""
         n = len(self.roles)
         return (n, self.most if self.repeat else n)
 
     def roles_for(self, count: int) -> tuple[Role, ...]:
-        """The role of each of `count` operands; OperandError when it takes another number of them."""
+        """Returns the role of each of `count` operands; OperandError if the operator takes another number."""
         fewest, most = self.arity
         if count < fewest or (most is not None and count > most):
             names = ", ".join(role.name for role in self.roles) + (", ..." if self.repeat else "")
@@ -102,24 +103,33 @@ class OperatorSpec:
         return self.roles + (self.roles[-1],) * (count - fewest)
 
     def validate(self, kinds: Sequence[Kind | None]) -> tuple[Role, ...]:
-        """Roles of operands of these kinds (None: a missing one); OperandError where a kind does not fit."""
+        """Returns the roles of operands of these kinds (None: a missing one); OperandError if a kind does not fit."""
         roles = self.roles_for(len(kinds))
         for position, (role, kind) in enumerate(zip(roles, kinds, strict=True), start=1):
-            if kind is not None and kind != role.kind:
+            if kind not in (None, role.kind) and role.kind != "any":
                 wanted = "an image" if role.kind == "image" else "a word"
                 got = "words" if kind == "text" else "an image"
                 raise OperandError(f"{self.name}: operand {position} ({role.name}) must be {wanted}, got {got}")
         return roles
 
+    def check_options(self, options: Mapping[str, int | float | str]) -> None:
+        """Checks the options of one call; ConfigError for an unknown name or a bad value."""
+        check_options(options)
+
+    def check_text(self, text: str) -> None:
+        """Checks a word for a text role: any word will do."""
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as operator.json keeps them."""
+        """Returns plain values, as operator.json stores them."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, where: str = "the operator's spec") -> OperatorSpec:
-        """The spec that `to_json` gave; CheckpointError (naming `where`) for anything else."""
+        """Reads what `to_json` returned; CheckpointError, naming `where`, for anything else."""
         try:
             roles = tuple(Role(**role) for role in data["roles"])
+            for role in roles:
+                ensure(role.kind in STORED, f"a stored role is image or text, got {role.kind!r}", OperandError)
             training = TrainingRecipe(**data.get("training", {}))
             rest = {key: value for key, value in data.items() if key not in ("roles", "training")}
             return cls(roles=roles, training=training, **rest)

@@ -1,4 +1,4 @@
-"""What an adapter changes in the engine's layers: small layers that run beside the base's. Knows no engine."""
+"""Adapters in the engine's form: small layers that run beside the base prior's. Knows no engine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from pops.prior.config import PriorConfig
 
 
-# A low-rank change, arXiv 2106.09685 Eq. 3: W x + b + up (down x), here with a change of b, or a full one of W.
+# LoRA, arXiv 2106.09685 Eq. 3: W x + b + up (down x); here also full differences of W and of b.
 @dataclass(frozen=True, eq=False)
-class Change:
-    """What an adapter adds to a base prior, in the engine's layers; compared by identity.
+class Adapter:
+    """What an operator adds to a base prior, by the engine's layers; compared by identity.
 
     low: layer -> (down [r, in], up [out, r]); dense: layer -> delta [out, in]; bias: layer -> delta [out];
-    vectors: parameter -> its changed value (norms, positions, the query).
+    vectors: parameter -> its value with the adapter (norms, positions, the query).
     """
 
     low: Mapping[str, tuple[Tensor, Tensor]]
@@ -31,30 +31,30 @@ class Change:
     vectors: Mapping[str, Tensor]
 
     def add(self, name: str, x: Tensor, y: Tensor) -> Tensor:
-        """y [..., out] of a layer, with this change of the layer on x [..., in]."""
-        from torch.nn.functional import linear as plain
+        """Returns y [..., out], the base layer's output, plus what this adapter adds for the input x [..., in]."""
+        from torch.nn.functional import linear
 
         if name in self.low:
             down, up = self.low[name]
-            y = y + plain(plain(x, down), up)
+            y = y + linear(linear(x, down), up)
         if name in self.dense:
-            y = y + plain(x, self.dense[name])
+            y = y + linear(x, self.dense[name])
         if name in self.bias:
             y = y + self.bias[name]
         return y
 
 
-def change_of(
+def adapter_of(
     weights: Mapping[str, Tensor],
     config: PriorConfig,
     vectors: Mapping[str, Tensor],
     *,
     device: torch.device,
     dtype: torch.dtype,
-) -> Change:
-    """An adapter's tensors ("P.down", "P.up", "P.delta" of parameter P) in the layers of an engine.
+) -> Adapter:
+    """Converts an adapter's tensors ("P.down", "P.up", "P.delta" of parameter P) to the layers of an engine.
 
-    vectors: the engine's parameters that are in no layer; device and dtype: of its layers.
+    vectors: the engine's parameters that are in no layer; device, dtype: of the engine's layers.
     """
 
     def cast(value: Tensor) -> Tensor:
@@ -70,12 +70,12 @@ def change_of(
             keys = [f"{stem}.{kind}.delta" for stem in stems]
             if any(key in weights for key in keys):
                 into[name] = cast(stacked([_or_zeros(weights, key, config) for key in keys]))
-    changed = {
+    adapted = {
         name: value + weights[f"{name}.delta"].to(value)
         for name, value in vectors.items()
         if f"{name}.delta" in weights
     }
-    return Change(low, dense, bias, changed)
+    return Adapter(low, dense, bias, adapted)
 
 
 def _or_zeros(weights: Mapping[str, Tensor], key: str, config: PriorConfig) -> Tensor:
@@ -87,7 +87,7 @@ def _or_zeros(weights: Mapping[str, Tensor], key: str, config: PriorConfig) -> T
 
 
 def _low_rank(weights: Mapping[str, Tensor], stems: Sequence[str], width: int) -> tuple[Tensor, Tensor] | None:
-    """The changes of stacked matrices as one: downs stacked [sum r, in], ups on a diagonal [sum out, sum r]."""
+    """Joins the adapters of stacked matrices: downs stacked [sum r, in], ups block-diagonal [sum out, sum r]."""
     import torch
 
     found = [(i, s) for i, s in enumerate(stems) if f"{s}.weight.up" in weights]

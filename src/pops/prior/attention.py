@@ -1,4 +1,7 @@
-"""Attention of few queries, and who may see whom. Knows no weights."""
+"""Attention for few queries, and the causal mask. Knows no weights.
+
+Shapes: R rows of a batch, T tokens of this call, S slots in all (those before, then the T tokens), w width of a head.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,23 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-MASKED = -10000.0  # added to a logit; exp of it is exactly 0 in float32
+# Added to a logit. In float32 the exponential of anything below about -104 is exactly 0, so a masked slot contributes
+# nothing, not even in the last place: leaving it out gives the same sums. Finite, since -inf - -inf is NaN.
+MASKED = -10000.0
 
 
 def causal(n: int, before: int, device: torch.device) -> Tensor:
-    """Additive mask [n, before + n]: every one of n slots sees all before them, itself, and earlier ones."""
+    """Returns the additive mask [n, before + n] by which each of n slots sees all `before`, earlier ones and itself."""
     import torch
 
     return torch.full((n, before + n), MASKED, device=device).triu_(before + 1)
 
 
 def within(qkv: Tensor, kv: Tensor, mask: Tensor, queries: int) -> Tensor:
-    """Attention of the last `queries` of T tokens [R, T, 3 * heads * w] => [R, queries, heads * w].
+    """Computes the attention of the last `queries` of T tokens [R, T, 3 * heads * w] => [R, queries, heads * w].
 
-    kv [2, R, heads, S, w]: keys and values; those of the tokens are written into its last T slots. mask: additive,
-    [T, S] or [1 or R, 1, T, S], float32.
+    kv [2, R, heads, S, w]: keys and values; **written to**: its last T slots receive those of the tokens, so that one
+    buffer serves all steps. mask: additive, [T, S] or [1 or R, 1, T, S], float32.
     """
     n, tokens, _ = qkv.shape
     q, k, v = qkv.view(n, tokens, 3, kv.shape[2], -1).permute(2, 0, 3, 1, 4)
@@ -32,7 +37,7 @@ def within(qkv: Tensor, kv: Tensor, mask: Tensor, queries: int) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention of [R, heads, T, w] over [R, heads, S, w] with an additive mask, broadcast to [R, heads, T, S].
+    """Computes attention of [R, heads, T, w] over [R, heads, S, w]; mask: additive, broadcast to [R, heads, T, S].
 
     Written out on a CPU, where the fused kernel takes up to four times as long for three queries
     (benchmarks/small_attention.py).
@@ -42,6 +47,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     if q.device.type != "cpu":
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
     shape, scale = q.shape, q.shape[-1] ** -0.5
+    # Rows and heads become one batch axis, so that both products are one bmm, and the first adds the mask as it goes.
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     bias = mask.to(q.dtype).expand(*shape[:3], k.shape[1]).flatten(0, 1)
     scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What a prior is conditioned on, one row an item.
+    """What a prior is conditioned on, one row per item.
 
-    tokens [B, k, D]: operand i's standardised embedding in slot i, or rows of the text's last hidden state;
-    keep   [B, k] bool, False where a row is padding (masked out); None keeps all;
+    tokens [B, k, D]: operand i's standardised embedding in slot i, or the text encoder's last hidden states;
+    keep   [B, k] bool, False where a row is padding (masked); None keeps all;
     proj   [B, D]: the text's embedding (the base prior); None feeds zeros (every operator).
     """
 
@@ -30,7 +30,7 @@ class Condition:
         return int(self.tokens.shape[0])
 
     def to(self, device: torch.device | str) -> Condition:
-        """The same on another device."""
+        """Returns the condition on another device."""
         keep, proj = (None if x is None else x.to(device, non_blocking=True) for x in (self.keep, self.proj))
         return Condition(self.tokens.to(device, non_blocking=True), keep, proj)
 
@@ -39,11 +39,11 @@ class Condition:
         return Condition(self.tokens[rows], keep, proj)
 
     def zeros(self) -> Condition:
-        """The guidance branch of an operator: zero tokens in as many slots, unmasked, and no text."""
+        """Returns an operator's unconditional condition: as many zero tokens, the same mask, no text."""
         return Condition(self.tokens.new_zeros(self.tokens.shape), self.keep, None)
 
     def expand(self, n: int) -> Condition:
-        """The one row of this condition, `n` times."""
+        """Repeats the single row `n` times; ConfigError if there are more rows."""
         ensure(len(self) == 1, f"only a single condition can be repeated, this one has {len(self)} rows")
         keep = None if self.keep is None else self.keep.expand(n, -1)
         proj = None if self.proj is None else self.proj.expand(n, -1)
@@ -51,7 +51,7 @@ class Condition:
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
-        """The rows of all parts; shorter ones are padded with masked zero slots, absent `proj` is zeros."""
+        """Joins the rows of all parts; shorter ones are padded with masked zero slots, a missing `proj` is zeros."""
         import torch
         from torch.nn import functional as F
 

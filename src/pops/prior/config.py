@@ -1,4 +1,4 @@
-"""The shape of an unCLIP prior: what diffusers' `config.json` of a PriorTransformer says, and which tensors it has."""
+"""The shape of an unCLIP prior, from diffusers' `config.json` of a PriorTransformer, and the tensors it has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEP = 3  # of these, the last, which change from step to step
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """heads * head_dim is the width of the blocks; dim that of image embeddings, text_dim that of text embeddings."""
+    """Sizes of a prior. dim: width of image embeddings; text_dim: of text embeddings; heads * head_dim: of blocks."""
 
     layers: int = 20
     heads: int = 32
@@ -28,8 +28,18 @@ class PriorConfig:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], where: str = "this prior") -> PriorConfig:
-        """From diffusers' config; ModelError unless it is of the unCLIP form."""
+        """Reads diffusers' config; ModelError, naming `where`, unless it is of the unCLIP form."""
         get = config.get
+
+        def number(key: str, default: int) -> int:
+            try:
+                value: Any = get(key)
+                return default if value is None else int(value)
+            except (ValueError, TypeError):
+                raise ModelError(
+                    f"{where}: {key} must be a number, got {get(key)!r}; fetch or export it again"
+                ) from None
+
         good = (
             get("added_emb_type", "prd") == "prd"
             and get("encoder_hid_proj_type", "linear") == "linear"
@@ -43,28 +53,29 @@ class PriorConfig:
             "use a prior of Kandinsky 2.2's layout",
             ModelError,
         )
-        dim = int(get("embedding_dim", 768))
-        heads, head_dim = int(get("num_attention_heads", 32)), int(get("attention_head_dim", 64))
+        dim = number("embedding_dim", 768)
+        heads, head_dim = number("num_attention_heads", 32), number("attention_head_dim", 64)
         for key, usual in (("time_embed_dim", heads * head_dim), ("clip_embed_dim", dim)):
             ensure((get(key) or usual) == usual, f"{where}: {key} must be {usual}, got {get(key)}", ModelError)
         return cls(
-            layers=int(get("num_layers", 20)),
+            layers=number("num_layers", 20),
             heads=heads,
             head_dim=head_dim,
             dim=dim,
-            text_dim=int(get("embedding_proj_dim") or dim),
-            slots=int(get("num_embeddings", 77)),
+            text_dim=number("embedding_proj_dim", dim),
+            slots=number("num_embeddings", 77),
             norm_in=get("norm_in_type") is not None,
             text_norm=get("embedding_proj_norm_type") is not None,
         )
 
     @property
     def width(self) -> int:
+        """Width of the blocks."""
         return self.heads * self.head_dim
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter's name and shape."""
+        """Name and shape of every parameter."""
         w = self.width
 
         def linear(stem: str, out: int, into: int) -> dict[str, tuple[int, ...]]:

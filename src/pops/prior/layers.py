@@ -1,10 +1,10 @@
-"""The engine's layers by name, and the parameters of a prior that are in them. Knows no weights."""
+"""The engine's layers by name, and the prior's parameters in each. Knows no weights."""
 
 from __future__ import annotations
 
 from pops.prior.config import PriorConfig
 
-# The layers by the engine's names -> the parameters' stems. Several stems: one matrix, their rows stacked.
+# The engine's layer -> the stems of its parameters. Several stems: one matrix, their rows stacked.
 _ENDS = {
     "time1": ("time_embedding.linear_1",),
     "time2": ("time_embedding.linear_2",),
@@ -20,12 +20,13 @@ _BLOCK = {
     "down": ("ff.net.2",),
 }
 
-# Layers whose activations int8 would round too much: in 16 bits, the error falls from 2.5 % to 1.7 % (docs/log.md).
+# Layers whose activations 8 bits would round too coarsely: with 16 bits there, the prediction's error falls from 2.5 %
+# to 1.7 % (docs/log.md).
 FINE = (*_ENDS, "qkv", "mix")
 
 
 def layers(config: PriorConfig) -> dict[str, tuple[str, ...]]:
-    """Every matrix of the engine by name ("time1", "3.qkv", ...) -> the stems of its parameters."""
+    """Returns every matrix of the engine by name ("time1", "3.qkv", ...) -> the stems of its parameters."""
     blocks = {
         f"{i}.{name}": tuple(f"transformer_blocks.{i}.{stem}" for stem in stems)
         for i in range(config.layers)

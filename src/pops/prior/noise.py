@@ -1,19 +1,18 @@
 """The noise of the unCLIP prior, as tables: the cosine schedule and what is derived from it.
 
-Knows no model and draws no random numbers. Timesteps are integers 0 (nearly clean) .. TRAIN_STEPS - 1 (pure
-noise).
+Knows no model and draws no random numbers. Timesteps are integers, 0 (nearly clean) to TRAIN_STEPS - 1 (pure noise).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pops.errors import ConfigError, ModelError, ensure
+from pops.files import read_json_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +23,10 @@ SCHEDULER_FILE = "scheduler_config.json"
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """What the sampler takes from a model's own scheduler: training steps, and the clamp of x0 predictions.
+    """What a sampler takes from a model's own scheduler; the defaults are Kandinsky 2.2's.
 
-    clip: largest absolute value of a prediction, standardised units; None: no clamp. Defaults: Kandinsky 2.2.
+    train_steps: of the noise schedule. clip: largest absolute value of an x0 prediction, in standardised units; None:
+    no clamp.
     """
 
     train_steps: int = TRAIN_STEPS
@@ -38,19 +38,17 @@ class SchedulerConfig:
 
     @classmethod
     def load(cls, folder: str | Path) -> SchedulerConfig:
-        """From a folder's `scheduler_config.json` (diffusers' UnCLIPScheduler), absent keys at its defaults.
+        """Reads a folder's `scheduler_config.json` (diffusers' UnCLIPScheduler); missing keys take its defaults.
 
-        Raises ModelError when the file is missing, broken, or of a scheduler that samples in another way.
+        Raises ModelError if the file is missing, broken, or of a scheduler that samples in another way.
         """
-        path = Path(folder) / SCHEDULER_FILE
+        path, advice = Path(folder) / SCHEDULER_FILE, "fetch or export the model again"
+        data = read_json_object(path, ModelError, advice)
         try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            train_steps, clip = (
-                int(data.get("num_train_timesteps", 1000)),
-                float(data.get("clip_sample_range", 1.0)),
-            )
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ModelError(f"{path} cannot be read ({error}); fetch or export the model again") from error
+            train_steps = int(data.get("num_train_timesteps", 1000))
+            clip = float(data.get("clip_sample_range", 1.0))
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{path} cannot be read ({error}); {advice}") from error
         wanted = {
             "prediction_type": ("sample", "epsilon"),
             "variance_type": ("fixed_small_log", "fixed_small_log"),
@@ -66,7 +64,7 @@ class SchedulerConfig:
 # abar(u_{i+1}) / abar(u_i).
 @cache
 def betas(n: int = TRAIN_STEPS) -> Tensor:
-    """beta of each of `n` timesteps, float32 [n], at most 0.999 (`squaredcos_cap_v2`). Shared: read only."""
+    """Returns beta of each of `n` timesteps, float32 [n], at most 0.999 (`squaredcos_cap_v2`); shared, do not write."""
     import torch
 
     def abar(u: float) -> float:
@@ -77,7 +75,7 @@ def betas(n: int = TRAIN_STEPS) -> Tensor:
 
 @cache
 def alphas_cumprod(n: int = TRAIN_STEPS) -> Tensor:
-    """alpha-bar of each timestep, float32 [n]: the signal's share of the variance. Shared: read only."""
+    """Returns alpha-bar, the signal's share of the variance, of each timestep, float32 [n]; shared, do not write."""
     import torch
 
     return torch.cumprod(1.0 - betas(n), dim=0)
@@ -85,16 +83,16 @@ def alphas_cumprod(n: int = TRAIN_STEPS) -> Tensor:
 
 # DDPM forward process, arXiv 2006.11239 Eq. 4: z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps.
 def add_noise(z0: Tensor, noise: Tensor, t: Tensor, abar: Tensor) -> Tensor:
-    """Standardised z0 [B, D], unit noise [B, D], timesteps t [B] => z_t [B, D]; `abar` [n] on z0's device."""
+    """Adds noise: standardised z0 [B, D], unit noise [B, D], timesteps t [B] => z_t [B, D]; abar [n] on z0's device."""
     a = abar[t].to(z0.dtype)[:, None]
     return a.sqrt() * z0 + (1 - a).sqrt() * noise
 
 
 def timesteps(steps: int, n: int = TRAIN_STEPS) -> list[int]:
-    """The sampler's timesteps, descending: round(i * (n - 1) / (steps - 1)), as unCLIP's scheduler counts.
+    """Returns the timesteps of UnCLIPScheduler, descending: round(i * (n - 1) / (steps - 1)).
 
-    One step, which the public scheduler divides by zero on, starts and ends at n - 1, the pure noise.
-    Raises ConfigError unless 1 <= steps <= n.
+    A single step, for which the public scheduler divides by zero, is at n - 1, pure noise. Raises ConfigError unless
+    1 <= steps <= n.
     """
     ensure(1 <= steps <= n, f"steps must be between 1 and {n}, got {steps}", ConfigError)
     if steps == 1:

@@ -1,8 +1,8 @@
 """Samplers of the prior: from noise to an embedding, over one contract for denoisers.
 
-A denoiser predicts the clean embedding; guidance is inside it, clamping is the sampler's. A sampler draws
-from one generator an item, so that a batch equals its items sampled alone, and keeps nothing between calls, so that
-threads may share it. What the samplers are and which to take: docs/samplers.md.
+A denoiser predicts the clean embedding, guidance included; clamping is the sampler's. A sampler draws from one
+generator per item, so that a batch equals its items sampled alone, and keeps no state between calls, so that threads
+may share it. The samplers, and which to choose: docs/samplers.md.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from pops.progress import OnStep
+
     Denoise = Callable[[Tensor, Tensor], Tensor]  # (z [B, D] standardised, t [B]) -> x0 [B, D] standardised
-    OnStep = Callable[[int, int], None]  # (steps done, steps in all); what it raises ends the sampling
     Path = Callable[[int, int], list[int]]  # (steps, training steps) -> the timesteps visited, descending
 
-AHEAD = 64  # steps whose noise is moved to an accelerator at once: all of them, in ordinary requests
+AHEAD = 64  # steps whose noise is moved to an accelerator at once: in ordinary requests, all of them
 
 
 class Sampler(Protocol):
-    """z [B, D] of unit noise, and B generators for what is drawn later => a sample [B, D], standardised."""
+    """Turns z [B, D] of unit noise, and B generators for what is drawn later, into a sample [B, D], standardised."""
 
     def __call__(
         self,
@@ -44,10 +45,10 @@ class Sampler(Protocol):
 
 
 def sampler(path: Path, solver: Solver) -> Sampler:
-    """The sampler that visits the timesteps of `path` with the steps of `solver`."""
+    """Returns the sampler that visits the timesteps of `path` with the steps of `solver`."""
 
     @lru_cache(maxsize=64)
-    def plan(steps: int, n: int) -> tuple[Step, ...]:
+    def table(steps: int, n: int) -> tuple[Step, ...]:
         return tuple(solver(path(steps, n), n))
 
     def sample(
@@ -59,13 +60,13 @@ def sampler(path: Path, solver: Solver) -> Sampler:
         scheduler: SchedulerConfig,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        return follow(plan(steps, scheduler.train_steps), denoise, z, gens, clip=scheduler.clip, on_step=on_step)
+        return follow(table(steps, scheduler.train_steps), denoise, z, gens, clip=scheduler.clip, on_step=on_step)
 
     return sample
 
 
 def follow(
-    plan: Sequence[Step],
+    table: Sequence[Step],
     denoise: Denoise,
     z: Tensor,
     gens: Sequence[torch.Generator],
@@ -73,41 +74,42 @@ def follow(
     clip: float | None,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """The one loop: predict, clamp, and add up what the step says; a draw an item where it wants noise.
+    """Runs the steps, the one loop of all samplers: predict, clamp, combine by the step's factors, add noise.
 
-    z [B, D] is the initial noise, drawn first from the same generators => [B, D] standardised. Nothing in it waits for
-    an accelerator: the factors are the host's, and noise is drawn ahead.
+    z [B, D]: the initial noise, drawn before from the same generators => [B, D] standardised. Never waits for an
+    accelerator: the factors are numbers on the host, and noise is drawn ahead.
     """
     import torch
 
     ensure(len(gens) == len(z), f"{len(z)} items need as many generators, got {len(gens)}")
-    kept = max(len(step.x0_factors) for step in plan)
-    noises = draws(gens, z, sum(step.noise > 0 for step in plan), ahead=1 if z.device.type == "cpu" else AHEAD)
-    x0s: list[Tensor] = []  # the predictions, newest first
-    for done, step in enumerate(plan, start=1):
+    order = max(len(step.x0_factors) for step in table)
+    noises = draws(gens, z, sum(step.noise > 0 for step in table), ahead=1 if z.device.type == "cpu" else AHEAD)
+    x0s: list[Tensor] = []  # the last `order` predictions, newest first
+    for done, step in enumerate(table, start=1):
         x0 = denoise(z, torch.full((len(z),), step.t, device=z.device)).to(z.dtype)
-        x0s = [x0 if clip is None else x0.clamp(-clip, clip), *x0s][:kept]
+        x0s = [x0 if clip is None else x0.clamp(-clip, clip), *x0s][:order]
         z = step.z_factor * z
         for factor, x0 in zip(step.x0_factors, x0s):
             z = z + factor * x0
         if step.noise > 0:
             z = z + step.noise * next(noises)
         if on_step is not None:
-            on_step(done, len(plan))
+            on_step(done, len(table))
     return z
 
 
 def draws(gens: Sequence[torch.Generator], z: Tensor, count: int, *, ahead: int) -> Iterator[Tensor]:
-    """`count` times unit noise like z [B, D], row i from the generator of item i; the same whatever `ahead`.
+    """Yields unit noise like z [B, D] `count` times, row i from the generator of item i.
 
-    So many are drawn and moved together, from pinned memory, without waiting for the device.
+    ahead: how many are drawn and moved to the device together, from pinned memory and without waiting for it; the
+    numbers do not depend on it.
     """
     import torch
 
     for start in range(0, count, ahead):
-        some = torch.stack([randn_items(z.shape[1:], gens) for _ in range(min(ahead, count - start))])
-        some = some.pin_memory() if z.device.type == "cuda" else some
-        yield from some.to(z.device, non_blocking=True).to(z.dtype)
+        drawn = torch.stack([randn_items(z.shape[1:], gens) for _ in range(min(ahead, count - start))])
+        drawn = drawn.pin_memory() if z.device.type == "cuda" else drawn
+        yield from drawn.to(z.device, non_blocking=True).to(z.dtype)
 
 
 sample_ancestral = sampler(timesteps, solvers.ancestral)
@@ -124,6 +126,6 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def check_sampler(name: str) -> None:
-    """ConfigError unless there is such a sampler."""
+    """Raises ConfigError for an unknown sampler."""
     hint = suggest(str(name), SAMPLERS)
-    ensure(name in SAMPLERS, f"no sampler {name!r}{hint}; there is {', '.join(SAMPLERS)}")
+    ensure(name in SAMPLERS, f"unknown sampler {name!r}{hint}; choose from {', '.join(SAMPLERS)}")

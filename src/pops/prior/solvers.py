@@ -1,9 +1,9 @@
 """The steps of each sampler, as numbers: pure functions of the timesteps that are visited.
 
-Every sampler here is linear in what it knows: the state z, the x0 predictions so far and fresh noise. So a solver is a
-table of factors, worked out on the host before sampling begins. Knows no model, no tensors of embeddings and no
-generators. The papers' letters: alpha, sigma = the signal's and the noise's share of z_t, lambda = log(alpha / sigma),
-h = a step in lambda.
+Every sampler here is linear in the state z, the x0 predictions so far and fresh noise. So a solver returns a table of
+factors, computed on the host before sampling begins. Knows no model, no embeddings and no generators.
+
+Letters as in the papers: z_t = alpha x0 + sigma noise, lambda = log(alpha / sigma), h = a step in lambda.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """z <- z_factor z + x0_factors[0] x0 + x0_factors[1] (the x0 before) + ... + noise (a unit draw); x0 of z at t."""
+    """One step: z <- z_factor z + x0_factors[0] x0 + x0_factors[1] (previous x0) + ... + noise (a unit draw).
+
+    x0 is the prediction from z at timestep t.
+    """
 
     t: int
     z_factor: float
@@ -37,7 +40,7 @@ Solver: TypeAlias = Callable[[Sequence[int], int], "list[Step]"]  # (timesteps, 
 
 @dataclass(frozen=True)
 class Level:
-    """A timestep's place on the schedule, in float64."""
+    """A timestep's alpha and sigma on the schedule, in float64."""
 
     alpha: float
     sigma: float
@@ -49,25 +52,24 @@ class Level:
 
 @cache
 def levels(n: int) -> tuple[Level, ...]:
-    """Of each of n timesteps, from the float32 alpha-bar that the prior was trained with."""
+    """Returns the Level of each of n timesteps, from the float32 alpha-bar that the prior was trained with."""
     return tuple(Level(math.sqrt(abar), math.sqrt(1.0 - abar)) for abar in alphas_cumprod(n).tolist())
 
 
 def last(t: int) -> Step:
-    """The end of every solver but the ancestral one: the prediction itself, which is what sigma = 0 leaves."""
+    """Returns the last step of all solvers but the ancestral: the prediction itself, which sigma = 0 leaves."""
     return Step(t, 0.0, (1.0,))
 
 
-# --- the ancestral sampler: the papers' ------------------------------------------------------------------------------
+# --- the papers' sampler, ancestral ----------------------------------------------------------------------------------
 
 
 # unCLIP's ancestral DDPM, arXiv 2006.11239 Eq. 7 over the timesteps that are visited, with their own betas.
 def ancestral_coefficients(t: int, t_next: int | None, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one step t -> t_next (None: the end): the factors of x0 and z, and the noise's standard deviation.
+    """Returns the factors of x0 and z and the noise's standard deviation for one step t -> t_next (None: the end).
 
-    float32 scalars, as UnCLIPScheduler computes them: to the end, abar_next is 1, and beta is betas[t]
-    where t_next is t - 1. From t = 0 the factor of x0 is therefore betas[0] / (1 - abar[0]) in float32,
-    0.9994723 and not 1.
+    float32 scalars, computed as UnCLIPScheduler does: for the last step abar_next is 1, and beta is betas[t] if t_next
+    is t - 1. From t = 0 the factor of x0 is therefore betas[0] / (1 - abar[0]) in float32, 0.9994723 instead of 1.
     """
     import torch
 
@@ -81,7 +83,7 @@ def ancestral_coefficients(t: int, t_next: int | None, n: int) -> tuple[Tensor, 
 
 
 def ancestral(path: Sequence[int], n: int) -> list[Step]:
-    """UnCLIPScheduler's steps, number for number."""
+    """Returns UnCLIPScheduler's steps, with exactly its factors."""
     steps = []
     for t, t_next in zip(path, [*path[1:], None], strict=True):
         x0_factor, z_factor, sigma = ancestral_coefficients(t, t_next, n)
@@ -94,7 +96,7 @@ def ancestral(path: Sequence[int], n: int) -> list[Step]:
 
 # DDIM, arXiv 2010.02502 Eq. 12, for a model that predicts x0: eps = (z - alpha x0) / sigma. Its noise, here s: Eq. 16.
 def ddim_step(t: int, now: Level, after: Level, eta: float) -> Step:
-    """eta 0: deterministic; eta 1: as much noise as DDPM's posterior has."""
+    """Returns a step from `now` to `after`; eta 0: deterministic; eta 1: as much noise as DDPM's posterior has."""
     s = eta * after.sigma / now.sigma * math.sqrt(max(0.0, 1 - (now.alpha / after.alpha) ** 2))
     eps = math.sqrt(max(0.0, after.sigma**2 - s**2))
     return Step(t, eps / now.sigma, (after.alpha - eps * now.alpha / now.sigma,), s)
@@ -105,9 +107,9 @@ def ddim(path: Sequence[int], n: int, eta: float = 0.0) -> list[Step]:
     return [*(ddim_step(t, table[t], table[u], eta) for t, u in pairwise(path)), last(path[-1])]
 
 
-# DPM-Solver++(2M), arXiv 2211.01095 Algorithm 2: D = (1 + 1 / 2r) x0 - 1 / 2r (the x0 before), r = h_before / h.
+# DPM-Solver++(2M), arXiv 2211.01095 Algorithm 2: D = (1 + 1 / 2r) x0 - 1 / 2r (previous x0), r = h_before / h.
 def extrapolated(h: float, h_before: float | None) -> tuple[float, ...]:
-    """D as factors of the predictions; the first step has one prediction only, and is of first order."""
+    """Returns D as factors of the predictions; the first step (h_before None) has only one and is of first order."""
     if h_before is None:
         return (1.0,)
     r = h_before / h
@@ -130,7 +132,7 @@ def dpmpp_sde_step(t: int, now: Level, after: Level, h_before: float | None) -> 
 
 
 def multistep(step: Callable[[int, Level, Level, float | None], Step], path: Sequence[int], n: int) -> list[Step]:
-    """A second-order multistep solver over the path: each step knows how large the one before was."""
+    """Returns the steps of a second-order multistep solver; `step` gets the size of the step before, too."""
     table = levels(n)
     steps: list[Step] = []
     h_before: float | None = None
@@ -151,9 +153,9 @@ def dpmpp_2m_sde(path: Sequence[int], n: int) -> list[Step]:
 # --- which timesteps are visited -------------------------------------------------------------------------------------
 
 
-# "Trailing", arXiv 2305.08891 Table 2: from pure noise in equal parts, and the last prediction before the last part.
-# unCLIP's own timesteps (noise.timesteps) make it at t = 0, where nothing is left to predict.
+# "Trailing", arXiv 2305.08891 Table 2: equal parts from pure noise on, the last prediction one part before the end.
+# unCLIP's own timesteps (noise.timesteps) have their last one at t = 0, where nothing is left to predict.
 def trailing(steps: int, n: int) -> list[int]:
-    """Timesteps, descending, n (1 - i / steps) - 1. Raises ConfigError unless 1 <= steps <= n."""
+    """Returns the timesteps n (1 - i / steps) - 1, descending. Raises ConfigError unless 1 <= steps <= n."""
     ensure(1 <= steps <= n, f"steps must be between 1 and {n}, got {steps}", ConfigError)
     return [round(n * (1 - i / steps)) - 1 for i in range(steps)]

@@ -1,16 +1,16 @@
-"""Tensors by name, read or computed one at a time, when asked for: files, and views of other tensors. Knows no models.
+"""Tensors by name, each read or computed when it is asked for: files, and views of other tensors. Knows no models.
 
-A full-size prior is four gigabytes: who takes tensors from here, packs each and drops it, never holds a second copy.
+A full-size prior is four gigabytes: code that takes one tensor, packs it and drops it never holds a second copy.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ModelError, ensure
+from pops.files import read_json_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ INDEX_FILE = WEIGHTS_FILE + ".index.json"
 
 
 class TensorFiles(Mapping[str, "Tensor"]):
-    """The tensors of safetensors files; a name is looked up in the order of the files."""
+    """The tensors of safetensors files; of several with one name, the first file's."""
 
     def __init__(self, *paths: Path) -> None:
         self.paths = paths
@@ -35,19 +35,17 @@ class TensorFiles(Mapping[str, "Tensor"]):
 
     @classmethod
     def of_folder(cls, folder: Path) -> TensorFiles:
-        """A diffusers model's folder: one file, or the shards that its index names. ModelError without either."""
+        """Opens a diffusers model's folder: one file, or the shards that its index names. ModelError without either."""
         if (folder / WEIGHTS_FILE).is_file():
             return cls(folder / WEIGHTS_FILE)
-        index = folder / INDEX_FILE
-        ensure(index.is_file(), f"{folder} has no {WEIGHTS_FILE}; fetch or export the model again", ModelError)
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{index} cannot be read ({error}); fetch or export the model again") from error
-        return cls(*(folder / name for name in names))
+        index, again = folder / INDEX_FILE, "fetch or export the model again"
+        ensure(index.is_file(), f"{folder} has no {WEIGHTS_FILE}; {again}", ModelError)
+        weight_map = read_json_object(index, ModelError, again).get("weight_map")
+        ensure(isinstance(weight_map, dict), f"{index} has no weight_map; {again}", ModelError)
+        return cls(*(folder / name for name in sorted(set(map(str, dict(weight_map or {}).values())))))
 
     def __getitem__(self, name: str) -> Tensor:
-        """A copy of its own: the file is mapped only while it is read."""
+        """Reads a tensor; a copy, since the file is mapped only while it is read."""
         with _opened(self._where[name]) as file:
             value: Tensor = file.get_tensor(name)
             return value.clone()
@@ -59,8 +57,8 @@ class TensorFiles(Mapping[str, "Tensor"]):
         return len(self._where)
 
 
-class Laid(Mapping[str, "Tensor"]):
-    """Tensors over others of the same names, as a view."""
+class Overlay(Mapping[str, "Tensor"]):
+    """A view of tensors over others: the names of `under`, each with the tensor of `over` if there is one."""
 
     def __init__(self, over: Mapping[str, Tensor], under: Mapping[str, Tensor]) -> None:
         self.over, self.under = over, under
@@ -76,7 +74,7 @@ class Laid(Mapping[str, "Tensor"]):
 
 
 class Merged(Mapping[str, "Tensor"]):
-    """The parameters that an adapter changes, each computed when it is asked for."""
+    """The parameters that an adapter changes, in float32, each computed when it is asked for."""
 
     def __init__(self, base: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
         self.base, self.weights = base, weights
@@ -98,14 +96,14 @@ class Merged(Mapping[str, "Tensor"]):
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
-    """One after another along the first axis; a single one is not copied."""
+    """Joins tensors along the first axis; a single one is not copied."""
     import torch
 
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Names -> shapes, without reading where that can be had."""
+    """Returns name -> shape, without reading a tensor of a file."""
     known: dict[str, tuple[int, ...]] | None = getattr(tensors, "shapes", None)
     return known if known is not None else {name: tuple(value.shape) for name, value in tensors.items()}
 

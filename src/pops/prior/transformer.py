@@ -1,46 +1,50 @@
 """The prior transformer: noisy standardised embedding + condition -> prediction of the clean embedding.
 
-`predict_x0` is the reference: diffusers' own forward over all 77 + 4 slots. `predict_slots` is the same
-mathematics on the slots in use; a test holds the two together. Knows nothing of operators, guidance or
-sampling.
+`predict_x0` is the reference: diffusers' own forward over all 77 + 4 slots. `predict_slots` computes the same from the
+slots in use alone; a test holds the two together. Knows nothing of operators or sampling.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pops.errors import ModelError, ensure
+from pops.files import read_json_object
 from pops.prior.attention import MASKED, causal
 from pops.prior.condition import Condition
 from pops.prior.config import ADDED, PriorConfig
 from pops.prior.linear import Precision, compute_dtype
 from pops.prior.noise import SCHEDULER_FILE, SchedulerConfig
-from pops.prior.tensors import Laid, Merged, TensorFiles
+from pops.prior.tensors import Merged, Overlay, TensorFiles
 from pops.weights import check_shapes
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from pops.prior.adapter import Change
+    from pops.prior.adapter import Adapter
     from pops.prior.engine import Engine
     from pops.prior.samplers import Denoise
     from pops.standardise import ClipStats
+
+logger = logging.getLogger("pops.prior")
 
 FROZEN = ("clip_mean", "clip_std")  # statistics of the space: parameters by name, but never trained
 
 
 class PriorModel:
-    """A prior of the unCLIP form (causal, 77 + 4 slots, learned query), in diffusers' `PriorTransformer` layout.
+    """A prior of the unCLIP form (causal, 77 + 4 slots, learned query), in the layout of diffusers' `PriorTransformer`.
 
-    Reads nothing before it is used: `engine` packs the tensors for fast sampling, `transformer` is diffusers' own
-    module for training and for the slow twin; who uses both holds two copies. One instance may serve many threads.
+    Reads no tensor before its first use: `engine` packs them for fast sampling, `transformer` is diffusers' own
+    module for training and for the slow twin; both together hold two copies. One instance may serve many threads.
     """
 
     def __init__(
@@ -54,10 +58,10 @@ class PriorModel:
         device: str | torch.device = "cpu",
         adapter: tuple[PriorModel, Mapping[str, Tensor]] | None = None,
     ) -> None:
-        """From a live PriorTransformer, or from tensors and diffusers' config (`settings`).
+        """Wraps a live PriorTransformer, or tensors and diffusers' config (`settings`).
 
         precision: of the engine, None for float32 (or that of a live transformer); adapter: the base prior whose engine
-        this model shares, and the changes of it that make `tensors`.
+        this model shares, and the adapter on it that gives `tensors`.
         """
         import torch
 
@@ -76,18 +80,16 @@ class PriorModel:
     @classmethod
     def load(
         cls,
-        source: Any,
+        source: str | Path | nn.Module,
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
         precision: Precision | None = None,
     ) -> PriorModel:
-        """From a model's folder (`prior/`, `scheduler/`), a prior's own, or a diffusers `PriorTransformer`.
+        """Loads a model's folder (`prior/`, `scheduler/`), a prior's own, or a diffusers `PriorTransformer`.
 
         precision: "float32", "bfloat16", "float16", or on a CPU "int8"; None: that of dtype, else float32.
-        The scheduler's config is read from `scheduler/` beside the prior's folder, if there; else it is
-        Kandinsky 2.2's. Raises ModelError when the folder holds no readable prior, CheckpointError when its
-        tensors are not exactly the prior's. The statistics keep the precision they are stored in.
+        The scheduler's config is read from `scheduler/` beside the prior's folder. Raises as `load_parts`.
         """
         from torch.nn import Module
 
@@ -100,19 +102,32 @@ class PriorModel:
             return model
         folder = Path(source)
         folder = folder / "prior" if (folder / "prior" / "config.json").is_file() else folder
-        config = folder / "config.json"
-        ensure(config.is_file(), f"no prior in {folder}: config.json is missing", ModelError)
-        try:
-            settings = json.loads(config.read_text(encoding="utf-8"))
-            shapes = PriorConfig.of(settings, str(folder)).shapes
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ModelError(f"the prior in {folder} cannot be read ({error}); fetch or export it again") from error
-        tensors = TensorFiles.of_folder(folder)
-        claim = f"the weights in {folder} do not fit"
-        check_shapes(shapes, tensors.shapes, claim, ignored=("causal_attention_mask",))
-        beside = folder.parent / "scheduler"
-        scheduler = SchedulerConfig.load(beside) if (beside / SCHEDULER_FILE).is_file() else None
-        return cls(scheduler=scheduler, tensors=tensors, settings=settings, precision=precision, device=device)
+        return cls.load_parts(folder, folder.parent / "scheduler", device=device, precision=precision)
+
+    @classmethod
+    def load_parts(
+        cls,
+        prior: Path,
+        scheduler: Path | None,
+        *,
+        device: str | torch.device = "cpu",
+        precision: Precision | None = None,
+    ) -> PriorModel:
+        """Loads a prior and its scheduler's config from a folder each; without the config, Kandinsky 2.2's.
+
+        Raises ModelError if `prior` holds no readable prior, CheckpointError if its tensors are not exactly the
+        prior's.
+        """
+        config = prior / "config.json"
+        ensure(config.is_file(), f"no prior in {prior}: config.json is missing", ModelError)
+        settings = read_json_object(config, ModelError, "fetch or export it again")
+        shapes = PriorConfig.of(settings, str(prior)).shapes
+        tensors = TensorFiles.of_folder(prior)
+        check_shapes(shapes, tensors.shapes, f"the weights in {prior} do not fit", ignored=("causal_attention_mask",))
+        own = scheduler if scheduler and (scheduler / SCHEDULER_FILE).is_file() else None
+        logger.debug("prior in %s, scheduler's config in %s", prior, own)
+        noise = SchedulerConfig.load(own) if own else None
+        return cls(scheduler=noise, tensors=tensors, settings=settings, precision=precision, device=device)
 
     # -- what it is --------------------------------------------------------------------------------
 
@@ -128,24 +143,25 @@ class PriorModel:
 
     @property
     def device(self) -> torch.device:
+        """Device on which the prior computes."""
         live = self._transformer
         return self._device if live is None else live.positional_embedding.device
 
     @property
     def precision(self) -> Precision:
-        """Of the engine."""
+        """Precision of the engine."""
         if self._precision is None and self._transformer is not None:
             return cast("Precision", str(self._transformer.positional_embedding.dtype).removeprefix("torch."))
         return self._precision or "float32"
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the transformer's weights."""
+        """Type of the transformer's weights."""
         return compute_dtype(self.precision)
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        """Every parameter by name, as stored; read when asked for."""
+        """Every parameter by name, as stored; each is read when it is asked for."""
         return self._transformer.state_dict() if self._tensors is None else self._tensors
 
     @property
@@ -167,20 +183,26 @@ class PriorModel:
 
     @property
     def engine(self) -> Engine:
-        """The weights packed for sampling, on first use; an adapter's is its base's. Later changes are not seen."""
+        """The weights packed for sampling, on first use; with an adapter, the base's engine.
+
+        Weights changed after that have no effect on it.
+        """
         if self._adapter is not None:
             return self._adapter[0].engine
         from pops.prior.engine import Engine
 
         with self._lock:
             if self._engine is None:
+                begun = time.perf_counter()
                 self._engine = Engine(self.config, self.tensors, precision=self.precision, device=self.device)
+                seconds = time.perf_counter() - begun
+                logger.info("packed the prior as %s on %s in %.1f s", self.precision, self.device, seconds)
             return self._engine
 
     @cached_property
-    def change(self) -> Change | None:
+    def adapter(self) -> Adapter | None:
         """What this model adds to the weights of its engine."""
-        return None if self._adapter is None else self.engine.change(self._adapter[1])
+        return None if self._adapter is None else self.engine.adapter(self._adapter[1])
 
     @cached_property
     def stats(self) -> ClipStats:
@@ -192,16 +214,16 @@ class PriorModel:
 
     @property
     def fingerprint(self) -> str:
-        """Name of these weights: sha256 over names, shapes and an even sample of the values, as float16."""
+        """Name of these weights: sha256 of names, shapes and evenly spaced values, as float16; 16 hex digits."""
         if self._fingerprint is None:
             self._fingerprint = _fingerprint(self.tensors)
         return self._fingerprint
 
     def with_weights(self, state: Mapping[str, Tensor]) -> PriorModel:
-        """A second model with the weights of `state`, read on use; names it lacks are this model's own tensors."""
+        """Returns a second model with the tensors of `state`, read on use, and this model's where it has none."""
         model = PriorModel(
             scheduler=self.scheduler,
-            tensors=Laid(state, self.tensors),
+            tensors=Overlay(state, self.tensors),
             settings=self.settings,
             precision=self.precision,
             device=self.device,
@@ -211,14 +233,14 @@ class PriorModel:
         return model
 
     def with_adapter(self, weights: Mapping[str, Tensor]) -> PriorModel:
-        """A second model: this one plus "P.up" @ "P.down" or "P.delta" for parameters P. They share one engine."""
+        """Returns a second model: parameter P plus "P.up" @ "P.down", or plus "P.delta". Both share one engine."""
         model = PriorModel(
             scheduler=self.scheduler,
-            tensors=Laid(Merged(self.tensors, weights), self.tensors),
+            tensors=Overlay(Merged(self.tensors, weights), self.tensors),
             settings=self.settings,
             precision=self.precision,
             device=self.device,
-            adapter=(self, weights) if self._adapter is None else None,  # one change at most beside an engine
+            adapter=(self, weights) if self._adapter is None else None,  # an engine runs one adapter a row
         )
         model.stats = self.stats
         return model
@@ -226,10 +248,9 @@ class PriorModel:
     # -- prediction --------------------------------------------------------------------------------
 
     def predict_x0(self, z: Tensor, t: Tensor, condition: Tensor | Condition) -> Tensor:
-        """All 81 slots, the public way: z [B, D] noisy, t [B] integer, tokens [B, k, D] => x0 [B, D].
+        """Computes all 81 slots, as diffusers does: z [B, D] noisy, t [B] integer, tokens [B, k, D] => x0 [B, D].
 
-        Unused slots up to 77 are zero vectors and masked out, the text slot is fed with zeros unless the
-        condition has a text.
+        Unused slots up to 77 are zero vectors and masked; the text's slot holds zeros unless the condition has a text.
         """
         import torch
         from torch.nn import functional as F
@@ -247,7 +268,7 @@ class PriorModel:
         return out
 
     def predict_slots(self, z: Tensor, t: Tensor, condition: Tensor | Condition) -> Tensor:
-        """`predict_x0` without the padding: k + 4 slots. Exact: a masked slot can never reach the query."""
+        """Computes `predict_x0` without the padding: k + 4 slots. Exact, since no masked slot reaches the query."""
         return forward_slots(self.transformer, z, t, self._checked(condition))
 
     def _checked(self, condition: Tensor | Condition) -> Condition:
@@ -259,9 +280,9 @@ class PriorModel:
 
 
 def forward_slots(model: Any, z: Tensor, t: Tensor, c: Condition) -> Tensor:
-    """x0 [B, D] from the slots in use only; `model`: a PriorTransformer, in training with Linears replaced.
+    """Computes x0 [B, D] from the slots in use alone. model: a PriorTransformer, in training with Linears replaced.
 
-    z [B, D], t [B] integer, c of B rows. The last block computes the query's row alone, all that is read.
+    z [B, D], t [B] integer, c of B rows. The last block computes the query's row alone, for nothing else is read.
     """
     import torch
 
@@ -270,8 +291,7 @@ def forward_slots(model: Any, z: Tensor, t: Tensor, c: Condition) -> Tensor:
     k, first_added = c.tokens.shape[1], model.config.num_embeddings
     z = z.to(dtype)
 
-    # 1) The slots: k condition tokens, then text embedding, time, noisy embedding and query, at their own
-    # positions.
+    # 1) The slots: k condition tokens, then text embedding, time, noisy embedding and query, at their own positions.
     proj = model.embedding_proj(_norm(model.embedding_proj_norm, _proj(model, c, n if c.proj is not None else 1)))
     time = model.time_embedding(model.time_proj(t).to(dtype))
     added = [proj.expand(n, -1), time, model.proj_in(z), model.prd_embedding[:, 0].expand(n, -1)]
@@ -285,7 +305,7 @@ def forward_slots(model: Any, z: Tensor, t: Tensor, c: Condition) -> Tensor:
         masked = torch.nn.functional.pad(~c.keep, (0, 4), value=False)
         mask = mask + masked[:, None, None, :] * MASKED
 
-    # 3) The blocks, and the query's answer.
+    # 3) The blocks, and the prediction from the query's row.
     h = _norm(model.norm_in, h)
     blocks = model.transformer_blocks
     for i, block in enumerate(blocks):
@@ -298,7 +318,7 @@ def forward_slots(model: Any, z: Tensor, t: Tensor, c: Condition) -> Tensor:
 def plain_denoiser(
     prior: PriorModel, condition: Condition, *, unconditional: Condition, guidance: float = 1.0
 ) -> Denoise:
-    """The engine's slow twin: all 81 slots of every row, every step; guidance <= 1 runs the conditional branch only."""
+    """Returns the engine's slow twin: all 81 slots of every row, in every step; guidance <= 1 runs cond alone."""
     if guidance <= 1:
         return lambda z, t: prior.predict_x0(z, t, condition).float()
     both = Condition.cat([unconditional, condition])
@@ -324,9 +344,9 @@ def _block(block: Any, h: Tensor, mask: Tensor, *, query_only: bool) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention over [B, heads, slots, width] with an additive mask.
+    """Attends over [B, heads, slots, width] with an additive mask.
 
-    Written out for bfloat16 on a CPU: the fused kernel took 63 ms backward, this 8 (256 items of 16 slots).
+    Written out for bfloat16 on a CPU: the fused kernel takes 63 ms backward, this 8 (256 items of 16 slots).
     """
     import torch
     from torch.nn.functional import scaled_dot_product_attention
@@ -344,7 +364,7 @@ def _norm(layer: nn.Module | None, h: Tensor) -> Tensor:
 
 
 def _proj(model: Any, c: Condition, rows: int) -> Tensor:
-    """The text embedding's slot, before its projection: [rows, E]; zeros for an operator."""
+    """Returns what stands in the text embedding's slot, before its projection: [rows, E]; zeros for an operator."""
     position = model.positional_embedding
     if c.proj is not None:
         return c.proj.to(position.dtype)

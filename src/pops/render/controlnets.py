@@ -1,6 +1,6 @@
-"""ControlNets beside a Stable Diffusion UNet (arXiv 2302.05543): read when one is asked for, several at once.
+"""ControlNets beside a Stable Diffusion UNet (arXiv 2302.05543): each read on its first use, several at once.
 
-Knows no photo: a Control's picture is ready (pops.render.controls makes it).
+Knows no photo: a Control's image is ready (pops.render.controls makes it).
 """
 
 from __future__ import annotations
@@ -16,52 +16,56 @@ from pops.errors import CheckpointError, ConfigError, ModelError, ensure
 from pops.render.base import Control, RendererOptions
 
 if TYPE_CHECKING:
+    from diffusers import ControlNetModel, UNet2DConditionModel
     from torch import Tensor
 
-_MODES = {1: "L", 3: "RGB"}  # channels of the control picture
+_MODES = {1: "L", 3: "RGB"}  # channels of the control image
 # What must be the same in a ControlNet and the UNet whose residuals it adds to.
 _SHARED = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "addition_embed_type")
 
 
 @dataclass(frozen=True)
 class Hint:
-    """A Control on its way into a network: hint [1, channels, height, width] in 0 .. 1."""
+    """A Control as its network reads it."""
 
-    network: Any
-    hint: Tensor
+    network: ControlNetModel
+    hint: Tensor  # [1, channels, height, width] in 0 .. 1
     scale: float
 
 
 class ControlNets:
-    """The ControlNets of one UNet by kind. Threads may share it."""
+    """The ControlNets of one UNet, by kind. Threads may share it."""
 
-    def __init__(self, folder: Path | None, options: RendererOptions, unet: Any, factor: int) -> None:
+    def __init__(self, folder: Path | None, options: RendererOptions, unet: UNet2DConditionModel, factor: int) -> None:
         """folder: the renderer's, with controlnets/<kind>/ in it; options.controlnets add to these, or replace them;
-        factor: pixels a latent."""
+        factor: pixels per latent.
+        """
         self.folders: Mapping[str, Path] = {**found_controlnets(folder), **options.controlnets}
         self._unet, self._factor = unet, factor
         self._device = "cpu" if options.offload else options.device
-        self._networks: dict[str, Any] = {}
+        self._networks: dict[str, ControlNetModel] = {}
         self._lock = threading.Lock()
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """All there are; nothing is read for it."""
+        """All kinds there are; reads no weights."""
         return tuple(self.folders)
 
-    def network(self, kind: str) -> Any:
-        """The ControlNet of a kind; CheckpointError if it belongs to another UNet."""
+    def network(self, kind: str) -> ControlNetModel:
+        """Returns the ControlNet of a kind; CheckpointError if it belongs to another UNet."""
         with self._lock:
             if kind not in self._networks:
-                takes = ", ".join(self.folders) or "none"
-                ensure(kind in self.folders, f"there is no {kind} ControlNet here; there are: {takes}", ConfigError)
-                read = read_controlnet(self.folders[kind], device=self._device, dtype=self._unet.dtype)
-                self._check(read, self.folders[kind])
-                self._networks[kind] = read
+                known = ", ".join(self.folders) or "none"
+                ensure(kind in self.folders, f"unknown ControlNet {kind!r}; choose from {known}", ConfigError)
+                network = read_controlnet(self.folders[kind], device=self._device, dtype=self._unet.dtype)
+                self._check(network, self.folders[kind])
+                self._networks[kind] = network
             return self._networks[kind]
 
-    def hints(self, controls: Sequence[Control], size: tuple[int, int], device: Any) -> list[Hint]:
-        """Controls -> their networks and pictures fitted to size (height, width); those of scale 0 are left out."""
+    def hints(self, controls: Sequence[Control], size: tuple[int, int], device: str) -> list[Hint]:
+        """Returns each control's network and its image fitted to size (height, width); those of scale 0 are left
+        out.
+        """
         made = []
         for control in controls:
             if control.scale:
@@ -70,7 +74,8 @@ class ControlNets:
                 made.append(Hint(network, hint.to(device, network.dtype), float(control.scale)))
         return made
 
-    def _check(self, network: Any, folder: Path) -> None:
+    def _check(self, network: ControlNetModel, folder: Path) -> None:
+        """Raises CheckpointError for the ControlNet of another UNet, ModelError for a kind that pops cannot run."""
         ours, its = self._unet.config, network.config
         for name in _SHARED:
             mine, other = getattr(ours, name, None), getattr(its, name, None)
@@ -78,23 +83,23 @@ class ControlNets:
             told = f"{folder} is for another UNet ({name} {other}, here {mine}); give the ControlNet of this one"
             ensure(same, told, CheckpointError)
         step = 2 ** (len(its.conditioning_embedding_out_channels) - 1)
-        told = f"{folder} reads a picture of {step} pixels a latent, this renderer has {self._factor}"
-        ensure(step == self._factor, told, CheckpointError)
-        told = f"{folder} reads pictures of {its.conditioning_channels} channels; pops gives grey or RGB"
+        told = f"{folder} reads an image of {step} pixels per latent, this renderer has {self._factor}"
+        ensure(step == self._factor, f"{told}; give the ControlNet of this one", CheckpointError)
+        told = f"{folder} reads images of {its.conditioning_channels} channels; pops gives grey or RGB"
         ensure(its.conditioning_channels in _MODES, told, ModelError)
-        told = f"{folder} pools its picture (as shuffle ControlNets do), which needs a guess mode that pops has not"
+        told = f"{folder} pools its image, as shuffle ControlNets do; that needs guess mode, which pops does not have"
         ensure(not getattr(its, "global_pool_conditions", False), told, ModelError)
 
 
 # The residuals of several ControlNets are added up, in the order of the controls.
 def residuals(hints: Sequence[Hint], x: Tensor, t: Tensor, text: Tensor, added: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the UNet's call takes of the ControlNets; nothing without hints.
+    """Returns what the UNet's call takes of the ControlNets; nothing without hints.
 
     x [R, C, h, w]: the network's input; text [R, tokens, width]: without the embedding, as stock diffusers has it;
     added: SDXL's pooled text and time ids.
     """
     down: list[Tensor] = []
-    mid: Any = None
+    mid: Tensor | None = None
     for each in hints:
         down_now, mid_now = each.network(
             x,
@@ -111,11 +116,11 @@ def residuals(hints: Sequence[Hint], x: Tensor, t: Tensor, text: Tensor, added: 
 
 
 def _hint(control: Control, size: tuple[int, int], channels: int) -> Tensor:
-    """The control's picture -> [1, channels, height, width] in 0 .. 1, resized as diffusers resizes it."""
+    """Converts a control's image to [1, channels, height, width] in 0 .. 1, resized as diffusers resizes it."""
     import numpy as np
     import torch
     from PIL import Image
 
-    picture = control.image.resize(size[::-1], Image.Resampling.LANCZOS).convert(_MODES[channels])
-    array = np.asarray(picture, dtype=np.float32).reshape(*size, channels) / 255
+    image = control.image.resize(size[::-1], Image.Resampling.LANCZOS).convert(_MODES[channels])
+    array = np.asarray(image, dtype=np.float32).reshape(*size, channels) / 255
     return torch.from_numpy(array.transpose(2, 0, 1)[None].copy())

@@ -1,52 +1,44 @@
 """Kandinsky 2.2's decoder on image embeddings, plain or with a hint such as depth: stock parts, one visible loop.
 
 The parts are diffusers' own (UNet2DConditionModel, VQModel, the folder's scheduler) and the loop is that of
-KandinskyV22Pipeline and KandinskyV22ControlnetPipeline, written out: picture for picture they give the same pixels (a
-test holds them together). Written out, because the stock ones repeat and cast embeddings and hints only when guidance
+KandinskyV22Pipeline and KandinskyV22ControlnetPipeline, written out: image for image they give the same pixels (tests
+hold them together). Written out, because the stock ones repeat and cast embeddings and hints only when guidance
 is above 1, draw a batch's noise from one generator, take another scheduler's input unscaled, and keep a call's state
 on the shared object.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pops.diffusion.checks import check_finite, check_guidance, memory_told
 from pops.diffusion.folders import CONTROLNETS
-from pops.diffusion.kandinsky_folder import Decoder, check_unet, read_decoder
-from pops.diffusion.loop import (
-    batches_of,
-    check_finite,
-    check_guidance,
-    memory_told,
-    on_device,
-    pictures_of,
-    preview_due,
-    step_options,
-    steps_of_call,
-)
+from pops.diffusion.kandinsky_folder import Decoder, read_decoder, reads_hint
+from pops.diffusion.loop import batches_of, images_of, on_device, preview_due
+from pops.diffusion.scheduler import fresh_scheduler, step_arguments
 from pops.errors import ConfigError, ModelError, SpaceError, ensure
+from pops.progress import steps_of_part
 from pops.render.base import Capabilities, Control, RendererOptions, RenderOptions, check_request
 from pops.seeds import generators, randn_items
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor
 
-STEPS, GUIDANCE = 50, 4.0  # the papers', where the model's own pops.json says nothing
+logger = logging.getLogger("pops.render")
+
+STEPS, GUIDANCE = 50, 4.0  # the papers', unless the model's own pops.json says otherwise
 
 
 class KandinskyRenderer:
-    """Loaded once; render() leaves nothing behind on it, so a failed or cancelled call changes nothing.
-
-    decoders: kind of control -> its decoder or the function that reads it, called on first use; None is the plain one.
-    zero_image: -> [1, D], the image encoder's embedding of all-zero pixels; called once, when guidance is first used.
-    """
+    """Loaded once; render() leaves nothing behind on it, so a failed or cancelled call has no effect on the next."""
 
     name = "kandinsky"
 
@@ -57,6 +49,10 @@ class KandinskyRenderer:
         options: RendererOptions,
         zero_image: Callable[[], Tensor] | None = None,
     ) -> None:
+        """decoders: kind of control -> its decoder, or the function that reads it on first use; None is the plain one.
+        zero_image: returns [1, D], the image encoder's embedding of all-zero pixels; called when guidance is first
+        used.
+        """
         ensure(len(decoders) > 0, "the kandinsky renderer needs a decoder", ModelError)
         self._decoders: dict[str | None, Decoder | Callable[[], Decoder]] = dict(decoders)
         self._zero_image = zero_image
@@ -80,19 +76,17 @@ class KandinskyRenderer:
         )
 
     def decoder(self, kind: str | None = None) -> Decoder:
-        """The plain decoder, or the one that reads this kind of control; read from its folder on first use."""
+        """Returns the plain decoder, or the one that reads this kind of control; read from its folder on first use."""
         with self._lock:
             found = self._decoders[kind]
             if not isinstance(found, Decoder):
                 found = self._decoders[kind] = found()
             return found
 
-    def render(
-        self, vectors: torch.Tensor, seeds: Sequence[int], size: tuple[int, int], options: RenderOptions
-    ) -> list[Any]:
+    def render(self, vectors: Tensor, seeds: Sequence[int], size: tuple[int, int], options: RenderOptions) -> list[Any]:
         """See Renderer.render. "latent": [C, height / 8, width / 8] each, as stock diffusers' output_type="latent".
 
-        A preview is the MoVQ's picture of what the sampler expects at the end, and costs about one step.
+        A preview is the MoVQ's image of what the sampler expects at the end, and costs about one step.
         """
         import torch
 
@@ -108,13 +102,13 @@ class KandinskyRenderer:
 
         # 2) The conditions, the same for every batch.
         hint = None if control is None else hint_of(control.image, size).to(self.device, dtype)
-        negative = None
+        uncond = None
         if guidance > 1:
-            negative = check_width(self._negative(), decoder).to(self.device, dtype)
-        loop = Loop(decoder, steps, guidance, negative, hint, self.device, self.offload)
+            uncond = check_width(self._zero_embedding(), decoder).to(self.device, dtype)
+        loop = Loop(decoder, steps, guidance, uncond, hint, self.device, self.offload)
 
-        # 3) All latents, then all pictures: with offload each network moves once. Each picture draws its noise from
-        #    its own CPU generator.
+        # 3) All latents, then all images: with offload each network moves once.
+        began = time.perf_counter()
         batches = batches_of(len(seeds), self.max_batch)
         turn = self._turn if self.offload else nullcontext()  # one call at a time may move networks
         with torch.no_grad(), memory_told(min(len(seeds), self.max_batch), size), turn:
@@ -124,19 +118,22 @@ class KandinskyRenderer:
                     here = vectors[rows.start : rows.stop].to(self.device, dtype)
                     of_batch = [seeds[row] for row in rows]
                     latents.append(loop.run(here, of_batch, size, options, batch=i, batches=len(batches)))
+            logger.debug("%s: %d images in %.2f s", self.name, len(seeds), time.perf_counter() - began)
             if options.output == "latent":
                 return [latent for batch in latents for latent in batch.cpu()]
             with on_device(decoder.movq, self.device, self.offload):
-                return [picture for batch in latents for picture in decode(decoder, batch)]
+                return [image for batch in latents for image in decode(decoder, batch)]
 
     def _control(self, controls: Sequence[Control]) -> Control | None:
-        """The one control of a call; ConfigError where the decoder takes none, needs one, or cannot weigh it."""
+        """Returns the one control of a call; ConfigError where the decoder takes none, needs one, or cannot scale
+        it.
+        """
         kinds = [kind for kind in self._decoders if kind is not None]
         if not controls:
-            told = f"this decoder draws only with a control picture; give one of {', '.join(kinds)}"
+            told = f"this decoder draws only with a control image; give one of {', '.join(kinds)}"
             ensure(None in self._decoders, told, ConfigError)
             return None
-        told = f"Kandinsky's decoder takes one control picture, got {len(controls)}; give one of them"
+        told = f"Kandinsky's decoder takes one control image, got {len(controls)}; give one of them"
         ensure(len(controls) == 1, told, ConfigError)
         control = controls[0]
         told = f"the renderer kandinsky has no {control.kind} control; it takes {', '.join(kinds) or 'none'}"
@@ -145,13 +142,13 @@ class KandinskyRenderer:
         ensure(control.scale == 1, told, ConfigError)
         return control
 
-    def _negative(self) -> Tensor:
-        """[1, D]: the embedding of all-zero pixels, computed once."""
+    def _zero_embedding(self) -> Tensor:
+        """Returns the embedding [1, D] of all-zero pixels, computed once."""
         with self._lock:
             if self._zero is None:
                 if self._zero_image is None:
                     raise ConfigError(
-                        "Kandinsky's guidance needs the embedding of an all-zero picture; give its function as "
+                        "Kandinsky's guidance needs the embedding of an all-zero image; give its function as "
                         'RendererOptions.extra["zero_image"], or ask for guidance 1'
                     )
                 self._zero = self._zero_image()
@@ -160,12 +157,12 @@ class KandinskyRenderer:
 
 @dataclass(frozen=True)
 class Loop:
-    """The sampling of one call: what all its batches share."""
+    """Samples the batches of one call: what they share."""
 
     decoder: Decoder
     steps: int
     guidance: float
-    negative: Tensor | None  # [1, D]; None: no guidance
+    uncond: Tensor | None  # [1, D], the embedding of guidance's other branch; None for no guidance
     hint: Tensor | None  # [1, 3, H, W] in 0 .. 1
     device: str
     offload: bool
@@ -182,47 +179,44 @@ class Loop:
         batch: int,
         batches: int,
     ) -> Tensor:
-        """vectors [B, D] un-normalised, on the device, B seeds -> latents [B, C, h, w]."""
+        """Samples latents [B, C, h, w] for vectors [B, D], un-normalised and on the device, and B seeds."""
         import torch
 
-        # 1) The conditions: B rows, or with guidance 2 B, the negatives first. Rows are the pictures, whatever the
-        #    guidance is.
+        # 1) The conditions: B rows, or with guidance 2 B, uncond first.
         decoder, count = self.decoder, len(seeds)
-        two = self.negative is not None
-        rows = vectors if self.negative is None else torch.cat([self.negative.expand(count, -1), vectors])
+        guided = self.uncond is not None
+        rows = vectors if self.uncond is None else torch.cat([self.uncond.expand(count, -1), vectors])
         added = {"image_embeds": rows}
         if self.hint is not None:
             added["hint"] = self.hint.expand(len(rows), -1, -1, -1)
 
-        # 2) A scheduler of this batch's own, and each picture's noise.
-        scheduler = type(decoder.scheduler).from_config(decoder.scheduler.config)
-        scheduler.set_timesteps(self.steps, device=self.device)
+        # 2) A scheduler of this batch's own, and each image's noise from its own CPU generator.
+        scheduler = fresh_scheduler(decoder.scheduler, self.steps, self.device)
         gens = generators(seeds)
         grid = (decoder.channels, size[0] // decoder.factor, size[1] // decoder.factor)
         x: Tensor = randn_items(grid, gens).to(self.device, vectors.dtype) * scheduler.init_noise_sigma
-        extra = step_options(scheduler, gens)
+        arguments = step_arguments(scheduler, gens)
 
         # 3) The loop.
         total = len(scheduler.timesteps)
-        on_step = steps_of_call(options.on_step, batch, batches)
+        on_step = steps_of_part(options.on_step, batch, batches)
         for done, t in enumerate(scheduler.timesteps, start=1):
-            x_in = scheduler.scale_model_input(torch.cat([x, x]) if two else x, t)
+            x_in = scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t)
             out = decoder.unet(x_in, t, encoder_hidden_states=None, added_cond_kwargs=added, return_dict=False)[0]
             noise, variance = out[:, : decoder.channels], out[:, decoder.channels :]
-            if two:
+            if guided:
                 uncond, cond = noise.chunk(2)
                 noise = uncond + self.guidance * (cond - uncond)
                 variance = variance[count:]
             model = torch.cat([noise, variance], dim=1) if decoder.learned_variance else noise
-            stepped = scheduler.step(model, t, x, **extra)
+            stepped = scheduler.step(model, t, x, **arguments)
             x = stepped.prev_sample
             if on_step:
                 on_step(done, total)
-            if options.on_preview and preview_due(options, done, total):
+            if options.on_preview and preview_due(done, total, options.preview_every):
                 expected = getattr(stepped, "pred_original_sample", None)
-                options.on_preview(
-                    self._preview(x if expected is None else expected), batch * total + done, batches * total
-                )
+                rough = self._preview(x if expected is None else expected)
+                options.on_preview(rough, batch * total + done, batches * total)
         check_finite(x)
         return x
 
@@ -232,37 +226,34 @@ class Loop:
 
 
 def check_width(vectors: Tensor, decoder: Decoder) -> Tensor:
-    """The vectors; SpaceError if they are not as wide as the decoder reads them."""
-    if vectors.shape[1] != decoder.dim:
-        raise SpaceError(
-            f"the renderer's decoder reads vectors of width {decoder.dim}, got width {vectors.shape[1]}; "
-            "use the renderer of the model that made the embedding"
-        )
+    """Returns the vectors; SpaceError unless they have the width that the decoder reads."""
+    told = f"the renderer's decoder reads vectors of width {decoder.dim}, got width {vectors.shape[1]}"
+    advice = "use the renderer of the model that made the embedding"
+    ensure(vectors.shape[1] == decoder.dim, f"{told}; {advice}", SpaceError)
     return vectors
 
 
 def decode(decoder: Decoder, latents: Tensor) -> list[Image.Image]:
-    """Latents [B, C, h, w] -> B pictures (8-bit sRGB), rounded as diffusers rounds. Not quantized, as in the stock
-    pipeline."""
+    """Decodes latents [B, C, h, w] to B images (8-bit sRGB); not quantized, as in the stock pipeline."""
     pixels = decoder.movq.decode(latents, force_not_quantize=True, return_dict=False)[0]
     check_finite(pixels)
-    return pictures_of(pixels)
+    return images_of(pixels)
 
 
-def hint_of(picture: Image.Image, size: tuple[int, int]) -> Tensor:
-    """A control picture at size (height, width) -> [1, 3, height, width] in 0 .. 1, as the decoder was trained on."""
+def hint_of(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """Converts a control image to [1, 3, height, width] in 0 .. 1, resized to size (height, width) if need be."""
     import numpy as np
     import torch
     from PIL import Image
 
-    rgb = picture.convert("RGB")
+    rgb = image.convert("RGB")
     if rgb.size != size[::-1]:
         rgb = rgb.resize(size[::-1], Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float() / 255
 
 
 def load(folder: Path | None, options: RendererOptions) -> KandinskyRenderer:
-    """Reads KandinskyV22Pipeline's layout, or KandinskyV22ControlnetPipeline's, whose pictures need a depth control.
+    """Reads KandinskyV22Pipeline's layout, or KandinskyV22ControlnetPipeline's, whose images need a depth control.
 
     Further decoders with a hint: options.controlnets, or the folder's own controlnets/<kind>/; each is read on its
     first use, and one without movq/ or scheduler/ takes this folder's. options.extra["zero_image"]: see
@@ -277,11 +268,11 @@ def load(folder: Path | None, options: RendererOptions) -> KandinskyRenderer:
     def reader(where: Path, beside: Path | None) -> Callable[[], Decoder]:
         return lambda: read_decoder(where, device=place, dtype=options.dtype, beside=beside)
 
-    own = "depth" if check_unet(main) else None
+    own = "depth" if reads_hint(main) else None
     decoders: dict[str | None, Decoder | Callable[[], Decoder]] = {own: reader(main, None)}
     found = {path.parent.name: path.parent for path in sorted((main / CONTROLNETS).glob("*/unet"))}
     for kind, where in {**found, **options.controlnets}.items():
         told = f"{where} is a decoder without a hint; give that of a controlnet, such as kandinsky-2-2-controlnet-depth"
-        ensure(check_unet(where), told, ModelError)
+        ensure(reads_hint(where), told, ModelError)
         decoders[kind] = reader(where, main)
     return KandinskyRenderer(decoders, options=options, zero_image=options.extra.get("zero_image"))

@@ -1,6 +1,6 @@
-"""Retrieval: the pictures of an embedding are the photos of a library that are nearest to it.
+"""Retrieval: the images of an embedding are the photos of a library that are nearest to it.
 
-No network and no chance: seeds, steps and guidance change nothing.
+No network and nothing random: seeds, steps and guidance have no effect.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pops.library import Library, Match
 from pops.render.base import Capabilities, RendererOptions, RenderOptions, check_request
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
+    from torch import Tensor
 
 OWN_SIZE = (0, 0)  # the native size: each photo's own
-LONGEST = 2048  # pixels of a photo's longer side, where no size is asked for: many photos fit into memory
+LONGEST = 2048  # pixels of a photo's longer side unless a size is given, so that many photos fit into memory
 
 
 class RetrievalRenderer:
-    """Equal rows of one call get the nearest photo, the next, ...: num_images is how many of each embedding."""
+    """Returns photos. Equal rows of one call get the nearest photo, the second nearest, and so on."""
 
     name = "retrieval"
 
@@ -32,11 +32,9 @@ class RetrievalRenderer:
         self.library = library
         self.capabilities = Capabilities(library.about.space, OWN_SIZE)
 
-    def render(
-        self, vectors: torch.Tensor, seeds: Sequence[int], size: tuple[int, int], options: RenderOptions
-    ) -> list[Any]:
-        """See Renderer.render, but for equal rows. A photo's info["pops"] holds its path, score, rank and library;
-        size (height, width) crops it to that shape. PhotoError for a photo that is no longer there.
+    def render(self, vectors: Tensor, seeds: Sequence[int], size: tuple[int, int], options: RenderOptions) -> list[Any]:
+        """See Renderer.render, except for equal rows. A photo's info["pops"] holds its path, score, rank and library;
+        size (height, width) crops it to that shape. Raises PhotoError for a photo that is no longer there.
         """
         check_request(vectors, seeds, 1, (1, 1) if size == OWN_SIZE else size, multiple=1)
         ranks = _ranks(vectors)
@@ -44,17 +42,18 @@ class RetrievalRenderer:
         most = 1 + max(ranks, default=0)
         found = self.library.search(Embedding(vectors[first], self.capabilities.space), most) if first else []
         by_row = {vectors[i].numpy().tobytes(): matches for i, matches in zip(first, found, strict=True)}
-        pictures: list[Any] = []
+        photos: list[Any] = []
         for row, rank in zip(vectors, ranks, strict=True):
             matches = by_row[row.numpy().tobytes()]
             held = f"{self.library.path} holds {len(matches)} different photos"
             ensure(rank < len(matches), f"{held}, {rank + 1} were asked for; ask for fewer (--num-images)", ConfigError)
-            pictures.append(self._photo(matches[rank], rank, size))
+            photos.append(self._photo(matches[rank], rank, size))
             if options.on_step:
-                options.on_step(len(pictures), len(vectors))
-        return pictures
+                options.on_step(len(photos), len(vectors))
+        return photos
 
     def _photo(self, match: Match, rank: int, size: tuple[int, int]) -> Image.Image:
+        """Reads a photo that was found, or an equal one, at the size asked for."""
         from PIL import ImageOps
 
         path = next((p for p in (match.path, *match.copies) if Path(p).is_file()), None)
@@ -74,8 +73,8 @@ class RetrievalRenderer:
         return photo
 
 
-def _ranks(vectors: torch.Tensor) -> list[int]:
-    """Of each row, how many equal rows stand before it."""
+def _ranks(vectors: Tensor) -> list[int]:
+    """Returns how many equal rows come before each row."""
     seen: dict[bytes, int] = {}
     ranks = []
     for row in vectors:
@@ -86,8 +85,10 @@ def _ranks(vectors: torch.Tensor) -> list[int]:
 
 
 def load(folder: Path | None, options: RendererOptions) -> RetrievalRenderer:
-    """The renderer of options.extra["library"], a library's path; needs no folder. Raises ConfigError without one,
-    SpaceError for one of another space, or of another encoder than options.extra["encoder"] (a Space).
+    """Opens the library at options.extra["library"], a path; needs no folder.
+
+    Raises ConfigError without one, SpaceError for one of another space, or of another encoder than
+    options.extra["encoder"] (a Space).
     """
     path = options.extra.get("library")
     ensure(bool(path), "the retrieval renderer needs a library: --library LIBRARY (pops index makes one)", ConfigError)

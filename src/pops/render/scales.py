@@ -1,23 +1,26 @@
 """The embedding's weight, block by block: IP-Adapter's scale for one call, on a UNet that others share.
 
 diffusers keeps the scale in a list on each attention processor, and set_ip_adapter_scale writes into it: for all
-threads and every later call. Here each of those lists is replaced once by one that, when a processor goes through it,
-gives what the running call has set in a context variable, and its own numbers to everyone else. The arithmetic stays
-diffusers' own, and so the pixels are the same, bit for bit.
+threads and every later call. Here each of those lists is replaced once by one that yields the running call's scale,
+from a context variable, and its own numbers to everyone else. The arithmetic stays diffusers' own, and so the pixels
+are the same, bit for bit.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pops.diffusion.checks import is_number
 from pops.errors import ConfigError, ensure, suggest
 
-# InstantStyle (arXiv 2404.02733 section 3.2): the blocks of SDXL's UNet that carry a picture's style, and its layout.
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+# InstantStyle (arXiv 2404.02733 section 3.2): the blocks of SDXL's UNet that carry an image's style, and its layout.
 STYLE = {"up": {"block_0": [0.0, 1.0, 0.0]}}
 LAYOUT = {"down": {"block_2": [0.0, 1.0]}}
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -28,7 +31,7 @@ _scales: ContextVar[Mapping[str, float] | None] = ContextVar("pops_adapter_scale
 
 
 class _CallScale(list[float]):
-    """The scale of one processor: the running call's, else its own."""
+    """The scale of one attention processor: the running call's, else its own."""
 
     def __init__(self, own: list[float], processor: str) -> None:
         super().__init__(own)
@@ -39,8 +42,8 @@ class _CallScale(list[float]):
         return super().__iter__() if scales is None else iter([scales[self.processor]] * len(self))
 
 
-def prepare(unet: Any) -> None:
-    """Makes `scaling` have an effect on this UNet; it changes nothing for those who do not use it."""
+def prepare(unet: UNet2DConditionModel) -> None:
+    """Makes `scaling` have an effect on this UNet; nothing changes for calls outside of it."""
     for name, processor in _adapted(unet).items():
         if not isinstance(processor.scale, _CallScale):
             processor.scale = _CallScale(list(processor.scale), name)
@@ -48,7 +51,7 @@ def prepare(unet: Any) -> None:
 
 @contextmanager
 def scaling(scales: Mapping[str, float] | None) -> Iterator[None]:
-    """Network calls inside, in this thread, have these scales (of `scales_of`); None: the network's own, 1."""
+    """Gives network calls inside, in this thread, these scales (of `scales_of`); None for the network's own, 1."""
     token = _scales.set(scales)
     try:
         yield
@@ -56,11 +59,11 @@ def scaling(scales: Mapping[str, float] | None) -> Iterator[None]:
         _scales.reset(token)
 
 
-def scales_of(unet: Any, scale: Any, *, sdxl: bool) -> dict[str, float] | None:
-    """One number, {"up": {"block_0": [0, 1, 0]}} and the like, or a preset's name -> the scale of each processor.
+def scales_of(unet: UNet2DConditionModel, scale: object, *, sdxl: bool) -> dict[str, float] | None:
+    """Returns the scale of each processor, given one number, {"up": {"block_0": [0, 1, 0]}} or a preset's name.
 
-    As diffusers' set_ip_adapter_scale reads it: what a mapping does not name is 0. None gives None. ConfigError for a
-    block that the UNet has not, and for a preset on another UNet than SDXL's.
+    Read as diffusers' set_ip_adapter_scale reads it: blocks that a mapping does not name have 0. None gives None.
+    Raises ConfigError for a block that the UNet does not have, and for a preset on another UNet than SDXL's.
     """
     if scale is None:
         return None
@@ -76,11 +79,15 @@ def scales_of(unet: Any, scale: Any, *, sdxl: bool) -> dict[str, float] | None:
     return {name: next((s for block, s in blocks.items() if name.startswith(f"{block}.")), 0.0) for name in names}
 
 
-def _of_blocks(unet: Any, given: Mapping[str, Any]) -> dict[str, float]:
-    """{"mid": s, "down" | "up": s, [s, ...] for every block or {"block_i": s or [s, ...]}} -> module's name: scale"""
+def _of_blocks(unet: UNet2DConditionModel, given: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the scale of each attention module by its name.
+
+    given: {"mid": s, "down" and "up": s or [s, ...] for every block, or {"block_0": s or [s, ...]}}.
+    """
     parts = ("down", "mid", "up")
     for part in given:
-        ensure(part in parts, f"scale has {', '.join(parts)}, got {part!r}{suggest(str(part), parts)}", ConfigError)
+        told = f"scale: unknown part {part!r}{suggest(str(part), parts)}; choose from {', '.join(parts)}"
+        ensure(part in parts, told, ConfigError)
     found = {"mid_block.attentions.0": _each(given.get("mid", 0.0), 1, "mid")[0]}
     for part in ("down", "up"):
         counts = {
@@ -101,20 +108,21 @@ def _of_blocks(unet: Any, given: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _each(given: Any, count: int, where: str) -> list[float]:
-    """One number for all of a block's attentions, or a list with one for each."""
+def _each(given: object, count: int, where: str) -> list[float]:
+    """Returns a number per attention of a block, given one for all, or a list with one each."""
     listed = list(given) if isinstance(given, (list, tuple)) else [given]
     listed = listed * count if len(listed) == 1 else listed
     ensure(len(listed) == count, f"scale: {where} has {count} attentions, got {len(listed)} numbers", ConfigError)
     return [_number(s, where) for s in listed]
 
 
-def _number(value: Any, where: str) -> float:
-    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    ensure(fine, f"the embedding's {where} must be a number, got {value!r}", ConfigError)
+def _number(value: object, where: str) -> float:
+    """Returns the value as a finite number; ConfigError for anything else."""
+    if not is_number(value):
+        raise ConfigError(f"the embedding's {where} must be a number, got {value!r}")
     return float(value)
 
 
-def _adapted(unet: Any) -> dict[str, Any]:
-    """The UNet's attention processors that read the embedding, by name."""
+def _adapted(unet: UNet2DConditionModel) -> dict[str, Any]:
+    """Returns the UNet's attention processors that read the embedding, by name."""
     return {name: p for name, p in unet.attn_processors.items() if hasattr(p, "to_k_ip")}

@@ -1,10 +1,14 @@
-"""toybox: a procedural world whose every picture is a value, and where the true answer of every operator is known.
+"""toybox: a procedural world in which the true answer of every operator is known exactly.
+
+Every image is drawn from a spec, a value that names all that the image depends on:
+
+    from pops import toybox
 
     spec = toybox.parse_caption("a tiger teapot on a beach", seed=3)
     toybox.render(spec, size=256).save("teapot.png")
     toybox.triplet("texturing", seed=0)         # operands and true result
 
-Pure PyTorch; knows nothing of pops. Names are imported when they are first used.
+Pure PyTorch; imports nothing else of pops. Names are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -26,8 +30,7 @@ _HOMES = {
     "SwatchSpec": "pops.toybox.world",
     "Triplet": "pops.toybox.pairs",
     "captions": "pops.toybox.words",
-    "contact_sheet": "toybox.sheet",
-    "draw": "pops.toybox.draw",
+    "contact_sheet": "pops.toybox.sheet",
     "family": "pops.toybox.pairs",
     "grid": "pops.toybox.pairs",
     "held_out": "pops.toybox.world",
@@ -43,7 +46,7 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'toybox' has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

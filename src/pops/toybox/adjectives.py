@@ -1,7 +1,7 @@
 """Adjectives: warps wrap a distance function, coats wrap a paint.
 
-Every warp keeps the contact with the ground y = 0 and divides by its steepest stretch, so that the result
-stays a bound; bumps are sums of sines, which keep normals smooth. Knows no object and no material.
+Every warp keeps the object on the ground y = 0 and divides by its steepest stretch, so that the result stays a lower
+bound of the distance; bumps are sums of sines, which keep normals smooth. Knows no object and no material.
 """
 
 import math
@@ -27,13 +27,15 @@ class Adjective:
     kind: Literal["shape", "look"]
     warp: Warp | None = None
     coat: Callable[[Paint], Paint] | None = None
-    reach: float = 1.0  # how much larger than the object's own box the warped one may be, at most
+    reach: float = 1.0  # how many times larger than the object's own box the warped one may be
 
 
 ADJECTIVES: dict[str, Adjective] = {}
 
 
 def shape(name: str, reach: float = 1.0) -> Callable[[Warp], Warp]:
+    """Registers a warp as the adjective `name`."""
+
     def enter(warp: Warp) -> Warp:
         ADJECTIVES[name] = Adjective(name, "shape", warp=warp, reach=reach)
         return warp
@@ -42,7 +44,7 @@ def shape(name: str, reach: float = 1.0) -> Callable[[Warp], Warp]:
 
 
 def look(name: str) -> Callable[[Layer], Layer]:
-    """Enters a layer (surface below, point) -> surface."""
+    """Registers a layer (surface below, point) -> surface as the adjective `name`."""
 
     def enter(layer: Layer) -> Layer:
         ADJECTIVES[name] = Adjective(name, "look", coat=_coat(layer))
@@ -56,7 +58,7 @@ def _coat(layer: Layer) -> Callable[[Paint], Paint]:
 
 
 def _light(s: Surface, x: Tensor) -> Tensor:
-    """How light the layer below is to the eye, 0..1, so that its pattern stays to be seen."""
+    """Returns the perceived lightness of the layer below, 0..1, by which its pattern stays visible."""
     return (0.2 * s.rgb[0] + 0.7 * s.rgb[1] + 0.1 * s.rgb[2] + 0 * x).clamp_min(0).sqrt()
 
 
@@ -112,14 +114,14 @@ def leaning(sdf: Sdf) -> Sdf:
 
 @shape("spiky", reach=1.15)
 def spiky(sdf: Sdf) -> Sdf:
-    """Cones along the normal, on a honeycomb of the axis plane that faces it. Four evaluations."""
+    """Adds cones along the normal, on a honeycomb in the axis plane that faces it. Four evaluations."""
     e, k = 0.04, 1.12
 
     def warped(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         x, y, z = x * k, (y - 0.05) * k, z * k
         d = sdf(x, y, z)
         nx, ny, nz = sdf(x + e, y, z) - d, sdf(x, y + e, z) - d, sdf(x, y, z + e) - d
-        t = d * (nx * nx + ny * ny + nz * nz + 1e-8).rsqrt()  # the foot of the point is on the surface, t slopes away
+        t = d * (nx * nx + ny * ny + nz * nz + 1e-8).rsqrt()  # the nearest surface point is t along the slope
         u, v = wrap(x - t * nx, y - t * ny, z - t * nz, nx, ny, nz)
         du, dv, *_ = hexes(u * 3.7, v * 3.7)
         cone = (1 - (du * du + dv * dv + 0.002).sqrt() * 2.1).clamp_min(0)
@@ -149,7 +151,7 @@ def melting(sdf: Sdf) -> Sdf:
 
 @shape("blocky", reach=1.1)
 def blocky(sdf: Sdf) -> Sdf:
-    k = math.tau / 0.25  # steps 0.25 wide: space stands still within one and hurries across its edge
+    k = math.tau / 0.25  # steps 0.25 wide: coordinates change little within a step and fast across its edge
 
     def step(p: Tensor) -> Tensor:
         p = p - torch.sin(k * p) * (0.9 / k)
@@ -164,9 +166,9 @@ def full_of_holes(sdf: Sdf) -> Sdf:
 
 
 def _to_lattice(x: Tensor, y: Tensor, z: Tensor, step: float) -> Tensor:
-    """Distance to the nearest point of a turned lattice, which no flat side is in step with."""
+    """Returns the distance to the nearest point of a rotated lattice, with which no flat side is aligned."""
     x, y, z = x * (2 / 3 / step), y * (2 / 3 / step), z * (2 / 3 / step)
-    # a turn: its rows are of one length and at right angles
+    # a rotation and scaling: the rows are orthogonal and of equal length
     u, v, w = x - 0.5 * y + z, x + y - 0.5 * z + 0.2, y + z - 0.5 * x
     u, v, w = u - u.round(), v - v.round(), w - w.round()
     return (u * u + v * v + w * w + 0.002).sqrt() * step
@@ -305,7 +307,7 @@ def shiny(s: Surface, point: Point) -> Surface:
 @look("glass")
 def glass(s: Surface, point: Point) -> Surface:
     _, _, _, nx, ny, _ = point
-    # what a lens shows: the scene upside down, light gathered low and far from the sun, a dark band between
+    # as through a lens: the scene upside down, light gathered low and opposite the sun, a dark band between
     lens = rise(ny + 0.25 * nx, 0.75, -0.65)
     rgb = ramp(
         lens,

@@ -1,11 +1,11 @@
-"""From a spec to a picture, in three stages that can be shared: shoot the rays, let the light fall, paint.
+"""From a spec to an image, in three stages whose results can be shared: shoot rays, light, paint.
 
     shot = shoot(spec.objects, spec.camera, size)     geometry: where every ray ends, normals
     lit = light(shot, setting)                        the scene: sky, ground, shadows, occlusion
-    picture = paint(lit, paints)                      the materials of the objects: uint8 [3, size, size]
+    image = paint(lit, paints)                      the materials of the objects: uint8 [3, size, size]
 
-Pictures that differ only in material share the first two, pictures that differ only in scene share the first.
-Everything is plain PyTorch on whatever device the caller names.
+Images that differ only in material share the first two stages, images that differ only in scene share the first.
+Everything is plain PyTorch on the device that the caller names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pops.toybox.surface import Float, Paint, Surface
 from pops.toybox.trace import Vec, occlusion, soft_shadow
 from pops.toybox.world import MaterialSpec, ObjectSpec, SceneSpec, SwatchSpec
 
-GROUND_LIFT = 0.004  # ground points start this far up, so that they do not shade themselves
+GROUND_LIFT = 0.004  # height at which ground points start, so that they do not shade themselves
 
 
 # --- stage 2: light --------------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ class Lit:
 
 
 def light(shot: Shot, setting: Setting) -> Lit:
-    """Sky and ground behind the objects, shadows and occlusion on both."""
+    """Computes sky and ground behind the objects, and shadows and occlusion on objects and ground."""
     sun = _unit3(setting.sun)
     eye, d = shot.eye, shot.d
     down = torch.nonzero(~torch.isfinite(shot.t) & (d[1] < setting.horizon)).flatten()
@@ -83,7 +83,7 @@ def _unit3(v: Sequence[Float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Spots:
-    """One hit a pixel stands for all of its rays: world points and normals [m]; for each ray [n] the spot it uses."""
+    """One hit per pixel, standing for all rays of it: world points and normals [m]; for each ray [n] its spot."""
 
     p: Vec
     n: Vec
@@ -106,7 +106,7 @@ def _spots(shot: Shot, hit: Hits) -> Spots:
 
 
 def _reach(shot: Shot, p: Vec, n: Vec, sun: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
-    """Share of the sun and of the open sky that reaches world points with normals, past all objects."""
+    """Returns the shares of sun and open sky, 0..1, that reach world points with normals past all objects."""
     shade, open_ = torch.ones_like(p[0]), torch.ones_like(p[0])
     facing = n[0] * sun[0] + n[1] * sun[1] + n[2] * sun[2] > 0
     for hit in shot.hits:
@@ -130,7 +130,7 @@ def _floats(v: Sequence[Tensor]) -> tuple[float, float, float]:
 def _behind(
     shot: Shot, setting: Setting, down: Tensor, t: Tensor, x: Tensor, z: Tensor, ndl: Tensor, open_: Tensor
 ) -> Vec:
-    """Linear light of sky and ground along every ray that no object stops; zero elsewhere."""
+    """Returns the linear light of sky and ground along every ray that hits no object; zero elsewhere."""
     d = shot.d
     out = [torch.zeros_like(d[0]) for _ in range(3)]
     above = torch.nonzero(~torch.isfinite(shot.t) & (d[1] >= setting.horizon)).flatten()
@@ -150,7 +150,7 @@ def _behind(
 
 
 def paint(lit: Lit, paints: Sequence[Sequence[Paint]]) -> Tensor:
-    """The picture, uint8 [3, size, size]: paints[k][j] colours part j of object k."""
+    """Paints the image, uint8 [3, size, size]: paints[k][j] colours part j of object k."""
     shot = lit.shot
     out = [c.clone() for c in lit.behind]
     for k, hit in enumerate(shot.hits):
@@ -191,7 +191,7 @@ def _full(s: Surface, like: Tensor) -> Surface:
 def shade(
     s: Surface, n: Vec, d: Vec, setting: Setting, sun: tuple[float, float, float], sun_share: Tensor, open_share: Tensor
 ) -> Vec:
-    """Linear light that leaves each point towards the eye: key light, sky, reflection of the surroundings, glow.
+    """Returns the linear light from each point towards the camera: key light, sky, reflected surroundings, glow.
 
     Lambert + Blinn-Phong normalised highlight + Schlick's Fresnel on the reflected sky.
     """
@@ -229,7 +229,7 @@ def shade(
 
 
 def tone(rgb: Tensor) -> Tensor:
-    """Linear light to sRGB 0..1: the ACES filmic fit of Narkowicz (2015), then gamma."""
+    """Maps linear light to sRGB 0..1: the ACES filmic fit of Narkowicz (2015), then gamma."""
     x = rgb.clamp_min(0) * 0.85
     x = (x * (2.51 * x + 0.03)) / (x * (2.43 * x + 0.59) + 0.14)
     return x.clamp(0, 1) ** (1 / 2.2)
@@ -247,7 +247,7 @@ def _photo(path: str) -> Tensor:
 
 
 def linear(srgb: tuple[float, float, float]) -> tuple[float, float, float]:
-    """sRGB 0..1 => linear light (IEC 61966-2-1)."""
+    """Converts sRGB 0..1 => linear light (IEC 61966-2-1)."""
     r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in srgb)
     return r, g, b
 
@@ -263,7 +263,7 @@ def material_paint(spec: MaterialSpec) -> Paint:
 
 
 def object_paints(spec: ObjectSpec) -> list[Paint]:
-    """One paint a part: the body takes the material, other parts keep their own colour; adjectives coat the body."""
+    """Returns one paint per part: of the body its material, coated by adjectives; of other parts their own colour."""
     body = material_paint(spec.material)
     for name in spec.adjectives:
         coat = ADJECTIVES[name].coat
@@ -278,7 +278,7 @@ def setting_of(scene: str, params: Sequence[tuple[str, float]] | Mapping[str, fl
 
 
 def draw(spec: SceneSpec | SwatchSpec, size: int = 96, samples: int = 2, device: Device = "cpu") -> Tensor:
-    """The picture of a spec, uint8 [3, size, size]. The same spec gives the same picture."""
+    """Draws a spec, uint8 [3, size, size]. The same spec gives the same image."""
     if isinstance(spec, SwatchSpec):
         return draw_swatch(spec, size, samples, device)
     lit = light(shoot(spec.objects, spec.camera, size, samples, device), setting_of(spec.scene, spec.setting))
@@ -286,7 +286,7 @@ def draw(spec: SceneSpec | SwatchSpec, size: int = 96, samples: int = 2, device:
 
 
 def draw_swatch(spec: SwatchSpec, size: int = 96, samples: int = 2, device: Device = "cpu") -> Tensor:
-    """A flat exemplar: the plane z = depth of the solid texture, under the studio's light."""
+    """Draws a flat exemplar, uint8 [3, size, size]: the plane z = depth of the solid texture, in the studio's light."""
     side = size * samples
     steps = ((torch.arange(side, device=device) + 0.5) / side * 2 - 1) * spec.span / 2
     y, x = (c.reshape(-1) for c in torch.meshgrid(-steps, steps, indexing="ij"))
@@ -294,7 +294,7 @@ def draw_swatch(spec: SwatchSpec, size: int = 96, samples: int = 2, device: Devi
     surface = _full(material_paint(spec.material)(x, y + 0.9, z, zero, zero, one), x)
     setting = setting_of("studio", {k: (lo + hi) / 2 for k, (lo, hi) in SCENES["studio"].ranges.items()})
     inv = (x * x + y * y + 9.0).rsqrt()
-    tilt = 0.12  # the exemplar leans back a little, so that polished ones catch a gradient of the surroundings
+    tilt = 0.12  # leaned back a little, so that polished materials reflect a gradient of the surroundings
     n: Vec = (zero, zero + math.sin(tilt), zero + math.cos(tilt))
     d: Vec = (x * inv, y * inv, -3.0 * inv)
     rgb = tone(torch.stack(shade(surface, n, d, setting, _unit3((-0.35, 0.45, 0.82)), one, one)))
@@ -303,10 +303,10 @@ def draw_swatch(spec: SwatchSpec, size: int = 96, samples: int = 2, device: Devi
 
 
 def to_image(picture: Tensor) -> Image.Image:
-    """uint8 [3, H, W] => PIL RGB."""
+    """Converts uint8 [3, H, W] => PIL RGB."""
     return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
 
 
 def render(spec: SceneSpec | SwatchSpec, size: int = 256, samples: int = 2, device: Device = "cpu") -> Image.Image:
-    """`draw`, as a PIL picture."""
+    """Draws a spec, as `draw` does, as a PIL image."""
     return to_image(draw(spec, size, samples, device))

@@ -1,8 +1,8 @@
 """Signed-distance building blocks: makers of solids (`sphere`, `box`, ...) and the operators that join them.
 
-A maker takes sizes once and returns an Sdf: what does not depend on the point is computed once a picture.
-Sizes are python floats or tensors [B, 1]: world units, degrees. Blend widths `k` are floats. Distances may
-fall short of the truth but hardly exceed it. Knows no category, colour or ray.
+A maker takes sizes once and returns an Sdf: what does not depend on the point is computed once per image. Sizes are
+floats or tensors [B, 1], in world units and degrees; blend widths `k` are floats. Distances may be smaller than the
+true ones but hardly larger. Knows no category, colour or ray.
 """
 
 import math
@@ -33,12 +33,12 @@ def _zero(v: Float) -> bool:
 
 
 def less(u: Tensor, c: Float) -> Tensor:
-    """u - c, free when c is a plain zero."""
+    """Returns u - c, without computing anything when c is a plain zero."""
     return u if _zero(c) else u - c
 
 
 def mad(total: Tensor, u: Tensor, k: Float) -> Tensor:
-    """total + u * k in one operation."""
+    """Returns total + u * k in one operation."""
     if isinstance(k, Tensor):
         return torch.addcmul(total, u, k)
     return total if k == 0 else torch.add(total, u, alpha=k)
@@ -53,13 +53,13 @@ def length(x: Tensor, y: Tensor, z: Tensor | None = None) -> Tensor:
 
 
 def smin(a: Tensor, b: Tensor, k: float) -> Tensor:
-    """Minimum with a fillet about k wide (quadratic, after Quilez)."""
+    """Returns the minimum with a fillet about k wide (quadratic, after Quilez)."""
     h = (k - (a - b).abs_()).clamp_min_(0)
     return torch.addcmul(torch.minimum(a, b), h, h, value=-0.25 / k)
 
 
 def smax(a: Tensor, b: Tensor, k: float) -> Tensor:
-    """Maximum with an edge rounded about k wide."""
+    """Returns the maximum with an edge rounded about k wide."""
     h = (k - (a - b).abs_()).clamp_min_(0)
     return torch.addcmul(torch.maximum(a, b), h, h, value=0.25 / k)
 
@@ -69,7 +69,7 @@ def union(*d: Tensor) -> Tensor:
 
 
 def turn(u: Tensor, v: Tensor, angle: Float | Tensor) -> tuple[Tensor, Tensor]:
-    """The plane (u, v) turned by an angle in radians, u towards v; the angle may differ by point."""
+    """Rotates the plane (u, v) by an angle in radians, u towards v; the angle may differ by point."""
     c, s = cos(angle), sin(angle)
     return mad(u * c, v, -s), mad(v * c, u, s)
 
@@ -87,7 +87,7 @@ def turn_z(x: Tensor, y: Tensor, angle: Float | Tensor) -> tuple[Tensor, Tensor]
 
 
 def turned(solid: Sdf, axis: str, degrees: Float, at: Point = (0.0, 0.0, 0.0)) -> Sdf:
-    """A solid turned about an axis through `at`, counter-clockwise seen against the axis."""
+    """Rotates a solid about an axis through `at`, counter-clockwise when looking against the axis."""
     a = degrees * (math.pi / 180)
     c, s = cos(a), sin(a)
 
@@ -110,7 +110,7 @@ def turned(solid: Sdf, axis: str, degrees: Float, at: Point = (0.0, 0.0, 0.0)) -
 
 
 def _along(axis: str, c: Point, solid: Sdf) -> Sdf:
-    """A solid about the y axis and the origin, laid along an axis and moved to c."""
+    """Turns a solid around the y axis at the origin to another axis and moves it to c."""
     cx, cy, cz = c
     if axis == "y":
         return lambda x, y, z: solid(less(x, cx), less(y, cy), less(z, cz))
@@ -128,7 +128,7 @@ def sphere(c: Point, r: Float) -> Sdf:
 
 
 def ellipsoid(c: Point, radii: Point) -> Sdf:
-    """First-order distance (Quilez): exact on the axes; keep the radii within a ratio of about 4."""
+    """Returns a first-order distance (Quilez): exact on the axes; keep the radii within a ratio of about 4."""
     cx, cy, cz = c
     ax, ay, az = (1 / (r * r) for r in radii)
     bx, by, bz = ax * ax, ay * ay, az * az
@@ -143,7 +143,7 @@ def ellipsoid(c: Point, radii: Point) -> Sdf:
 
 
 def _limb(a: tuple[Float, ...], b: tuple[Float, ...], ra: Float, rb: Float) -> Callable[..., Tensor]:
-    """All within ra of a, rb of b and what lies between, in two or three dimensions."""
+    """Joins the balls of radius ra about a and rb about b by what lies between, in two or three dimensions."""
     ab = tuple(q - p for p, q in zip(a, b, strict=True))
     inv = 1 / sum(v * v for v in ab)
     unit = [(v * inv, i) for i, v in enumerate(ab) if not _zero(v)]
@@ -161,7 +161,7 @@ def _limb(a: tuple[Float, ...], b: tuple[Float, ...], ra: Float, rb: Float) -> C
 
 
 def capsule(a: Point, b: Point, ra: Float, rb: Float | None = None) -> Sdf:
-    """All within ra of the segment a..b; with rb, the radius goes from ra at a to rb at b."""
+    """Returns all within ra of the segment a..b; with rb, the radius goes from ra at a to rb at b."""
     return _limb(a, b, ra, ra if rb is None else rb)
 
 
@@ -172,7 +172,7 @@ def fin(a: Spot, b: Spot, ra: Float, rb: Float, r: float, z0: Float = 0.0) -> Sd
 
 
 def ball(c: Point, radii: Point, least: Float) -> Sdf:
-    """A nearly round ellipsoid, for less: distances fall short by up to least radius / largest radius."""
+    """A nearly round ellipsoid, cheaper: distances are too small by up to least radius / largest radius."""
     cx, cy, cz = c
     ax, ay, az = (least * least / (r * r) for r in radii)
 
@@ -198,7 +198,7 @@ def box(c: Point, half: Point, r: float = 0.05) -> Sdf:
 
 
 def block(c: Point, half: Point) -> Sdf:
-    """A sharp box whose inside is as deep as it looks: the one to carve with."""
+    """A sharp box whose inside has its true depth: for cutting out of other solids."""
     cx, cy, cz = c
     hx, hy, hz = half
 
@@ -253,10 +253,10 @@ def arc(c: Point, ring: Float, r: Float, middle: float, spread: float) -> Sdf:
 
 
 def slab(outline: Tensor, z: Tensor, half: Float, k: float = 0.06) -> Tensor:
-    """A flat figure, given by its distance in the plane, cut out of a board 2 * half thick."""
+    """Extrudes a flat figure, given by its distance in the plane, to a board 2 * half thick."""
     return smax(outline, z.abs() - half, k)
 
 
 def every(x: Tensor, step: float) -> Tensor:
-    """x folded into one cell of a row that repeats every `step`, the cell's middle at 0."""
+    """Folds x into one cell of a row that repeats every `step`, with the cell's middle at 0."""
     return mad(x, (x * (1 / step)).round_(), -step)

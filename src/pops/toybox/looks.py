@@ -1,4 +1,4 @@
-"""How a material is written down: the table of names, its decorator, and surfaces laid over one another."""
+"""The table of materials, its decorator, and surfaces laid over one another."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ MATERIALS: dict[str, Material] = {}
 def material(
     name: str, *, bump: float = 0.0, moves: bool = True, **ranges: tuple[float, float]
 ) -> Callable[[Builder], Builder]:
-    """Enters a builder. Its paint meets positions scaled, and moved unless the pattern has a middle."""
+    """Registers a builder. Its paint gets positions scaled, and moved unless the pattern has a middle."""
     everywhere = {"scale": (0.85, 1.15)} | (dict.fromkeys(("ox", "oy", "oz"), (-9.0, 9.0)) if moves else {})
 
     def enter(draw: Builder) -> Builder:
@@ -43,12 +43,12 @@ def material(
 
 
 def plain(rgb: Rgb, rough: Float = 0.55, metal: Float = 0.0) -> Paint:
-    """One colour (linear light) all over."""
+    """Returns a paint of one colour (linear light)."""
     return lambda x, y, z, nx, ny, nz: Surface(each(lambda c: c + 0 * x, rgb), rough, metal)
 
 
 def over(under: Surface, top: Surface, t: Tensor) -> Surface:
-    """`top` where t = 1, `under` where t = 0."""
+    """Blends surfaces: `top` where t = 1, `under` where t = 0."""
     return Surface(
         mix(under.rgb, top.rgb, t),
         lerp(under.rough, top.rough, t),

@@ -1,4 +1,4 @@
-"""Looks without a name: a wide random family, so that a model meets more than names, and photos laid on."""
+"""Materials without a name: a wide random family, so that models see more than the named ones, and photos."""
 
 import colorsys
 import math
@@ -17,7 +17,7 @@ Field = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def random_material(seed: int) -> Paint:
-    """Pattern kind x palette x scale x orientation x finish, all drawn from `seed`."""
+    """Draws pattern, palette, scale, orientation and finish from `seed`."""
     rng = Random(seed)
     kind = rng.choice(tuple(KINDS))
     colours = _palette(rng, rng.choices((2, 3, 4), (4, 4, 2))[0])
@@ -38,7 +38,7 @@ def random_material(seed: int) -> Paint:
 
 
 def photo_material(image: Tensor, scale: float = 1.2) -> Paint:
-    """`image` [3, H, W] sRGB 0..1, `scale` object units wide, mirrored beyond, laid on from three sides."""
+    """Projects `image` [3, H, W] sRGB 0..1 from three sides, `scale` object units wide, mirrored beyond."""
     small = functional.interpolate(image[None].float(), size=(128, 128), mode="bilinear", antialias=True)[0]
     texels = linear(small).permute(1, 2, 0).reshape(-1, 3)
 
@@ -50,7 +50,7 @@ def photo_material(image: Tensor, scale: float = 1.2) -> Paint:
         weights = [n * n for n in (nx, ny, nz)]
         weights = [w * w * w * w for w in weights]
         total = weights[0] + weights[1] + weights[2] + 1e-9
-        half = scale / 2  # the middle of the picture at x = 0
+        half = scale / 2  # the middle of the image at x = 0
         shots = texel(z + half, y), texel(x + half, z + half), texel(x + half, y)
         shares = torch.stack([w / total for w in weights], -1)[..., None]
         r, g, b = (torch.stack(shots, -2) * shares).sum(-2).unbind(-1)
@@ -63,7 +63,7 @@ def photo_material(image: Tensor, scale: float = 1.2) -> Paint:
 
 
 def _palette(rng: Random, n: int) -> list[tuple[float, float, float]]:
-    """`n` sRGB colours, each well apart in lightness or hue from the one before."""
+    """Draws `n` sRGB colours, each well apart in lightness or hue from the one before."""
     mode = rng.choice(("wild", "wild", "analogous", "opposite", "triad", "shades", "neutral"))
     base = rng.random()
     spread = {"analogous": 0.09, "opposite": 0.5, "triad": 1 / 3, "shades": 0.0, "neutral": 0.0}.get(mode, 0.0)
@@ -77,7 +77,7 @@ def _palette(rng: Random, n: int) -> list[tuple[float, float, float]]:
         rgb = colorsys.hsv_to_rgb(hue % 1, s, v * rng.uniform(0.92, 1.0))
         if not i or min(math.dist(rgb, c) for c in colours) > 0.4:
             colours.append(rgb)
-        elif rng.random() < 0.1:  # shades run out of room
+        elif rng.random() < 0.1:  # no darker or lighter shade is left
             mode = "wild"
     if max(sum(c) for c in colours) < 1.3:  # never all dark
         r, g, b = colours[0]
@@ -86,7 +86,7 @@ def _palette(rng: Random, n: int) -> list[tuple[float, float, float]]:
 
 
 def _ladder(colours: list[tuple[float, float, float]], smooth: bool) -> Tensor:
-    """[256, 3] linear light: the colours in equal steps, or flowing into each other."""
+    """Returns [256, 3] linear light: the colours in equal steps, or blended into each other."""
     steps = torch.linspace(0, len(colours) - 1e-3 if not smooth else len(colours) - 1, 256)
     low = steps.long()
     rgb = linear(torch.tensor(colours))
@@ -109,7 +109,7 @@ def _finish(rng: Random) -> tuple[float, float, float]:  # rough, metal, glow
 
 
 def _rotation(rng: Random) -> tuple[tuple[float, float, float], ...]:
-    """Upright two times in five, else any turn."""
+    """Draws a rotation: none two times in five, else any."""
     if rng.random() < 0.4:
         return (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
     w, x, y, z = (rng.gauss(0, 1) for _ in range(4))

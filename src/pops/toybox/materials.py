@@ -1,4 +1,4 @@
-"""All materials by name, with those that have none: `plain`, `photo_material` and `random_material`."""
+"""All materials by name, and those without a name: `plain`, `photo_material` and `random_material`."""
 
 from pops.toybox import looks_made, looks_nature  # noqa: F401  (they enter their materials)
 from pops.toybox.looks import MATERIALS, Material, material, over, plain

@@ -1,6 +1,6 @@
-"""A classifier of the world's pictures: object (left and right), material, scene, adjective.
+"""A classifier of the world's images: object (left and right), material, scene, adjective.
 
-Knows nothing of how pictures were made: it judges a renderer's pictures as it does toybox's own. Its weights come from
+Knows nothing of how images are made: it reads a renderer's images as it does toybox's own. Its weights come from
 `recipes/tiny/oracle.py`.
 """
 
@@ -49,15 +49,15 @@ def _step(inputs: int, width: int, kernel: int, stride: int, padding: int) -> li
 
 
 def _reader(inputs: int, outputs: int) -> nn.Module:
-    """What an object is made of or looks like depends on what it is: one hidden layer."""
+    """Returns a head with one hidden layer, since how a material looks depends on the object that has it."""
     return nn.Sequential(nn.Linear(inputs, 256), nn.ReLU(), nn.Linear(256, outputs))
 
 
 class Oracle(nn.Module):
-    """Pictures [B, 3, 96, 96] in 0..1 => logits by head.
+    """Images [B, 3, 96, 96] in 0..1 => logits by head.
 
-    What stands where is read from a coarse map, for left and right matter; what it is made of from averages and maxima
-    over the picture, so that a material is known on an object that never wore it.
+    The objects are read from a coarse map, since left and right matter; materials from averages and maxima over the
+    image, so that a material is recognised on an object that never had it in training.
     """
 
     def __init__(self) -> None:
@@ -84,14 +84,14 @@ class Oracle(nn.Module):
 
     @staticmethod
     def load(path: Path = WEIGHTS) -> Oracle:
-        """The trained oracle; FileNotFoundError where its weights are not."""
+        """Returns the trained oracle; FileNotFoundError if its weights are missing."""
         oracle = Oracle()
         oracle.load_state_dict(unpack(load_file(path)))
         return oracle.eval()
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[dict[str, str]]:
-        """uint8 [N, 3, 96, 96] => for each picture the most likely name by head ("" for none)."""
+        """Reads uint8 [N, 3, 96, 96] => for each image the most likely name by head ("" for none)."""
         rows: list[dict[str, str]] = []
         for batch in images.split(64):
             said = {k: v.argmax(1).tolist() for k, v in self(batch.float() / 255).items()}

@@ -1,4 +1,4 @@
-"""Weights of the world's readers as they are kept in a file: large ones as int8, half of float16."""
+"""How the weights of oracle and silhouette reader are stored: large tensors as int8, half the size of float16."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SCALE = ".scale"
 
 
 def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state as it is kept in a file: large weights as int8 with a scale for each output, the rest as float16."""
+    """Packs a state dict for a file: large weights as int8 with a scale per output, the rest as float16."""
     out: dict[str, Tensor] = {}
     for key, value in state.items():
         if value.numel() < LARGE:
@@ -23,7 +23,7 @@ def pack(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack(kept: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What `pack` kept, as float32."""
+    """Returns what `pack` packed, as float32."""
     out: dict[str, Tensor] = {}
     for key, value in kept.items():
         if key + _SCALE in kept:

@@ -1,6 +1,6 @@
-"""The exact answer of every operator: families of pictures that share geometry, and the triplets they hold.
+"""The exact answer of every operator: families of images that share geometry, and the triplets in them.
 
-A family is drawn from one seed: one object and all that the four operators make of it. Training families show no
+A family is drawn from one seed: one object and what each of the four operators makes of it. Training families show no
 held-out combination (world.held_out); test families come from other seeds, and the combination in focus is held out.
 """
 
@@ -43,7 +43,7 @@ Picture = SceneSpec | SwatchSpec
 
 @dataclass(frozen=True)
 class Triplet:
-    """Operands and true result of one operator; an operand is a picture or a word."""
+    """Operands and true result of one operator; an operand is an image's spec or a word."""
 
     operator: str
     operands: tuple[Picture | str, ...]
@@ -52,7 +52,7 @@ class Triplet:
 
 @dataclass(frozen=True)
 class Family:
-    """Pictures about one object; the four operators' triplets are among them."""
+    """Images about one object; the four operators' triplets are among them."""
 
     base: SceneSpec  # the object, first material, in the scene
     textured: SceneSpec  # the same, second material
@@ -98,8 +98,10 @@ def _first_material(
 
 
 def family(seed: int, split: str = "train", focus: str | None = None, names: Vocabulary = CORE) -> Family:
-    """The family of a seed. split "train" shows nothing held out; "test" with a focus (an operator's name) forces that
-    operator's combination to be a held-out one.
+    """Draws the family of a seed.
+
+    split: "train" shows nothing held out; "test" with a focus (an operator's name) makes the combination of that
+    operator a held-out one.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', got {split!r}")
@@ -149,7 +151,7 @@ def family(seed: int, split: str = "train", focus: str | None = None, names: Voc
 
 
 def _away(camera: Camera, rng: random.Random) -> Camera:
-    """Another crop and viewpoint of the same place."""
+    """Draws another crop and viewpoint of the same place."""
     return Camera(
         azimuth=camera.azimuth + rng.uniform(-6, 6),
         height=rng.uniform(1.6, 2.3),
@@ -160,7 +162,7 @@ def _away(camera: Camera, rng: random.Random) -> Camera:
 
 
 def _forced(focus: str, rng: random.Random, names: Vocabulary) -> dict[str, str]:
-    """One held-out combination of the operator in focus, uniformly."""
+    """Draws a held-out combination of the operator in focus, uniformly."""
     kind, options = {
         "texturing": ("material", names.materials),
         "union": ("object", names.categories),
@@ -173,7 +175,7 @@ def _forced(focus: str, rng: random.Random, names: Vocabulary) -> dict[str, str]
 
 
 def triplet(operator: str, seed: int, split: str = "test") -> Triplet:
-    """One exact triplet of an operator; of the test split, its combination is held out."""
+    """Draws an exact triplet of an operator; in the test split, its combination is held out."""
     found = [t for t in family(seed, split, operator).triplets() if t.operator == operator]
     return found[0]
 
@@ -181,9 +183,9 @@ def triplet(operator: str, seed: int, split: str = "test") -> Triplet:
 def draw_family(
     f: Family, size: int = 96, samples: int = 2, device: Device = "cpu"
 ) -> tuple[dict[str, Tensor], dict[str, Shot]]:
-    """All pictures of a family, uint8 [3, size, size] by name, and the shot behind each (swatch excepted).
+    """Draws all images of a family, uint8 [3, size, size] by name, and returns the shot of each but the swatch.
 
-    Equal to drawing each alone, at about half the cost: pictures of one geometry share it.
+    The same as drawing each alone, at about half the cost: images of one geometry share it.
     """
     pictures = f.pictures()
     scenes = {name: spec for name, spec in pictures.items() if isinstance(spec, SceneSpec)}
@@ -198,8 +200,9 @@ def draw_family(
 def draw_alike(
     specs: list[SceneSpec], size: int = 96, samples: int = 2, device: Device = "cpu"
 ) -> tuple[list[Tensor], list[Shot]]:
-    """Pictures uint8 [3, size, size] and the shot behind each. What has one geometry is traced once, and lit once where
-    the scene is the same, too.
+    """Draws images uint8 [3, size, size] and returns the shot of each.
+
+    Each geometry is traced once, and lit once per scene.
     """
     shots: dict[tuple[tuple[ObjectSpec, ...], Camera], Shot] = {}
     lits: dict[tuple[int, str, object], object] = {}
@@ -219,14 +222,14 @@ def draw_alike(
 
 
 def _geometry(o: ObjectSpec) -> ObjectSpec:
-    """The object without what does not change its shape."""
+    """Returns the object without what does not change its shape."""
     shapes = tuple(a for a in o.adjectives if ADJECTIVES[a].warp is not None)
     return replace(o, material=MaterialSpec("plain"), adjectives=shapes)
 
 
 @torch.no_grad()
 def draw_triplet(t: Triplet, size: int = 96) -> tuple[list[Tensor | str], Tensor]:
-    """The operands' pictures (words stay words) and the true result's."""
+    """Draws the operands (words stay words) and the true result, uint8 [3, size, size]."""
     from pops.toybox.draw import draw
 
     return [o if isinstance(o, str) else draw(o, size) for o in t.operands], draw(t.result, size)
@@ -234,8 +237,9 @@ def draw_triplet(t: Triplet, size: int = 96) -> tuple[list[Tensor | str], Tensor
 
 @dataclass(frozen=True)
 class Grid:
-    """One object seen once, in several materials and several scenes: many triplets of texturing, scene and instruct for
-    the price of one tracing. cells[s][m] is the object of material m in scene s.
+    """One object in several materials and scenes: many triplets of texturing, scene and instruct, traced once.
+
+    cells[s][m] is the object of material m in scene s.
     """
 
     cells: tuple[tuple[SceneSpec, ...], ...]
@@ -252,7 +256,7 @@ GRID_PICTURES = GRID * GRID + 3 * GRID
 
 
 def grid(seed: int, names: Vocabulary = CORE) -> Grid:
-    """The grid of a seed; for training only: it shows nothing held out."""
+    """Draws the grid of a seed; for training only: it shows nothing held out."""
     rng = random.Random(f"grid {seed}")
     category = rng.choice(names.categories)
 
@@ -285,7 +289,7 @@ def grid(seed: int, names: Vocabulary = CORE) -> Grid:
 def draw_grid(
     g: Grid, size: int = 96, samples: int = 2, device: Device = "cpu"
 ) -> tuple[list[Tensor], list[Shot | None]]:
-    """All pictures of a grid in the order of `pictures()`, and the shot behind each (None for swatches)."""
+    """Draws all images of a grid in the order of `pictures()`, and returns the shot of each (None for swatches)."""
     first = g.cells[0][0]
     shot = shoot(first.objects, first.camera, size, samples, device)
     lit = [light(shot, setting_of(row[0].scene, row[0].setting)) for row in g.cells]
@@ -318,7 +322,7 @@ CHANGE_PICTURES = 1 + CHANGES
 
 
 def change(seed: int, names: Vocabulary = CORE) -> Change:
-    """The change of a seed; for training only: it shows nothing held out."""
+    """Draws the change of a seed; for training only: it shows nothing held out."""
     rng = random.Random(f"change {seed}")
     category = rng.choice(names.categories)
 
@@ -343,7 +347,7 @@ class Company:
     pairs: tuple[tuple[int, int], ...]  # indices into `alone`: left, right
 
     def together(self, i: int, j: int) -> SceneSpec:
-        """The true union of i and j: in the studio and before the camera of i."""
+        """Returns the true union of i and j: in the studio and with the camera of i."""
         a, b = self.alone[i], self.alone[j]
         return replace(a, objects=side_by_side(a.objects[0], b.objects[0]))
 
@@ -355,7 +359,7 @@ COMPANY = 5  # objects of a company
 
 
 def company(seed: int, names: Vocabulary = CORE) -> Company:
-    """The company of a seed; for training only: it shows nothing held out."""
+    """Draws the company of a seed; for training only: it shows nothing held out."""
     rng = random.Random(f"company {seed}")
     alone: list[SceneSpec] = []
     for category in rng.sample(names.categories, COMPANY):

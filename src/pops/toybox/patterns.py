@@ -1,9 +1,9 @@
 """Solid patterns: noise, cells and lattices as functions of position, and the colours they choose between.
 
-Noise is read from a periodic table, one lookup whatever the octaves: one of 16 samples a wavelength and its
-slope. Cells come from a table too. Both have faint seams and are for colours only; a displaced surface wants
-sines (adjectives.py). The tables are made on first use, once a process and device (about a second, 80 MB).
-Positions are [...] tensors, parameters floats or tensors that broadcast. Knows no material and no object.
+Noise is read from a periodic table of values and slopes, 16 samples per wavelength: one lookup for any number of
+octaves. Cells come from a table, too. Both have faint seams and are for colours only; displaced surfaces use sines
+(adjectives.py). The tables are computed on first use, once per process and device (about a second, 80 MB). Positions
+are tensors [...], parameters floats or tensors that broadcast. Knows no material and no object.
 """
 
 import functools
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from pops.toybox.surface import Float, Rgb
 
-_SIDE, _PERIOD = 128, 8  # noise table: samples a side, wavelengths a side
-_CELLS, _FINE = 8, 8  # cell table: cells a side, samples a cell
+_SIDE, _PERIOD = 128, 8  # noise table: samples per side, wavelengths per side
+_CELLS, _FINE = 8, 8  # cell table: cells per side, samples per cell and axis
 
 
 # ---- colours -----------------------------------------------------------------------------------------------
 
 
 def tone(code: str, hue: Float = 0.0) -> Rgb:
-    """An sRGB "#rrggbb", its hue turned by `hue` (1: the whole circle) about grey, in linear light."""
+    """Converts sRGB "#rrggbb", its hue rotated by `hue` (1: the whole circle), to linear light."""
     r, g, b = (int(code[i : i + 2], 16) / 255 for i in (1, 3, 5))
     turn = torch.as_tensor(hue, dtype=torch.float32) * math.tau
     cos, sin = turn.cos(), turn.sin() / math.sqrt(3)
@@ -33,19 +33,19 @@ def tone(code: str, hue: Float = 0.0) -> Rgb:
 
 
 def each(f: Callable[..., Float], *colours: Sequence[Float]) -> Rgb:
-    """`f` of the reds, of the greens and of the blues."""
+    """Applies `f` to the reds, to the greens and to the blues."""
     r, g, b = (f(*c) for c in zip(*colours, strict=True))
     return r, g, b
 
 
 def linear(srgb: Tensor) -> Tensor:
-    """sRGB 0..1 (clamped) -> linear light."""
+    """Converts sRGB 0..1 (clamped) to linear light."""
     srgb = srgb.clamp(0, 1)
     return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def mix(a: Rgb, b: Rgb, t: Float) -> Rgb:
-    """Colour `a` where t = 0, `b` where t = 1."""
+    """Blends colours: `a` where t = 0, `b` where t = 1."""
     return each(lambda p, q: lerp(p, q, t), a, b)
 
 
@@ -54,7 +54,7 @@ def lerp(a: Float, b: Float, t: Float) -> Float:
 
 
 def ramp(t: Tensor, stops: Sequence[tuple[float, Rgb]]) -> Rgb:
-    """Piecewise linear colours: `stops` are (t, colour) with rising t."""
+    """Interpolates colours linearly between `stops`, (t, colour) with rising t."""
     (low, rgb), *rest = stops
     for high, after in rest:
         rgb = mix(rgb, after, rise(t, low, high))
@@ -70,30 +70,30 @@ def grade(rgb: Rgb, gain: Float) -> Rgb:
 
 
 def rise(t: Tensor, low: Float, high: Float) -> Tensor:
-    """0 below `low`, 1 above `high` (which may be the smaller one), straight between."""
+    """Returns 0 below `low`, 1 above `high` (which may be the smaller one), linear between."""
     return ((t - low) * (1 / (high - low))).clamp(0, 1)
 
 
 def saw(t: Tensor) -> Tensor:
-    """Triangle wave of period 1 between 0 (at whole numbers) and 1."""
+    """Returns a triangle wave of period 1 between 0 (at whole numbers) and 1."""
     return (t - t.round()).abs() * 2
 
 
 def chance(i: Tensor, j: Float = 0.0) -> Tensor:
-    """A number in 0..1 for a pair of whole numbers; the same on every device."""
+    """Hashes a pair of whole numbers to 0..1; the same on every device."""
     h = (i * 0.754878 + j * 0.569840).frac()
     return ((h + 1.37) * (i * 0.61803 + j * 0.41421 + 3.1)).frac().abs()
 
 
 def wrap(x: Tensor, y: Tensor, z: Tensor, nx: Tensor, ny: Tensor, nz: Tensor) -> tuple[Tensor, Tensor]:
-    """(u, v) on the axis plane that faces the normal most: front (x, y), side (z, y), top (x, z)."""
+    """Projects to (u, v) on the axis plane that faces the normal most: front (x, y), side (z, y), top (x, z)."""
     ax, ay, az = nx.abs(), ny.abs() * 0.85, nz.abs()
     side, top = ax > az, ay > torch.maximum(ax, az)
     return torch.where(side & ~top, z, x), torch.where(top, z, y)
 
 
 def hexes(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Hexagons with centres 1 apart -> (u, v from the nearest centre, and that centre's column and row)."""
+    """Finds hexagons with centres 1 apart -> (u, v from the nearest centre, and that centre's column and row)."""
     tall = math.sqrt(3)
     iu, iv = u.round(), (v / tall).round()
     ju, jv = (u - 0.5).round() + 0.5, (v / tall - 0.5).round() + 0.5
@@ -111,24 +111,24 @@ def hexes(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def noise(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """Blobs about 1 apart, distributed as a standard normal: `noise > 0.52` covers 30 % of space."""
+    """Returns blobs about 1 apart, distributed as a standard normal: `noise > 0.52` covers 30 % of space."""
     return _look_up(_noise_table(False, x.device), x, y, z)
 
 
 def fbm(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """Cloudy noise of many sizes, the largest about 1.5, distributed as a standard normal."""
+    """Returns cloudy noise of many sizes, the largest about 1.5, distributed as a standard normal."""
     return _look_up(_noise_table(True, x.device), x, y, z)
 
 
 def cells(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Voronoi cells about 1 apart -> (distance to the nearest wall 0..0.5, a number in 0..1 for the cell)."""
+    """Finds Voronoi cells about 1 apart -> (distance to the nearest wall 0..0.5, a number in 0..1 for the cell)."""
     row, (x, y, z) = _cell_row(x, y, z)
     wall = row[3] * x + row[4] * y + row[5] * z + row[6]
     return wall.abs(), torch.where(wall > 0, row[7], row[8])
 
 
 def spots(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The same cells -> (distance to the cell's centre, its number)."""
+    """Finds the same cells -> (distance to the cell's centre, its number)."""
     row, (x, y, z) = _cell_row(x, y, z)
     dx, dy, dz = x - row[0], y - row[1], z - row[2]
     return (dx * dx + dy * dy + dz * dz).sqrt(), row[7]
@@ -151,8 +151,10 @@ def _cell_row(x: Tensor, y: Tensor, z: Tensor) -> tuple[tuple[Tensor, ...], tupl
 
 @functools.lru_cache(maxsize=8)
 def _noise_table(rough: bool, device: torch.device) -> Tensor:
-    """[128^3, 4] value at each sample and slope. White noise shaped in frequency: a band about one wavelength
-    (blobs), or a power law (clouds)."""
+    """Returns the value and slope at each sample, [128^3, 4].
+
+    White noise, filtered in frequency: a band about one wavelength (blobs), or a power law (clouds, `rough`).
+    """
     white = torch.randn(_SIDE, _SIDE, _SIDE, generator=torch.Generator().manual_seed(11 + rough))
     f = torch.fft.fftfreq(_SIDE, 1 / _SIDE)
     half = f[: _SIDE // 2 + 1]
@@ -169,8 +171,11 @@ def _noise_table(rough: bool, device: torch.device) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _cell_table(device: torch.device) -> Tensor:
-    """[64^3, 9], a row a sample: its cell's centre, the plane of the nearest wall (unit normal, offset;
-    positive inside), the numbers of its cell and of the one behind that wall: exact between the samples."""
+    """Returns one row per sample, [64^3, 9], from which distances between the samples are exact, too.
+
+    A row: the centre of its cell, the plane of the nearest wall (unit normal, offset; positive inside), the numbers of
+    its cell and of the one behind that wall.
+    """
     gen = torch.Generator().manual_seed(5)
     jitter = 0.5 + 0.8 * (torch.rand(_CELLS, _CELLS, _CELLS, 3, generator=gen) - 0.5)
     number = torch.rand(_CELLS, _CELLS, _CELLS, 1, generator=gen)

@@ -1,7 +1,7 @@
-"""One object in several poses: what spatial control is trained on and judged by.
+"""One object in several poses: the data by which spatial control is trained and measured.
 
-All pictures of `poses` share objects, materials and scene, and differ in where things stand, how they are turned, and
-in the viewpoint. `nearness` is the exact depth picture that goes with each.
+All images of `poses` share objects, materials and scene, and differ in where things stand, how they are turned, and
+in the viewpoint. `nearness` is the exact depth image that goes with each.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAIRS = 0.2  # share of the seeds that show two objects
 def poses(
     seed: int, split: str = "train", count: int = 3, names: Vocabulary = CORE, pairs: float = PAIRS
 ) -> tuple[SceneSpec, ...]:
-    """`count` poses of the objects of a seed, in one scene; what they combine is of the split, as for families.
+    """Draws `count` poses of the objects of a seed, in one scene; their combinations are of the split, as for families.
 
     pairs: the share of the seeds that show two objects.
     """
@@ -33,7 +33,7 @@ def poses(
 
 
 def posed(spec: SceneSpec, rng: random.Random) -> SceneSpec:
-    """The same things standing elsewhere, turned, seen from another viewpoint."""
+    """Draws other positions, rotations and another viewpoint for the objects of a scene."""
     return replace(spec, objects=tuple(_moved(o, rng, len(spec.objects)) for o in spec.objects), camera=_seen(rng))
 
 
@@ -42,7 +42,7 @@ def _moved(o: ObjectSpec, rng: random.Random, among: int) -> ObjectSpec:
     if among > 1:
         return replace(o, yaw=turned, x=o.x + rng.uniform(-0.1, 0.1), scale=o.scale * rng.uniform(0.8, 1.1))
     scale = rng.uniform(0.62, 1.05)
-    room = 0.75 * (1.15 - scale) + 0.1  # the smaller it is, the further from the middle it may stand
+    room = 0.75 * (1.15 - scale) + 0.1  # a smaller object may stand further from the middle
     return replace(o, yaw=turned, x=rng.uniform(-room, room), scale=scale)
 
 
@@ -51,9 +51,9 @@ def _seen(rng: random.Random) -> Camera:
 
 
 def nearness(shot: Shot) -> Tensor:
-    """Inverse depth of each pixel, 0 for the farthest and 1 for the nearest of the picture [size, size].
+    """Returns the inverse depth of each pixel, [size, size]: 0 for the image's farthest, 1 for its nearest.
 
-    As depth estimators of the MiDaS family give it (arXiv 1907.01341) and depth ControlNets read it.
+    As depth estimators of the MiDaS family return it (arXiv 1907.01341) and depth ControlNets read it.
     """
     inverse = 1 / shot.depth
     low, high = inverse.min(), inverse.max()

@@ -1,4 +1,4 @@
-"""Contact sheets: the whole world on one page."""
+"""A contact sheet of the whole world."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INK, PAPER, QUIET = (40, 40, 46), (255, 255, 255), (120, 120, 130)
 
 
 def contact_sheet(size: int = 128, seed: int = 0) -> Image.Image:
-    """Every object, material, scene and adjective, each with its name; `size` pixels a picture."""
+    """Draws every object, material, scene and adjective, each with its name; `size` pixels per image."""
     rng = random.Random(seed)
     names = list(CATEGORIES)
     groups = {

@@ -1,4 +1,4 @@
-"""Where every ray of a picture ends: the camera, objects standing in the world, and their hits.
+"""Where every ray of an image ends: the camera, objects standing in the world, and their hits.
 
 The first stage of drawing; it knows no light and no colours.
 """
@@ -22,7 +22,7 @@ Device = torch.device | str
 
 @dataclass(frozen=True)
 class Placed:
-    """An object in the world: its solid, and the way from world space to its own."""
+    """An object in the world: its solid, and the transform from world space to its own."""
 
     solid: Solid
     cos: float
@@ -40,14 +40,14 @@ class Placed:
         return x * self.cos - z * self.sin, y, x * self.sin + z * self.cos  # type: ignore[return-value]
 
     def outward(self, d: Vec) -> Vec:
-        """A direction of object space in the world."""
+        """Transforms a direction from object space to world space."""
         x, y, z = d
         return x * self.cos + z * self.sin, y, -x * self.sin + z * self.cos
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Where rays meet one object: ray indices [n], object-space points and normals, the part, the world's normals."""
+    """Where rays meet one object: ray indices [n], points and normals in object space, part, normals in the world."""
 
     placed: Placed
     rays: Tensor
@@ -70,12 +70,12 @@ class Shot:
 
     @property
     def mask(self) -> Tensor:
-        """Share of each pixel that objects cover [size, size]."""
+        """Share of each pixel that objects cover, [size, size]."""
         return self._pixels(torch.isfinite(self.t).float())
 
     @property
     def depth(self) -> Tensor:
-        """Distance to what each pixel shows, ground included [size, size], world units, at most 30."""
+        """Distance to what each pixel shows, ground included, [size, size], world units, at most 30."""
         ground = torch.where(
             self.d[1] < -1e-4, -self.eye[1] / self.d[1].clamp_max(-1e-4), torch.full_like(self.t, 30.0)
         )
@@ -105,7 +105,7 @@ def _rays(camera: Camera, side: int, device: Device) -> tuple[tuple[float, float
 
 
 def place(spec: ObjectSpec, device: Device = "cpu") -> Placed:
-    """The object's solid, adjectives of shape applied, standing where the spec says."""
+    """Builds the object's solid, warped by adjectives of shape, where the spec places it."""
     sdfs = [part.sdf for part in CATEGORIES[spec.category].build(dict(spec.shape))]
     for name in spec.adjectives:
         warp = ADJECTIVES[name].warp
@@ -118,7 +118,7 @@ def place(spec: ObjectSpec, device: Device = "cpu") -> Placed:
 def shoot(
     objects: Sequence[ObjectSpec], camera: Camera, size: int = 96, samples: int = 2, device: Device = "cpu"
 ) -> Shot:
-    """Sends samples x samples rays through every pixel: where they meet the objects."""
+    """Sends samples x samples rays through every pixel and finds where they meet the objects."""
     side = size * samples
     if side % 4:
         raise ValueError(f"size * samples must be a multiple of 4, got {size} * {samples}")

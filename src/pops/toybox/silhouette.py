@@ -1,6 +1,6 @@
-"""The silhouette reader: where things stand in a picture of the world, read from the picture alone.
+"""The silhouette reader: where things stand in an image of the world, read from the image alone.
 
-Trained on renderings only (recipes/tiny/depth.py). It measures what a renderer made, where no exact mask is known.
+Trained on toybox's images only (recipes/tiny/depth.py). It measures renderers' images, whose exact masks are not known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _layer(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
 
 
 class Silhouette(nn.Module):
-    """Pictures [B, 3, S, S] in 0..1 => logits [B, 1, S, S]: is this pixel an object's. S a multiple of 16. A U-Net
+    """Images [B, 3, S, S] in 0..1 => logits [B, 1, S, S]: is this pixel an object's. S a multiple of 16. A U-Net
     (arXiv 1505.04597).
     """
 
@@ -49,14 +49,14 @@ class Silhouette(nn.Module):
 
     @staticmethod
     def load(path: Path = WEIGHTS) -> Silhouette:
-        """The trained reader; FileNotFoundError where its weights are not."""
+        """Returns the trained reader; FileNotFoundError if its weights are missing."""
         reader = Silhouette()
         reader.load_state_dict(unpack(load_file(path)))
         return reader.eval()
 
     @torch.no_grad()
     def read(self, images: Tensor) -> Tensor:
-        """uint8 [N, 3, S, S] => bool [N, S, S]."""
+        """Reads uint8 [N, 3, S, S] => bool [N, S, S], True where an object is."""
         return torch.cat([self(batch.float() / 255)[:, 0] > 0 for batch in images.split(64)])
 
 
@@ -65,6 +65,6 @@ def _twice(x: Tensor) -> Tensor:
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Shared over joint area of silhouettes bool [N, S, S] => [N]; 1 where both are empty."""
+    """Returns intersection over union of silhouettes bool [N, S, S] => [N]; 1 where both are empty."""
     either = (a | b).sum((1, 2))
     return torch.where(either > 0, (a & b).sum((1, 2)) / either.clamp_min(1), torch.ones(()))

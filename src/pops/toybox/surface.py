@@ -1,6 +1,6 @@
-"""What a point of a picture looks like before light falls on it, and the kinds of closure that say so.
+"""What a point of an image looks like before light falls on it, and the types of the functions that say so.
 
-Knows no shapes, patterns or light: objects, materials and scenes all speak in these words.
+Knows no shapes, patterns or light: objects, materials and scenes share these types.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-Float = float | Tensor  # a parameter: a python float (one picture) or a tensor [B, 1] (a batch)
+Float = float | Tensor  # a parameter: a float (one image) or a tensor [B, 1] (a batch)
 Rgb = tuple[Float, Float, Float]  # linear light unless a comment says sRGB; tensors shaped like the coordinates
 Sdf = Callable[[Tensor, Tensor, Tensor], Tensor]  # x, y, z -> signed distance, all of one shape
 

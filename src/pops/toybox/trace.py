@@ -16,9 +16,9 @@ from pops.toybox.surface import Sdf
 Vec = tuple[Tensor, Tensor, Tensor]
 Box = tuple[tuple[float, float, float], tuple[float, float, float]]
 
-REACH = ((-1.7, -0.02, -1.7), (1.7, 3.0, 1.7))  # no object, however warped, leaves this box
-SAFETY = 0.88  # share of the distance that a step dares: warped distances are bounds only
-COARSE = 4  # rays along each side of the block that one cone stands for
+REACH = ((-1.7, -0.02, -1.7), (1.7, 3.0, 1.7))  # a box that contains every object, warped or not
+SAFETY = 0.88  # share of the distance by which a step advances, since warped distances are only approximate
+COARSE = 4  # rays along each side of the block for which one cone goes ahead
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Solid:
 
 
 def solid(parts: Sequence[Sdf], device: torch.device | str = "cpu", cells: int = 26) -> Solid:
-    """Joins the parts and finds their bounding box by looking at the distances on a coarse grid."""
+    """Joins the parts and finds their bounding box from the distances on a coarse grid."""
 
     def sdf(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         d = parts[0](x, y, z)
@@ -52,7 +52,7 @@ def solid(parts: Sequence[Sdf], device: torch.device | str = "cpu", cells: int =
 
 
 def enter(o: Vec, d: Vec, box: Box) -> tuple[Tensor, Tensor]:
-    """Where rays enter and leave a box: (t_in, t_out), t_in >= 0; a ray misses where t_in >= t_out."""
+    """Returns where rays enter and leave a box: (t_in, t_out), t_in >= 0; a ray with t_in >= t_out misses."""
     t_in, t_out = torch.zeros_like(d[0]), torch.full_like(d[0], 1e9)
     for oc, dc, lo, hi in zip(o, d, *box, strict=True):
         inv = 1.0 / torch.where(dc.abs() < 1e-9, torch.full_like(dc, 1e-9), dc)
@@ -63,9 +63,9 @@ def enter(o: Vec, d: Vec, box: Box) -> tuple[Tensor, Tensor]:
 
 
 def march(s: Solid, o: Vec, d: Vec, t: Tensor, t_out: Tensor, steps: int = 36, eps: float = 0.0025) -> Tensor:
-    """Sphere tracing from t (Hart 1996) with one origin a ray or one for all: t of the first hit, inf for a miss.
+    """Traces spheres from t (Hart 1996), one origin per ray or one for all: t of the first hit, inf for a miss.
 
-    The rays that still run are gathered anew every few steps.
+    Every few steps the rays that are still running are gathered.
     """
     found = torch.full_like(t, float("inf"))
     live = torch.nonzero(t < t_out).flatten()
@@ -92,10 +92,10 @@ def march(s: Solid, o: Vec, d: Vec, t: Tensor, t_out: Tensor, steps: int = 36, e
 
 
 def hits_of_grid(s: Solid, o: Vec, d: Vec, side: int, spread: float) -> Tensor:
-    """First hits of a square grid of rays [side * side] from one origin; spread: angle between neighbours, radians.
+    """Returns first hits of a square grid of rays [side * side] from one origin; spread: angle between rays, radians.
 
-    One cone a block of COARSE x COARSE rays goes ahead: its rays begin where the cone first comes near the solid, or
-    are given up when it never does.
+    For each block of COARSE x COARSE rays one cone is traced first: the rays begin where the cone first comes near the
+    solid, or are dropped if it never does.
     """
     grid = [c.view(side, side) for c in d]
     blocks = side // COARSE
@@ -124,7 +124,7 @@ def hits_of_grid(s: Solid, o: Vec, d: Vec, side: int, spread: float) -> Tensor:
 
 
 def normals(s: Solid, p: Vec, e: float = 0.006) -> Vec:
-    """Outward unit normals by four probes on a tetrahedron, in one evaluation."""
+    """Returns outward unit normals from four probes on a tetrahedron, in one evaluation."""
     signs = ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1))
     x, y, z = (torch.cat([c + e * k[i] for k in signs]) for i, c in enumerate(p))
     a, b, c, d = s.sdf(x, y, z).chunk(4)
@@ -134,7 +134,7 @@ def normals(s: Solid, p: Vec, e: float = 0.006) -> Vec:
 
 
 def soft_shadow(s: Solid, p: Vec, light: tuple[float, float, float], sharp: float = 7.0, steps: int = 11) -> Tensor:
-    """Share of a light that reaches each point, 0..1: the narrowest cone along the shadow ray (Quilez)."""
+    """Returns the share of a light that reaches each point, 0..1: the narrowest cone along the shadow ray (Quilez)."""
     lx, ly, lz = light
     rays = tuple(torch.full_like(p[0], c) for c in light)
     t, t_out = enter(p, rays, s.box)  # type: ignore[arg-type]
@@ -154,7 +154,7 @@ def soft_shadow(s: Solid, p: Vec, light: tuple[float, float, float], sharp: floa
 
 
 def occlusion(s: Solid, p: Vec, n: Vec, strength: float = 1.0) -> Tensor:
-    """Ambient light left at each point, 0..1: how much closer the solid is than an open half space (Evans 2006)."""
+    """Returns the ambient light at each point, 0..1: how much closer the solid is than in open space (Evans 2006)."""
     shut = torch.zeros_like(p[0])
     for reach, weight in ((0.05, 1.6), (0.14, 0.8), (0.32, 0.45)):
         d = s.sdf(*(pc + nc * reach for pc, nc in zip(p, n, strict=True)))

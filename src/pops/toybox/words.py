@@ -1,4 +1,4 @@
-"""Captions: what a spec is called, in several phrasings, and a caption back to a spec."""
+"""Captions: describes a spec in several phrasings, and parses a caption to a spec."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def article(noun: str) -> str:
 
 
 def material_word(material: MaterialSpec) -> str:
-    """The material's name; empty for those that have none."""
+    """Returns the material's name, "" for those without a name."""
     return material.name if material.kind == "named" else ""
 
 
@@ -39,7 +39,7 @@ def noun_phrase(o: ObjectSpec, with_material: bool = True) -> str:
 
 
 def captions(spec: SceneSpec | SwatchSpec) -> list[str]:
-    """True captions of a picture, the fullest first; later ones say less."""
+    """Returns true captions of an image, the most detailed first."""
     if isinstance(spec, SwatchSpec):
         name = material_word(spec.material) or "patterned"
         return [f"{name} texture", f"a close-up of {name}", f"a {name} surface"]
@@ -64,7 +64,7 @@ def sample_caption(spec: SceneSpec | SwatchSpec, rng: random.Random) -> str:
 
 
 class CaptionError(ValueError):
-    """A caption that names nothing of this world, with what to write instead."""
+    """A caption with words that toybox does not know; the message says what to write instead."""
 
 
 _ALIASES = {
@@ -78,9 +78,9 @@ _SCENE_ALIASES = {"city": "night city", "mountains": "sunset mountains", "sea": 
 
 
 def parse_caption(text: str, seed: int = 0) -> SceneSpec:
-    """The scene that a caption like "a tiger teapot on a beach" names; what it leaves open is drawn from the seed.
+    """Parses a caption like "a tiger teapot on a beach"; what it leaves open is drawn from the seed.
 
-    Raises CaptionError for a caption without an object of this world, or with a word that it does not know.
+    Raises CaptionError for a caption without an object of toybox, or with an unknown word.
     """
     rng = random.Random(seed)
     rest = re.sub(r"[^a-z ]+", " ", text.lower())
@@ -89,9 +89,9 @@ def parse_caption(text: str, seed: int = 0) -> SceneSpec:
     phrases = [p for p in re.split(r"\band\b", rest) if p.strip()]
     objects = [_object(phrase, rng) for phrase in phrases]
     if not objects:
-        raise CaptionError(f"the caption {text!r} names no object; say one of: {', '.join(CATEGORIES)}")
+        raise CaptionError(f"the caption {text!r} names no object; choose from {', '.join(CATEGORIES)}")
     if len(objects) > 2:
-        raise CaptionError(f"a picture holds one or two objects, the caption names {len(objects)}")
+        raise CaptionError(f"an image has one or two objects, the caption names {len(objects)}")
     scene_name, setting = sample_setting(rng, place or "studio")
     things = tuple(objects) if len(objects) == 1 else side_by_side(objects[0], objects[1])
     return SceneSpec(things, scene_name, setting, sample_camera(rng))
@@ -109,7 +109,7 @@ def _object(phrase: str, rng: random.Random) -> ObjectSpec:
     left = [w for w in rest.split() if w not in _FILLERS]
     if category is None:
         word = left[-1] if left else phrase.strip()
-        raise CaptionError(f"no object called {word!r}{_near(word, CATEGORIES)}; known: {', '.join(CATEGORIES)}")
+        raise CaptionError(f"unknown object {word!r}{_near(word, CATEGORIES)}; choose from {', '.join(CATEGORIES)}")
     if left:
         known = [*CATEGORIES, *MATERIALS, *ADJECTIVES, *SCENES]
         raise CaptionError(f"unknown word {left[0]!r} in {phrase.strip()!r}{_near(left[0], known)}")
@@ -123,7 +123,7 @@ _FILLERS = frozenset(
 
 
 def _take(text: str, names: dict[str, str]) -> tuple[str, str | None]:
-    """Removes the longest name that the text holds (plurals too): (what is left, the name's meaning)."""
+    """Removes the longest name in the text (plurals, too) and returns (what is left, the name's meaning)."""
     for name in sorted(names, key=len, reverse=True):
         found = re.search(rf"\b{re.escape(name)}s?\b", text)
         if found:

@@ -1,7 +1,7 @@
-"""What a picture of toybox shows, as a value: specs, their JSON, and how they are drawn by lot from a seed.
+"""What an image of toybox shows, as a value: specs, their JSON, and how specs are drawn at random from a seed.
 
-A spec names everything that a picture depends on, so that the same spec gives the same picture. This module knows the
-names of categories, materials, scenes and adjectives and their parameter ranges; it does not know how they are drawn.
+A spec names everything that an image depends on, so that the same spec gives the same image. This module knows the
+names of categories, materials, scenes and adjectives and their parameter ranges; it does not know how to render them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HELD_OUT_SHARE = 10  # one combination in this many is never shown in training
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which names pictures are drawn from: all of the world, or what a small model has time to learn."""
+    """The names that images are drawn from: all of the world, or what a small model has time to learn."""
 
     categories: tuple[str, ...]
     materials: tuple[str, ...]
@@ -37,7 +37,7 @@ class Vocabulary:
         for names, table in zip(astuple(self), tables, strict=True):
             unknown = sorted(set(names) - table)
             if unknown:
-                raise ValueError(f"not in toybox: {', '.join(unknown)}")
+                raise ValueError(f"unknown in toybox: {', '.join(unknown)}")
 
 
 WHOLE = Vocabulary(tuple(CATEGORIES), tuple(MATERIALS), tuple(SCENES), tuple(ADJECTIVES))
@@ -134,11 +134,11 @@ class MaterialSpec:
     """What the body of an object is made of."""
 
     kind: str  # "named" | "random" | "plain" | "photo"
-    name: str = ""  # named: the material; photo: the path of the picture
+    name: str = ""  # named: the material; photo: the path of the image
     params: Params = ()  # named: instance parameters
     seed: int = 0  # random: which member of the family
     rgb: tuple[float, float, float] = (0.8, 0.8, 0.8)  # plain: sRGB, 0..1
-    scale: float = 1.0  # photo: object units that the picture's side covers
+    scale: float = 1.0  # photo: object units that the image's side covers
 
 
 @dataclass(frozen=True)
@@ -150,13 +150,13 @@ class ObjectSpec:
     material: MaterialSpec
     adjectives: tuple[str, ...] = ()
     yaw: float = 0.0  # degrees, counter-clockwise seen from above
-    x: float = 0.0  # world units along the picture's horizontal
+    x: float = 0.0  # world units along the image's horizontal
     scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the picture is taken from. Angles in degrees, lengths in world units."""
+    """Where the image is taken from. Angles in degrees, lengths in world units."""
 
     azimuth: float = 0.0
     height: float = 1.9
@@ -167,7 +167,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """One picture: objects (none, one, or two side by side) in a scene, seen by a camera."""
+    """One image: objects (none, one, or two side by side) in a scene, seen by a camera."""
 
     objects: tuple[ObjectSpec, ...]
     scene: str
@@ -188,7 +188,7 @@ class SwatchSpec:
 
     material: MaterialSpec
     depth: float = 0.0  # where the plane cuts the solid, object units
-    span: float = 1.7  # object units that the picture's side covers
+    span: float = 1.7  # object units that the image's side covers
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -208,7 +208,7 @@ def _material_from(data: Mapping[str, Any]) -> MaterialSpec:
 
 
 def scene_from_dict(data: Mapping[str, Any]) -> SceneSpec:
-    """The inverse of `dataclasses.asdict`, also of its JSON form."""
+    """Makes a spec from the dict of `dataclasses.asdict`, or from its JSON form."""
     objects = tuple(
         ObjectSpec(
             **{
@@ -227,7 +227,7 @@ def scene_from_dict(data: Mapping[str, Any]) -> SceneSpec:
 
 
 def held_out(kind: str, a: str, b: str) -> bool:
-    """Whether the combination of two names is kept out of all training. Symmetric for `object`; stable for ever.
+    """Returns whether the combination of two names is held out of all training. Symmetric for "object"; never changes.
 
     kind: "material" (object x material), "object" (object x object), "scene" (object x scene), "adjective".
     """
@@ -238,7 +238,7 @@ def held_out(kind: str, a: str, b: str) -> bool:
 
 
 def held_out_of(spec: SceneSpec) -> list[str]:
-    """The held-out combinations that a picture shows, as readable names; empty for a picture that training may see."""
+    """Returns the held-out combinations in an image, as readable names; none in images that training may see."""
     found = []
     for o in spec.objects:
         if o.material.kind == "named" and held_out("material", o.category, o.material.name):
@@ -251,7 +251,7 @@ def held_out_of(spec: SceneSpec) -> list[str]:
     return found
 
 
-# --- drawing specs by lot --------------------------------------------------------------------------------------------
+# --- drawing specs at random -----------------------------------------------------------------------------------------
 
 
 def sample_params(ranges: Mapping[str, tuple[float, float]], rng: random.Random) -> Params:
@@ -263,7 +263,7 @@ def named_material(name: str, rng: random.Random) -> MaterialSpec:
 
 
 def plain_material(category: str, rng: random.Random) -> MaterialSpec:
-    """One of the category's natural colours, a little off."""
+    """Draws one of the category's natural colours, slightly varied."""
     base = rng.choice(CATEGORIES[category].natural)
     shade = rng.uniform(0.92, 1.06)
     return MaterialSpec("plain", rgb=_clipped(c * shade + rng.uniform(-0.02, 0.02) for c in base))
@@ -281,7 +281,7 @@ def _clipped(rgb: Any) -> tuple[float, float, float]:
 def sample_object(
     rng: random.Random, category: str | None = None, material: MaterialSpec | str | None = None
 ) -> ObjectSpec:
-    """An instance of a category (any, when None); material None is plain, a name is an instance of that material."""
+    """Draws an object of a category (None: any) and of a named material (None: plain)."""
     name = category or rng.choice(list(CATEGORIES))
     kind = CATEGORIES[name]
     shape = sample_params(kind.ranges, rng)
@@ -307,7 +307,7 @@ def sample_swatch(material: MaterialSpec, rng: random.Random) -> SwatchSpec:
 
 
 def sample_scene(seed: int, scene: str | None = None) -> SceneSpec:
-    """Any one-object picture of the world, from a seed: also one with held-out combinations."""
+    """Draws any one-object image of the world from a seed, including held-out combinations."""
     rng = random.Random(seed)
     material = rng.choice([None, *MATERIALS, *MATERIALS])
     thing = sample_object(rng, material=material)
@@ -318,7 +318,7 @@ def sample_scene(seed: int, scene: str | None = None) -> SceneSpec:
 
 
 def sample_swatch_seeded(material: str, seed: int) -> SwatchSpec:
-    """An exemplar of a named material, from a seed."""
+    """Draws an exemplar of a named material from a seed."""
     rng = random.Random(seed)
     return sample_swatch(named_material(material, rng), rng)
 
@@ -327,5 +327,5 @@ SIDE_X, SIDE_SCALE = 0.62, 0.63  # two objects side by side: distance of each fr
 
 
 def side_by_side(a: ObjectSpec, b: ObjectSpec) -> tuple[ObjectSpec, ObjectSpec]:
-    """The true layout of a union: a on the left, b on the right, both smaller, otherwise unchanged."""
+    """Returns the true union of two objects: a on the left, b on the right, both smaller, otherwise unchanged."""
     return replace(a, x=-SIDE_X, scale=SIDE_SCALE), replace(b, x=SIDE_X, scale=SIDE_SCALE)

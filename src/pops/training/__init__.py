@@ -1,4 +1,4 @@
 """Training of operators and of the base prior, on precomputed embeddings: config, data, losses, the one loop.
 
-Stands beside the studio; uses the prior, the operators' specs and the files below, and nothing above them.
+Uses priors and operators; knows no studio, no renderer and no expression.
 """

@@ -1,4 +1,4 @@
-"""What a training run is, as one frozen value: saved with its checkpoints, compared on resuming. No torch."""
+"""The settings of a training run, one frozen value: saved with its checkpoints, compared on resuming. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pops.operators.spec import BUILTIN, LOSSES, OperatorSpec
 Schedule = Literal["constant", "cosine", "flat"]
 SCHEDULES = ("constant", "cosine", "flat")
 PRECISIONS = ("fp32", "bf16")
-# Fields that may differ between the two halves of one run.
+# Fields that may differ when a run is resumed.
 MAY_CHANGE = ("save_every", "log_every")
 
 
@@ -27,8 +27,8 @@ class TrainConfig:
 
     operator: str = "texturing"  # "prior" for the base prior
     steps: int = 10_000  # optimizer steps
-    batch_size: int = 256  # samples a step
-    lr: float = 5e-4  # AdamW's, at its highest
+    batch_size: int = 256  # samples per step
+    lr: float = 5e-4  # AdamW's, at its peak
     schedule: str = "cosine"  # constant | cosine (to 0) | flat (then linear to 0 over the last decay_share)
     warmup: int = 100  # steps from 0 to lr, linear
     decay_share: float = 0.4  # of all steps, for schedule "flat"
@@ -37,14 +37,14 @@ class TrainConfig:
     ema: float = 0.999  # decay of the averaged weights, reached slowly: min(ema, (1 + step) / (10 + step))
     seed: int = 0
     precision: str = "fp32"  # or "bf16": autocast
-    rank: int = 0  # of the low-rank adapter; 0 trains the whole prior
-    adapt_time: bool = False  # with an adapter: train the time embedding too
+    rank: int = 0  # of the adapter; 0 trains the whole prior
+    adapt_time: bool = False  # with an adapter: train the time embedding, too
     loss: str = "mse"  # or "instruct"
     text_weight: float = 10.0  # of the cosine term of loss "instruct"
-    drop_each: float = 0.0  # every operand on its own becomes a zero token
-    drop_together: float = 0.0  # all operands (the base prior: the caption) at once
-    random_share: float = 0.0  # a random image is the target, its operands are dropped
-    random_keeps_first: float = 0.0  # ... but operand 0 is that image, with this probability
+    drop_each: float = 0.0  # each operand, independently, becomes a zero token
+    drop_together: float = 0.0  # all operands (the base prior: the caption) become zero tokens
+    random_share: float = 0.0  # a random image becomes the target, the operands become zero tokens
+    random_keeps_first: float = 0.0  # of random_share: operand 0 becomes that image
     operand_noise: float = 0.0  # standard deviation of Gaussian noise on image operands, standardised space
     save_every: int = 1000  # steps
     log_every: int = 50  # steps
@@ -58,10 +58,7 @@ class TrainConfig:
             ensure(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], got {getattr(self, name)}")
         for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("loss", LOSSES)):
             value = getattr(self, name)
-            ensure(
-                value in known,
-                f"{name} must be one of {', '.join(known)}, got {value!r}{suggest(value, known)}",
-            )
+            ensure(value in known, f"unknown {name} {value!r}{suggest(value, known)}; choose from {', '.join(known)}")
         ensure(self.lr > 0, f"lr must be positive, got {self.lr}")
         ensure(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
         ensure(bool(self.operator), "operator must be a name, or 'prior' for the base prior")
@@ -69,28 +66,30 @@ class TrainConfig:
             ensure(self.rank == 0, f"the base prior is trained whole: rank must be 0, got {self.rank}")
             ensure(
                 self.loss == "mse" and not (self.drop_each or self.random_share or self.operand_noise),
-                "the base prior has no operands: use loss 'mse' and drop_together for its captions",
+                "the base prior has no operands: use loss 'mse', and drop_together for its captions",
             )
 
     @classmethod
-    def of(cls, spec: OperatorSpec | str, **changes: Any) -> TrainConfig:
-        """The run that `spec` (or the built-in of that name, or "prior") asks for, with these changes."""
+    def of(cls, spec: OperatorSpec | str, **changes: float | str) -> TrainConfig:
+        """Returns the settings that `spec` (or the built-in of that name, or "prior") asks for, with these changes."""
+        settings: dict[str, Any]
         if spec == "prior":
-            return cls(**{"operator": "prior", "drop_together": 0.1, **changes})
+            settings = {"operator": "prior", "drop_together": 0.1, **changes}
+            return cls(**settings)
         if isinstance(spec, str):
-            ensure(
-                spec in BUILTIN,
-                f"no built-in operator {spec!r}{suggest(spec, BUILTIN)}; pass its OperatorSpec",
-            )
+            hint = f"{suggest(spec, BUILTIN)}; choose from {', '.join(BUILTIN)}, or pass an OperatorSpec"
+            ensure(spec in BUILTIN, f"unknown operator {spec!r}{hint}")
             spec = BUILTIN[spec]
-        return cls(**{"operator": spec.name, **asdict(spec.training), **changes})
+        settings = {"operator": spec.name, **asdict(spec.training), **changes}
+        return cls(**settings)
 
-    def changed(self, **changes: Any) -> TrainConfig:
-        """A copy with these fields changed."""
-        return replace(self, **changes)
+    def changed(self, **changes: float | str) -> TrainConfig:
+        """Returns a copy with these fields changed."""
+        settings: dict[str, Any] = {**changes}
+        return replace(self, **settings)
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of step 0 .. steps - 1."""
+        """Returns the learning rate of step 0 .. steps - 1."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.schedule == "cosine":
             done = max(0, step - self.warmup) / max(1, self.steps - self.warmup)
@@ -101,12 +100,12 @@ class TrainConfig:
         return self.lr * warm
 
     def to_json(self) -> str:
-        """One JSON object, a field a line."""
+        """Returns one JSON object, one line per field."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "config.json") -> TrainConfig:
-        """What `to_json` gave; ConfigError (naming `where`) for anything else."""
+        """Reads what `to_json` returned; ConfigError, naming `where`, for anything else."""
         try:
             data: Mapping[str, Any] = json.loads(text)
             unknown = sorted(set(data) - {f.name for f in fields(cls)})
@@ -116,6 +115,6 @@ class TrainConfig:
         return cls(**data)
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """Fields that keep `other` from being the same run, as "name: mine, not theirs"."""
+        """Lists the fields in which `other` is another run, as "name: mine, not theirs"."""
         mine, theirs = asdict(self), asdict(other)
         return [f"{k}: {mine[k]!r}, not {theirs[k]!r}" for k in mine if k not in MAY_CHANGE and mine[k] != theirs[k]]

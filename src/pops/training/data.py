@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +21,14 @@ if TYPE_CHECKING:
     from pops.standardise import ClipStats
     from pops.training.config import TrainConfig
 
+logger = logging.getLogger("pops.training")
+
 __all__ = ["Batch", "EmbeddingData", "Order", "make_batch", "seed_of", "write_shard", "write_tables"]
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingData:
-    """All samples of one task, on the CPU: the tensors of `shards` by name, `words` and `text` as [N, C]."""
+    """All samples of one task, on the CPU: the tensors that `shards` names; `words` and `text` as [N, C]."""
 
     target: Tensor
     operands: Tensor | None = None
@@ -46,26 +50,26 @@ class EmbeddingData:
                 object.__setattr__(self, key, value[:, None])
         if self.words is not None and self.text is not None:
             same = self.words.shape == self.text.shape
-            ensure(
-                same,
-                "'words' and 'text' need the same columns, for a sample draws one for both",
-                EmbeddingError,
-            )
+            ensure(same, "'words' and 'text' need the same columns: a sample draws one for both", EmbeddingError)
 
     @classmethod
     def load(cls, folder: str | Path) -> EmbeddingData:
-        """The samples of a folder. EmbeddingError names the file and the row of a broken record."""
-        return cls(**read_folder(folder))
+        """Loads the samples of a folder. EmbeddingError names the file and the row of a broken record."""
+        begun = time.perf_counter()
+        data = cls(**read_folder(folder))
+        logger.info("read %d samples from %s in %.1f s", len(data), folder, time.perf_counter() - begun)
+        return data
 
     def __len__(self) -> int:
         return int(self.target.shape[0])
 
     @property
     def dim(self) -> int:
+        """Width D of the embeddings."""
         return int(self.target.shape[1])
 
     def stats(self) -> ClipStats:
-        """Mean and std [D] over all targets and the pool, float32, for a new base prior's space."""
+        """Returns mean and std [D] of all targets and the pool, float32, for a new base prior's space."""
         import torch
 
         from pops.standardise import ClipStats
@@ -76,7 +80,7 @@ class EmbeddingData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Name of these samples: shapes and an even sample of the values."""
+        """Name of these samples: sha256 of shapes and evenly spaced values; 16 hex digits."""
         digest = hashlib.sha256()
         for f in fields(self):
             value = getattr(self, f.name)
@@ -91,12 +95,12 @@ class EmbeddingData:
 
 
 def seed_of(seed: int, what: str, index: int) -> int:
-    """A seed in 0 .. 2**63 - 1 for one purpose of a run, e.g. ("step", 17)."""
+    """Returns a seed in 0 .. 2**63 - 1 for one purpose of a run, e.g. ("step", 17)."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{what}/{index}".encode()).digest()[:8], "big") >> 1
 
 
 class Order:
-    """Which samples step s takes: an endless row of shuffled epochs, a function of (seed, step) alone."""
+    """Which samples each step takes: endless shuffled epochs, a function of (seed, step) alone."""
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
@@ -104,7 +108,7 @@ class Order:
         self._order: Tensor | None = None
 
     def rows(self, step: int) -> Tensor:
-        """int64 [batch_size]: the samples of this step."""
+        """Returns the samples of a step: int64 [batch_size]."""
         import torch
 
         first, parts = step * self.batch_size, []
@@ -127,7 +131,7 @@ class Order:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a step trains on: target [B, D] standardised, its condition, text [B, D] for loss "instruct"."""
+    """The samples of one step: target [B, D] standardised, its condition, text [B, D] for loss "instruct"."""
 
     target: Tensor
     condition: Condition
@@ -137,7 +141,7 @@ class Batch:
 def make_batch(
     data: EmbeddingData, rows: Tensor, *, config: TrainConfig, stats: ClipStats, gen: torch.Generator
 ) -> Batch:
-    """The samples `rows` [B], standardised, with the run's dropout; `gen` draws all, always in this order."""
+    """Builds the batch of samples `rows` [B], standardised, with the run's dropout; `gen` draws in a fixed order."""
     import torch
 
     from pops.prior.condition import Condition
@@ -155,7 +159,7 @@ def make_batch(
     if config.operand_noise:
         images = images + config.operand_noise * torch.randn(images.shape, generator=gen)
 
-    # 2) Which operands are dropped: each on its own, or all; the words are the last operand.
+    # 2) Which operands are dropped: each independently, or all; the words are the last operand.
     parts = k + (data.words is not None)
     dropped = uniform(b, parts) < config.drop_each
     dropped |= uniform(b, 1) < config.drop_together
@@ -173,7 +177,7 @@ def make_batch(
             dropped[:, 0] &= ~keeps
     images = images.masked_fill(dropped[:, :k, None], 0.0)
 
-    # 4) The text: rows of the word behind the images; for the base prior the caption, "" where it is dropped.
+    # 4) The text: the word's hidden states after the images; for the base prior the caption, "" if it is dropped.
     columns = torch.zeros(b, dtype=torch.int64)
     wide = data.words if data.words is not None else data.text
     if wide is not None and wide.shape[1] > 1:

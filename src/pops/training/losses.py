@@ -1,4 +1,4 @@
-"""Losses of the prior: pure functions of tensors, one number an item; the trainer takes their mean."""
+"""Losses of the prior: pure functions of tensors, one number per item; the trainer takes their mean."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ if TYPE_CHECKING:
 
 # Simple loss of an x0-predicting prior, arXiv 2204.06125 Section 2.2.
 def mse(x0: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error per item: standardised [B, D], [B, D] => [B]."""
+    """Returns the mean squared error per item: standardised [B, D], [B, D] => [B]."""
     return (x0.float() - target.float()).square().mean(dim=1)
 
 
-# pOps' instruct loss, arXiv 2406.01300 Section 4; the public code's is a vector over the batch, right for
-# one item only.
+# pOps' instruct loss, arXiv 2406.01300 Section 4; the public code's is right for a batch of one item only.
 def instruct(x0: Tensor, target: Tensor, text: Tensor, stats: ClipStats, *, weight: float = 10.0) -> Tensor:
-    """mse(x0, target) + weight * (1 - cos(e, text)) per item => [B].
+    """Returns mse(x0, target) + weight * (1 - cos(e, text)) per item => [B], where e = x0 * std + mean.
 
-    x0, target [B, D] standardised (the target is the object's own embedding); text [B, D] un-normalised
-    CLIP text embeddings; the cosine is taken of e = x0 * std + mean. `stats` lies on x0's device.
+    x0, target [B, D] standardised (the target is the object's own embedding); text [B, D] un-normalised CLIP text
+    embeddings; `stats` on x0's device.
     """
     from torch.nn.functional import cosine_similarity
 

@@ -1,17 +1,16 @@
 """Files of training samples: shards and tables of embeddings, written whole, read and checked.
 
-A folder holds shards (any `*.safetensors` with a "target") and at most one `tables.safetensors`. All
-embeddings are un-normalised CLIP, float16 or float32. A shard's tensors, N samples each:
+A folder holds shards (any `*.safetensors` with a "target") and at most one `tables.safetensors`. All embeddings are
+un-normalised CLIP, float16 or float32. A shard's tensors, N samples each:
 
-    target    [N, D]      the true result's embedding
-    operands  [N, k, D]   image operands in order (absent for the base prior)
-    words     [N] or [N, C] int64   rows of table `word_hidden`: the text operand, after the images; or the
-    caption text      [N] or [N, C] int64   rows of table `text_embeds`: what loss "instruct" compares with;
-    or the caption
+    target    [N, D]                the true result's embedding
+    operands  [N, k, D]             image operands in order (absent for the base prior)
+    words     [N] or [N, C] int64   rows of table `word_hidden`: the text operand, after the images; or the caption
+    text      [N] or [N, C] int64   rows of table `text_embeds`: what loss "instruct" compares with; or the caption
 
-Where there are C columns a sample draws one, the same for both. The tables:
+If there are C columns, a sample draws one, the same for both. The tables:
 
-    word_hidden [W, L, D], word_length [W]   last hidden states of the text encoder, padded; real rows of each
+    word_hidden [W, L, D], word_length [W]   the text encoder's last hidden states, padded; how many are not padding
     text_embeds [T, D]                       projected text embeddings
     empty       [2] int64                    rows (of word_hidden, of text_embeds) of "", for dropped captions
     pool        [P, D]                       images for `random_share` (absent: the targets)
@@ -45,7 +44,7 @@ def write_shard(
     words: Tensor | None = None,
     text: Tensor | None = None,
 ) -> None:
-    """One shard, embeddings as float16, indices as int64; shapes as in the module's text. Written whole."""
+    """Writes one shard, embeddings as float16, indices as int64; shapes as in the module's text."""
     _write(Path(path), {"target": target, "operands": operands, "words": words, "text": text})
 
 
@@ -57,7 +56,7 @@ def write_tables(
     empty: tuple[int, int] | None = None,
     pool: Tensor | None = None,
 ) -> None:
-    """The tables of a folder; `word_hidden`: the real rows [length, D] of each text, padded here."""
+    """Writes the tables of a folder; word_hidden: the hidden states [length, D] of each text, padded here."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -88,7 +87,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor | None]) -> None:
 
 
 def read_folder(folder: str | Path) -> dict[str, Tensor]:
-    """Every tensor of a folder by name, shards joined in order of their names, checked.
+    """Reads and checks every tensor of a folder by name, shards joined in order of their names.
 
     EmbeddingError names the file, and the row of a broken record.
     """
@@ -106,7 +105,7 @@ def read_folder(folder: str | Path) -> dict[str, Tensor]:
             a, b = shards[0].get(key), shard.get(key)
             same = (a is None) == (b is None) and (a is None or b is None or a.shape[1:] == b.shape[1:])
             first = paths[0].name
-            ensure(same, f"{path}: {key!r} does not fit that of {first}; one task a folder", EmbeddingError)
+            ensure(same, f"{path}: {key!r} does not fit that of {first}; use one folder per task", EmbeddingError)
     return {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]} | tables
 
 
@@ -119,11 +118,7 @@ def _read(path: Path, keys: Sequence[str]) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise EmbeddingError(f"{path} cannot be read ({error}); write it again") from error
     unknown = sorted(set(tensors) - set(keys))
-    ensure(
-        not unknown,
-        f"{path}: unknown tensor {', '.join(unknown)}; known are {', '.join(keys)}",
-        EmbeddingError,
-    )
+    ensure(not unknown, f"{path}: unknown tensor {', '.join(unknown)}; a file holds {', '.join(keys)}", EmbeddingError)
     return tensors
 
 
@@ -143,7 +138,7 @@ def _check_shape(value: Tensor, dims: tuple[int, ...], name: str, where: str) ->
 
 
 def check_samples(shard: Mapping[str, Tensor | None], where: str, tables: Mapping[str, Tensor | None]) -> None:
-    """EmbeddingError (naming `where` and the row) unless shapes fit, values are finite, indices in range."""
+    """Checks shapes, that values are finite and indices in range; EmbeddingError names `where` and the row."""
     target = shard.get("target")
     if target is None:
         raise EmbeddingError(f"{where}: no 'target' in it; a shard holds the true results' embeddings")
@@ -174,13 +169,10 @@ def check_samples(shard: Mapping[str, Tensor | None], where: str, tables: Mappin
 
 
 def check_tables(tables: Mapping[str, Tensor | None], where: str) -> None:
-    """EmbeddingError (naming `where`) unless the tables hold together; absent ones are None or not there."""
+    """Checks that the tables fit each other; EmbeddingError names `where`. Absent ones are None or no key."""
     hidden, length = tables.get("word_hidden"), tables.get("word_length")
-    ensure(
-        (hidden is None) == (length is None),
-        f"{where}: word_hidden and word_length belong together",
-        EmbeddingError,
-    )
+    both = (hidden is None) == (length is None)
+    ensure(both, f"{where}: word_hidden and word_length belong together; write both", EmbeddingError)
     for name, dims in (("word_hidden", (3,)), ("text_embeds", (2,)), ("pool", (2,))):
         value = tables.get(name)
         if value is not None:
@@ -188,11 +180,8 @@ def check_tables(tables: Mapping[str, Tensor | None], where: str) -> None:
             _check_finite(value, name, where)
     if hidden is not None and length is not None:
         good = len(length) == len(hidden) and bool(((length > 0) & (length <= hidden.shape[1])).all())
-        ensure(
-            good,
-            f"{where}: 'word_length' must be 1 to {hidden.shape[1]}, one a row of word_hidden",
-            EmbeddingError,
-        )
+        wanted = f"from 1 to {hidden.shape[1]}, one per row of word_hidden"
+        ensure(good, f"{where}: 'word_length' must be {wanted}", EmbeddingError)
     empty = tables.get("empty")
     if empty is not None:
         ensure(tuple(empty.shape) == (2,), f"{where}: 'empty' must hold two row numbers", EmbeddingError)

@@ -1,4 +1,4 @@
-"""What a run trains: a copy of the base prior, whole or with low-rank changes; base priors, new and saved."""
+"""What a run trains: a copy of the base prior, whole or with an adapter. Also makes and saves base priors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pops.training.data import seed_of
 
 
 class LowRank(nn.Module):
-    """A Linear whose weight stays, plus a trained change: W x + b + up (down x), arXiv 2106.09685 Eq. 3."""
+    """A Linear whose weight W is fixed, plus a trained adapter: W x + b + up (down x), arXiv 2106.09685 Eq. 3."""
 
     def __init__(self, linear: nn.Linear, rank: int, gen: torch.Generator) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class LowRank(nn.Module):
 
 
 class Trainable(nn.Module):
-    """A float32 copy of the base prior, whole or with low-rank changes in its blocks, as one module."""
+    """A float32 copy of the base prior as one module, trained whole or with an adapter in its blocks."""
 
     def __init__(self, base: PriorModel, config: TrainConfig) -> None:
         super().__init__()
@@ -54,16 +54,16 @@ class Trainable(nn.Module):
                     setattr(block.get_submodule(parent), leaf, LowRank(linear.cpu(), config.rank, gen))
 
     def forward(self, z: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """z [B, D] noisy, t [B], condition => x0 [B, D], all standardised."""
+        """Predicts: z [B, D] noisy, t [B], condition => x0 [B, D], all standardised."""
         return forward_slots(self.transformer, z, t, condition)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The trained parameters by name."""
+        """Returns the trained parameters by name."""
         return {name: p for name, p in self.transformer.named_parameters() if p.requires_grad}
 
 
 def weights_of(values: Mapping[str, Tensor], base: PriorModel, config: TrainConfig) -> dict[str, Tensor]:
-    """Trained values => the weights that an operator folder holds: an adapter, or all but the statistics."""
+    """Converts trained values to the weights that an operator folder holds: an adapter, or all but the statistics."""
     own = {name: value.detach().cpu().float() for name, value in base.transformer.state_dict().items()}
     if not config.rank:
         return {name: values.get(name, value) for name, value in own.items() if name not in FROZEN}
@@ -87,9 +87,9 @@ def new_prior(
     clip: float = 5.0,
     seed: int = 0,
 ) -> PriorModel:
-    """An untrained base prior of Kandinsky 2.2's form for a space of these statistics, heads * head_dim wide.
+    """Makes an untrained base prior of Kandinsky 2.2's form for a space of these statistics, heads * head_dim wide.
 
-    `clip`: the sampler clamps its x0 predictions to +- this, in standardised units.
+    clip: the sampler clamps its x0 predictions to +- this, in standardised units.
     """
     from diffusers import PriorTransformer
 
@@ -111,7 +111,7 @@ def new_prior(
 
 
 def save_prior(prior: PriorModel, folder: str | Path) -> None:
-    """`prior/` (float16) and `scheduler/` of a model folder, as stock diffusers reads them."""
+    """Writes `prior/` (float16) and `scheduler/` of a model folder, as stock diffusers reads them."""
     from diffusers import UnCLIPScheduler
     from safetensors.torch import save_file
 

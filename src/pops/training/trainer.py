@@ -1,13 +1,13 @@
-"""The one training loop of priors (accelerate), on precomputed embeddings.
+"""The training loop of priors (accelerate), on precomputed embeddings.
 
-Every random number of step s comes from a generator seeded with (seed, s), so the state of a run is its
-weights, their average, the optimizer and a step number: stopping and resuming changes nothing, bit for bit
-on a CPU.
+Every random number of step s comes from a generator seeded with (seed, s), so the state of a run is its weights, their
+average, the optimizer and a step number: a resumed run equals an uninterrupted one, bit for bit on a CPU.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -32,13 +32,15 @@ from pops.weights import check_shapes
 
 __all__ = ["Trained", "export", "load_trained", "new_prior", "save_prior", "train", "train_prior"]
 
+logger = logging.getLogger("pops.training")
+
 CHECKPOINT, CONFIG, LOG = "checkpoint.safetensors", "config.json", "log.jsonl"
 Log = Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a run has come to: `prior` of averaged weights, and `weights` as an operator folder holds them."""
+    """The state of a run: `prior` with the averaged weights, and `weights` as an operator folder holds them."""
 
     config: TrainConfig
     step: int
@@ -68,12 +70,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             meta = dict(file.metadata() or {})
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); remove it to start afresh") from error
-    ensure(
-        meta.get("format") == "pops.training",
-        f"{path} is not a checkpoint of a training run",
-        CheckpointError,
-    )
+        raise CheckpointError(f"{path} cannot be read ({error}); remove it to start again") from error
+    ours = meta.get("format") == "pops.training"
+    ensure(ours, f"{path} is not a checkpoint of a training run; remove it to start again", CheckpointError)
     return meta, tensors
 
 
@@ -93,15 +92,12 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], t
 
 
 def load_trained(out: str | Path, base: PriorModel) -> Trained:
-    """What the run in folder `out` has come to, as `train` returns it, without data; else CheckpointError."""
+    """Loads a run's latest checkpoint from its folder, as `train` returns it; CheckpointError if there is none."""
     path = Path(out) / CHECKPOINT
     ensure(path.is_file(), f"no checkpoint in {out}; train first", CheckpointError)
     meta, tensors = _read(path)
-    ensure(
-        meta.get("base") == base.fingerprint,
-        f"{path}: it was trained from another base prior",
-        CheckpointError,
-    )
+    same = meta.get("base") == base.fingerprint
+    ensure(same, f"{path} was trained from another base prior; load it with its own", CheckpointError)
     config = TrainConfig.from_json(meta["config"], where=str(path))
     return _trained(config, int(meta["step"]), _part(tensors, "ema/"), base)
 
@@ -124,11 +120,11 @@ def train(
     stop_at: int | None = None,
     on_log: Callable[[Log], None] | None = None,
 ) -> Trained:
-    """Train an operator, or the base itself (operator "prior"), from `base`; returns the averaged weights.
+    """Trains an operator, or the base itself (operator "prior"), from `base`; returns the averaged weights.
 
-    `out` receives checkpoint.safetensors, config.json and log.jsonl. With `resume` a run found there goes
-    on (one that is done returns at once); ConfigError when it is another run. `stop_at` ends early, saved,
-    as a cut-off would.
+    Writes checkpoint.safetensors, config.json and log.jsonl to the folder `out`. resume: continues a run found there (a
+    finished one returns at once); ConfigError if it is another run. stop_at: saves and returns after so many steps in
+    all.
     """
     from accelerate import Accelerator
 
@@ -150,7 +146,7 @@ def train(
     ema = {name: p.detach().clone() for name, p in trained.items()}
     marks = {"base": base.fingerprint, "data": data.fingerprint}
 
-    # 2) Go on where an earlier run in this folder stopped.
+    # 2) Continue where an earlier run in this folder stopped.
     start = 0
     if resume and (out / CHECKPOINT).is_file():
         meta, tensors = _read(out / CHECKPOINT)
@@ -161,6 +157,7 @@ def train(
                 p.copy_(tensors[f"param/{name}"])
                 ema[name].copy_(tensors[f"ema/{name}"])
         _restore_optimizer(optimizer, trained, tensors)
+        logger.info("resuming %s at step %d", out, start)
     out.mkdir(parents=True, exist_ok=True)
     wrapped, opt = accelerator.prepare(model, optimizer)
 
@@ -180,8 +177,7 @@ def train(
     if accelerator.is_main_process:
         _trim_log(out / LOG, start)
     for step in range(start, end):
-        # Standardised targets and conditions, noise at a uniform timestep: the draws of this step's own
-        # generator.
+        # Standardised targets and conditions, noise at a uniform timestep, drawn from this step's own generator.
         gen = torch.Generator().manual_seed(seed_of(config.seed, "step", step))
         batch = make_batch(data, order.rows(step), config=config, stats=base.stats, gen=gen)
         t = torch.randint(len(abar), (config.batch_size,), generator=gen)
@@ -190,7 +186,7 @@ def train(
         text = None if batch.text is None else batch.text[share].to(device, non_blocking=True)
         condition = batch.condition[share].to(device)
 
-        # Predict x0, take the operator's own loss, its mean over items backward.
+        # Predict x0; backpropagate the mean over items of the operator's own loss.
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             x0 = wrapped(add_noise(target, noise, t, abar), t, condition)
         loss = _loss(config, x0, target, text, stats).mean()
@@ -207,13 +203,13 @@ def train(
         torch._foreach_lerp_(list(ema.values()), [p.detach() for p in trained.values()], 1 - decay)
         total, since = total + loss.detach(), since + 1
 
-        # Log and save, but never what has diverged.
+        # Log and save, unless the run has diverged.
         done = step + 1
         saving = done % config.save_every == 0 or done == end
         if saving or done % config.log_every == 0:
             finite = bool(total.isfinite()) and (norm is None or bool(norm.isfinite()))
-            told = f"{out}: the loss is no number at step {done}; start afresh (resume=False) with a lower lr"
-            ensure(finite, told, PopsError)
+            wrong = f"{out}: the loss is NaN or infinite at step {done}"
+            ensure(finite, f"{wrong}; start again (resume=False) with a lower lr", PopsError)
         if done % config.log_every == 0 or done == end:
             mean = float(total) / since
             rate = since * config.batch_size / max(1e-9, time.perf_counter() - clock)
@@ -222,6 +218,7 @@ def train(
             if accelerator.is_main_process:
                 with (out / LOG).open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
+                logger.debug("%s: %s", out, row)
                 if on_log is not None:
                     on_log(row)
             total, since, clock = torch.zeros((), device=device), 0, time.perf_counter()
@@ -247,31 +244,28 @@ def _check(config: TrainConfig, data: EmbeddingData, base: PriorModel) -> None:
             "drop_together needs the encoding of the empty caption: write_tables(..., empty=(row, row))",
         )
     elif config.loss == "instruct":
-        ensure(
-            data.text is not None,
-            "loss 'instruct' needs 'text' in the data: a text embedding for each sample",
-        )
+        ensure(data.text is not None, "loss 'instruct' needs 'text' in the data: a text embedding per sample")
 
 
 def _same_run(config: TrainConfig, marks: Mapping[str, str], meta: Mapping[str, str], out: Path) -> int:
-    """The step to go on from; ConfigError when the folder holds another run."""
+    """Returns the step to continue from; ConfigError if the folder holds another run."""
     other = TrainConfig.from_json(meta["config"], where=str(out / CHECKPOINT))
     differing = config.differences(other)
     differing += [f"{k}: {v}, not {meta.get(k)}" for k, v in marks.items() if v != meta.get(k)]
-    told = "; ".join(differing)
-    ensure(not differing, f"{out} holds another run ({told}); choose another folder or resume=False", ConfigError)
+    listed = "; ".join(differing)
+    ensure(not differing, f"{out} holds another run ({listed}); choose another folder or resume=False", ConfigError)
     return int(meta["step"])
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], trained: Mapping[str, Tensor], path: Path) -> None:
-    """CheckpointError, naming them, when the weights or their averages do not fit what is trained."""
+    """Raises CheckpointError, naming them, if the weights or their averages do not fit what is trained."""
     wanted = {f"{part}/{name}": p.shape for name, p in trained.items() for part in ("param", "ema")}
     held = {key: value.shape for key, value in tensors.items() if key.startswith(("param/", "ema/"))}
-    check_shapes(wanted, held, f"{path} does not fit this run", "remove it to start afresh")
+    check_shapes(wanted, held, f"{path} does not fit this run", "remove it to start again")
 
 
 def _trim_log(path: Path, step: int) -> None:
-    """Drop log rows of steps that will be done again."""
+    """Drops the log's rows of steps that will be done again."""
     if path.is_file():
         rows = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
         with write_whole(path) as temporary:
@@ -284,7 +278,7 @@ def _loss(config: TrainConfig, x0: Tensor, target: Tensor, text: Tensor | None, 
     return losses.mse(x0, target)
 
 
-# -- the base prior, and export
+# -- the base prior, and export --------------------------------------------------------------------
 
 
 def train_prior(
@@ -300,9 +294,9 @@ def train_prior(
     stop_at: int | None = None,
     on_log: Callable[[Log], None] | None = None,
 ) -> Trained:
-    """Train a base prior (text to image embedding) from random weights, with the statistics of the data.
+    """Trains a base prior (text to image embedding) from random weights, with the statistics of the data.
 
-    `config`: TrainConfig.of("prior", ...). Save the result with `save_prior`.
+    config: TrainConfig.of("prior", ...). Save the result with `save_prior`.
     """
     ensure(config.operator == "prior", f"train_prior trains operator 'prior', got {config.operator!r}")
     base = new_prior(data.stats(), layers=layers, heads=heads, head_dim=head_dim, clip=clip, seed=config.seed)
@@ -318,16 +312,13 @@ def export(
     spec: OperatorSpec | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """An operator folder from a run: operator.json and float16 weights, which `load_operator` reads.
+    """Writes an operator folder from a run: operator.json and float16 weights, which `load_operator` reads.
 
-    `spec`: the built-in of the config's name when left out. `space`: the id of the space the embeddings
-    came from.
+    spec: the built-in one of the config's operator, unless given. space: the id of the space of the data.
     """
     if spec is None:
-        ensure(
-            trained.config.operator in BUILTIN,
-            f"{trained.config.operator!r} is no built-in operator; pass its spec",
-        )
-        spec = BUILTIN[trained.config.operator]
+        name = trained.config.operator
+        ensure(name in BUILTIN, f"{name!r} is no built-in operator; pass its spec")
+        spec = BUILTIN[name]
     about = {"steps": trained.step, "config": json.loads(trained.config.to_json()), **(provenance or {})}
     return save_operator(folder, spec, trained.weights, base=base, space=space, provenance=about)

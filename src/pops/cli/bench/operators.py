@@ -53,7 +53,7 @@ def toybox(
         check_place(markdown)
     p = pops.load(model, device=device)
     for name in wanted:
-        p.spec(name)
+        p.model.spec(name)
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(
             p, operators=wanted, count=count, seed=seed, render=not no_render, pictures=pictures, steps=steps,
@@ -105,7 +105,7 @@ def samplers(
         check_place(markdown)
     p = pops.load(model, device=device)
     for name in wanted:
-        p.spec(name)
+        p.model.spec(name)
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(
             p, operators=wanted, samplers=chosen, steps=[int(n) for n in numbers], count=count, seed=seed, draws=draws,

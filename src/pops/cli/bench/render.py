@@ -81,7 +81,7 @@ def retrieval(
         check_place(markdown)
     p = pops.load(model, device=device)
     for name in ("texturing", "scene"):
-        p.spec(name)
+        p.model.spec(name)
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(p, count=count, queries=queries, seed=seed, cache=cache, on_progress=on_progress)
     tell(bench.markdown(report), asdict(report), markdown, as_json=json_output)

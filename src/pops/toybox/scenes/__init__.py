@@ -1,4 +1,4 @@
-"""The table of scenes: where a toy stands. Importing this fills SCENES."""
+"""The table of scenes, the places where objects stand. Importing this fills SCENES."""
 
 from pops.toybox.scenes import faraway, indoors, outdoors  # noqa: F401  (each enters its scenes into the table)
 from pops.toybox.scenes.base import HORIZON, SCENES, Scene, Setting

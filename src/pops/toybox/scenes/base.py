@@ -13,7 +13,7 @@ from torch import Tensor
 from pops.toybox.surface import Float, Rgb, Surface
 
 # Sine of the elevation where the ground ends and the backdrop begins, as on a stop-motion set: the camera
-# looks ~12 degrees down, so a true horizon would leave the backdrop an eighth of the picture, not a third.
+# looks ~12 degrees down, so a true horizon would leave the backdrop an eighth of the image, not a third.
 HORIZON = -0.13
 
 Sky = Callable[[Tensor, Tensor, Tensor], Rgb]  # unit direction dx, dy, dz -> colour seen there
@@ -68,9 +68,12 @@ def setting(
     fog: float = 0.01,
     height: float = 42.0,
 ) -> Setting:
-    """`below` is the ground from afar: reflections see it under the horizon, and the ground fades to it;
-    `above` is the calm colour overhead, which only reflections see (azimuth has no meaning there);
-    `height` is the key light's elevation in degrees, s["sun"] its azimuth (0 = from the camera)."""
+    """Makes a Setting from a scene's parameters `s` and its parts.
+
+    below: the ground from afar, which reflections see under the horizon and to which the ground fades; above: the plain
+    colour overhead, which only reflections see (azimuth has no meaning there); height: the key light's elevation in
+    degrees; s["sun"]: its azimuth (0 = from the camera).
+    """
     across, rise = s["sun"] * (math.pi / 180), math.radians(height)
     sun = (sin(across) * math.cos(rise), math.sin(rise), cos(across) * math.cos(rise))
 

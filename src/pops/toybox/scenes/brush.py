@@ -1,7 +1,7 @@
-"""The painter's tools of the backdrops and grounds: colours, soft edges, noise, repeated shapes, silhouettes.
+"""Building blocks of backdrops and grounds: colours, soft edges, noise, repeated shapes, silhouettes.
 
 Everything takes coordinates [...] and parameters that are floats or [B, 1]; masks run from 0 to 1.
-Backdrop coordinates are azimuth `a` (radians) and `h` (sine of elevation above the horizon): the picture
+Backdrop coordinates are azimuth `a` (radians) and `h` (sine of elevation above the horizon): the image
 shows |a| < 0.28 and 0 < h < 0.2, and one of its 96 pixels is 0.006 wide.
 """
 
@@ -67,7 +67,7 @@ def hashed(n: Tensor, m: Float = 0.0) -> Tensor:  # whole numbers -> 0..1, the s
 
 
 def copies(a: Tensor, n: int, phase: Float = 0.0) -> tuple[Tensor, Tensor]:
-    """n copies round the full circle: offset (radians) from the nearest one's middle, and its number."""
+    """Repeats n times round the circle: returns the offset (radians) from the nearest copy's middle, and its number."""
     u = a * (n / TURN) + phase
     k = u.round()
     return (u - k) * (TURN / n), k.remainder(n)
@@ -103,7 +103,7 @@ def disc(u: Tensor, v: Tensor, cu: Float, cv: Float, radius: Float) -> Tensor:  
 
 
 def puffs(a: Tensor, h: Tensor, n: int, phase: Float, base: float, size: float = 0.03) -> tuple[Tensor, Tensor]:
-    """n flat-bottomed clouds round the circle, `base` above the horizon: mask and light (0 below .. 1)."""
+    """Returns n flat-bottomed clouds round the circle, `base` above the horizon: mask and light (0 below .. 1)."""
     u, k = copies(a, n, phase)
     rnd = hashed(k, 3.0)
     u, v = u / size + (rnd - 0.5) * 3, (h - base) / size - (rnd - 0.5) * 1.5
@@ -114,7 +114,7 @@ def puffs(a: Tensor, h: Tensor, n: int, phase: Float, base: float, size: float =
 
 
 def dots(u: Tensor, v: Tensor, radius: Float, share: float = 1.0) -> tuple[Tensor, Tensor]:
-    """One dot a unit square, jittered, in `share` of the squares: signed distance and a number 0..1 a dot."""
+    """Puts one jittered dot per unit square in `share` of them: signed distance and a number 0..1 per dot."""
     i, j = u.floor(), v.floor()
     rnd = hashed(i, j)
     u, v = u - i - 0.3 - 0.4 * rnd, v - j - 0.3 - 0.4 * (rnd * 7.3).frac()

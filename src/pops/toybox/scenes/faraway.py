@@ -1,4 +1,4 @@
-"""Places few have been to: volcano, under water, the moon, candy land."""
+"""Distant places: volcano, under water, the moon, candy land."""
 
 from collections.abc import Mapping
 

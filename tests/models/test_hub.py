@@ -1,4 +1,4 @@
-"""Names of models: folders are checked before anything is loaded, and no network is one clear line."""
+"""Names of models and their folders: checked before anything is loaded; without a network, one clear line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from pops.errors import ModelError
-from pops.models import hub as registry
-from pops.models.hub import HUB, PARTS, known, resolve
+from pops.models.hub import HUB, known, pull, pull_operators, resolve
+from pops.models.layout import PARTS
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model folder as far as the registry looks: its parts, an operator, a renderer and pops.json."""
+    """A model folder as far as `layout` reads it: its parts, an operator, a renderer and pops.json."""
     model = tmp_path / "house" / "mine"
     for part in PARTS:
         (model / part).mkdir(parents=True)
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_decoder(folder: Path, pipeline: str = "KandinskyV22Pipeline") -> Path:
-    """A Kandinsky decoder's folder as far as the registry looks."""
+    """A Kandinsky decoder's folder as far as `layout` reads it."""
     for part in ("unet", "movq", "scheduler"):
         (folder / part).mkdir(parents=True, exist_ok=True)
         (folder / part / "diffusion_pytorch_model.safetensors").write_text("")
@@ -110,16 +110,16 @@ def test_a_renderer_that_is_named_and_absent(folder: Path) -> None:
 
 
 def test_unknown_names(folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"no model 'tinny' \(did you mean 'tiny'\?\)"):
+    with pytest.raises(ModelError, match=r"unknown model 'tinny' \(did you mean 'tiny'\?\); choose from tiny, "):
         resolve("tinny")
-    with pytest.raises(ModelError, match="no model '/nowhere/at/all'"):
+    with pytest.raises(ModelError, match="unknown model '/nowhere/at/all'"):
         resolve("/nowhere/at/all")
     with pytest.raises(ModelError, match="is a file"):
         resolve(folder / "pops.json")
 
 
 def test_tiny_is_the_packages_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "TINY", folder)
+    monkeypatch.setattr("pops.models.hub.TINY", folder)
     assert (resolve("tiny").name, resolve("tiny").folder) == ("tiny", folder)
 
 
@@ -159,7 +159,7 @@ def test_a_decoder_of_its_own(folder: Path, tmp_path: Path, hub: dict[str, Any])
     (folder / "model_index.json").write_text("{}")
     for wrong, says in (
         (folder, "is no decoder"),
-        (tmp_path / "nowhere", "no model"),
+        (tmp_path / "nowhere", "unknown model"),
         (folder / "prior", "no decoder"),
     ):
         with pytest.raises(ModelError, match=says):
@@ -173,7 +173,9 @@ def test_prior_and_decoder_in_one_folder(folder: Path, place: str) -> None:
     write_decoder(folder / place)
     files = resolve(folder)
     assert files.renderer == folder / place and files.folder == folder
-    assert files.parts == ({"scheduler": None} if place == "." else {}), "the scheduler there is the decoder's"
+    assert files.part("prior") == folder / "prior"
+    own = folder / "scheduler"
+    assert files.part("scheduler") == (None if place == "." else own), "the scheduler there is the decoder's"
 
 
 def test_the_repos_side_by_side(folder: Path, tmp_path: Path) -> None:
@@ -189,10 +191,7 @@ def test_the_combined_pipelines_layout(tmp_path: Path) -> None:
     for part in PARTS:
         (folder / f"prior_{part}").mkdir()
     files = resolve(folder)
-    assert files.parts == {part: folder / f"prior_{part}" for part in PARTS} and files.renderer == folder
-    place = registry.laid_out(files, ("prior", "scheduler"))
-    assert (place / "scheduler").resolve() == folder / "prior_scheduler" and place != folder
-    assert (place / "prior").resolve() == folder / "prior_prior"
+    assert all(files.part(part) == folder / f"prior_{part}" for part in PARTS) and files.renderer == folder
 
 
 def test_a_decoder_alone_says_what_to_do(tmp_path: Path) -> None:
@@ -215,15 +214,15 @@ def test_pull_fetches_what_is_not_whole(tmp_path: Path, hub: dict[str, Any]) -> 
     prior, decoder, cut = write_prior(tmp_path / "p"), write_decoder(tmp_path / "d"), tmp_path / "cut"
     cut.mkdir()
     hub |= {model.prior: (ConnectionError("no network"), prior), model.renderer: decoder}
-    assert registry.pull("kandinsky-2-2") == [prior, decoder]
+    assert pull("kandinsky-2-2") == [prior, decoder]
     hub[model.renderer] = (decoder, cut)
-    assert registry.pull("kandinsky-2-2") == [prior, decoder], "an interrupted one goes on"
+    assert pull("kandinsky-2-2") == [prior, decoder], "an interrupted one goes on"
     hub[model.renderer] = (ConnectionError("no network"), cut)
     with pytest.raises(ModelError, match="cannot be fetched .ConnectionError.; connect to the network"):
-        registry.pull("kandinsky-2-2")
+        pull("kandinsky-2-2")
     hub[model.renderer] = (cut, cut)
     with pytest.raises(ModelError, match="was not fetched whole: run the command again"):
-        registry.pull("kandinsky-2-2")
+        pull("kandinsky-2-2")
     rows = {row["name"]: row["here"] for row in known()}
     assert rows["kandinsky-2-2"] is False
     hub[model.renderer] = decoder
@@ -231,10 +230,10 @@ def test_pull_fetches_what_is_not_whole(tmp_path: Path, hub: dict[str, Any]) -> 
 
 
 def test_pull_of_what_is_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "TINY", folder)
-    assert registry.pull("tiny") == [folder] and registry.pull(str(folder)) == [folder]
+    monkeypatch.setattr("pops.models.hub.TINY", folder)
+    assert pull("tiny") == [folder] and pull(str(folder)) == [folder]
     with pytest.raises(ModelError, match="did you mean 'tiny'"):
-        registry.pull("tinny")
+        pull("tinny")
 
 
 def test_pull_of_operators(tmp_path: Path, hub: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,19 +242,19 @@ def test_pull_of_operators(tmp_path: Path, hub: dict[str, Any], monkeypatch: pyt
     file.parent.mkdir(parents=True)
     file.write_text("")
     hub[repo] = tmp_path
-    assert registry.pull_operators(["scene", "scene"]) == {"scene": file}
+    assert pull_operators(["scene", "scene"]) == {"scene": file}
     hub[repo] = (ConnectionError("no network"), tmp_path)
-    assert registry.pull_operators(["scene"]) == {"scene": file}
+    assert pull_operators(["scene"]) == {"scene": file}
     with pytest.raises(ModelError, match="union is not on this machine and .* pops operators import") as caught:
-        registry.pull_operators(["scene", "union"])
+        pull_operators(["scene", "union"])
     assert "\n" not in str(caught.value)
     hub[repo] = (tmp_path, tmp_path)
     with pytest.raises(ModelError, match="not fetched whole .no union.; connect"):
-        registry.pull_operators(["union"])
-    with pytest.raises(ModelError, match="did you mean 'union'"):
-        registry.pull_operators(["unoin"])
+        pull_operators(["union"])
+    with pytest.raises(ModelError, match=r"unknown official operator 'unoin' \(did you mean 'union'\?\); choose from"):
+        pull_operators(["unoin"])
     with pytest.raises(ModelError, match="fetched for kandinsky-2-2, not for tiny"):
-        registry.pull_operators(["union"], "tiny")
+        pull_operators(["union"], "tiny")
 
 
 def test_only_the_files_needed_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +272,7 @@ def test_only_the_files_needed_are_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     with pytest.raises(ModelError):
-        registry.pull_operators(["scene"])
+        pull_operators(["scene"])
     wanted = [p for p in asked["allow_patterns"] if fnmatch.fnmatch("models/scene/learned_prior.pth", p)]
     others = ("models/union/learned_prior.pth", "models/scene/optimizer.pth", "README.md")
     assert wanted and not [o for o in others for p in asked["allow_patterns"] if fnmatch.fnmatch(o, p)]
@@ -302,7 +301,7 @@ def test_a_repo_that_does_not_exist(hub: dict[str, Any]) -> None:
 
 
 def test_the_list_of_names(hub: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "TINY", folder)
+    monkeypatch.setattr("pops.models.hub.TINY", folder)
     (folder / "model_index.json").write_text("{}")
     rows = {row["name"]: row for row in known()}
     assert list(rows) == ["tiny", "kandinsky-2-2"]

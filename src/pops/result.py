@@ -1,0 +1,56 @@
+"""Result: the images that a recipe made, and what else there is to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pops.recipe import Recipe
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from pops.execute import Trace
+
+
+@dataclass(eq=False, repr=False)
+class Result(list["Image.Image"]):
+    """A list of the images, each with its recipe in `info["pops"]`.
+
+    recipe: what was asked, complete: with what was loaded, the inputs' digests and all versions. trace: every node of
+    the expression (None of a grid). figures: "tree" and "equation", where they were asked for. latents: of a mix, one
+    per image. notes: what the user should read.
+    """
+
+    images: Sequence[Image.Image]
+    recipe: Recipe
+    trace: Trace | None = None
+    figures: Mapping[str, Image.Image] = field(default_factory=dict)
+    latents: Sequence[Tensor] = ()
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        list.__init__(self, self.images)
+
+    def __repr__(self) -> str:
+        return f"Result({len(self)} images of {self.recipe.expression!r})"
+
+    def save(self, path: str | Path, *, recipe: bool = True) -> list[Path]:
+        """Writes every image with its recipe (.png, .jpg or .webp); of several NAME-0.png, NAME-1.png, ...
+
+        recipe: False leaves it out. Returns the paths; raises PhotoError for another suffix.
+        """
+        from pops.images import save_picture
+
+        paths = numbered(Path(path), len(self))
+        for place, image in zip(paths, self, strict=True):
+            save_picture(image, place, image.info["pops"] if recipe else None)
+        return paths
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """Returns the names of several files: out.png, or out-0.png, out-1.png, ..."""
+    return [path] if count == 1 else [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(count)]
