@@ -62,7 +62,7 @@ def main() -> None:
         for kind in KINDS:
             jobs = [(kind, args.seconds, 10_000 * w) for w in range(args.workers)]
             rates[kind] = round(sum(pool.map(_worker, jobs, chunksize=1)), 1)
-    print(json.dumps({"size": SIZE, "workers": args.workers, "pictures_a_second": rates}))
+    print(json.dumps({"size": SIZE, "workers": args.workers, "images_per_second": rates}))
 
 
 if __name__ == "__main__":

@@ -20,15 +20,15 @@ FLOORS = {
     "embedding": 2, "images": 2, "seeds": 2, "standardise": 2,
     "diffusion": 3, "library": 3, "models": 3, "prior": 3, "space": 3,
     "expression": 4, "magicmix": 4, "operators": 4, "render": 4,
-    "figures": 5, "recipe": 5,
+    "figures": 5, "recipe": 5, "trace": 5,
     "models.model": 6,
     "execute": 7, "rendering": 7,
-    "result": 8,
-    "runner": 9,
-    "studio": 10, "training": 10,
-    "__init__": 11,
-    "measure": 12,
-    "cli": 13, "server": 13,
+    "result": 6,
+    "runner": 8,
+    "studio": 9, "training": 9,
+    "__init__": 10,
+    "measure": 11,
+    "cli": 12, "server": 12,
 }  # fmt: skip
 OF_TOYBOX = ("toybox", "measure", "cli")  # who may import the procedural world
 

@@ -28,7 +28,8 @@ from pops.errors import (
 from pops.operators import operator
 from pops.operators.spec import BUILTIN
 from pops.recipe import Recipe
-from pops.studio import Pops, seed_list
+from pops.seeds import seed_list
+from pops.studio import Pops
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +201,7 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
         (
             lambda p: p.apply("instruct", "a.png", p.embed("a.png")),
             OperandError,
-            "takes a word here, got a Embedding",
+            "takes a text here, got a Embedding",
         ),
         (lambda p: p.evaluate("union(a.png, nothere.png)"), PhotoError, "there is no file nothere.png"),
         (lambda p: p.evaluate("union(a.png, $x)"), OperandError, r"\$x has no value"),

@@ -44,8 +44,8 @@ def jobs(name: str, embedded: Embedded, rows: Rows) -> tuple[list[list[Tensor]],
         return [list(pair) for pair in take(embedded)[0]], take(rows)[1][:, 0]
     operands, _, words, _ = operators.instruct(embedded)
     clip, tokenizer = towers(), load_or_write()
-    said = {w: text_states(clip, tokenizer([w], return_tensors="pt")["input_ids"])[1][0] for w in set(words)}
-    return [[e[0], said[w]] for e, w in zip(operands, words, strict=True)], operators.instruct(rows)[1][:, 0]
+    states = {w: text_states(clip, tokenizer([w], return_tensors="pt")["input_ids"])[1][0] for w in set(words)}
+    return [[e[0], states[w]] for e, w in zip(operands, words, strict=True)], operators.instruct(rows)[1][:, 0]
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def answer(operator: Operator, triplets: list[list[Tensor]]) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--most", type=int, default=25000, help="triplets an operator, drawn by chance")
+    parser.add_argument("--most", type=int, default=25000, help="triplets per operator, drawn at random")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -150,12 +150,12 @@ def grid(stage: Stage, unet: UNet2DConditionModel, empty: Tensor, rows: dict[str
             down_block_additional_residuals=down,
             mid_block_additional_residual=mid,
         ).sample
-        free, held = v.chunk(2)
-        z = scheduler.step(free + 2 * (held - free), t, z).prev_sample
+        uncond, cond = v.chunk(2)
+        z = scheduler.step(uncond + 2 * (cond - uncond), t, z).prev_sample
     made = (vae.decode(z).sample.clamp(-1, 1) + 1) / 2
     sheet = torch.cat([torch.cat(list(made), 2), torch.cat(list(hints), 2)], 1)
-    picture = Image.fromarray((sheet * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-    picture.save(stage.folder / "grid.png")
+    image = Image.fromarray((sheet * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    image.save(stage.folder / "grid.png")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ class Supply:
         rows = load_file(folder / "embeds.safetensors")
         self.latents, self.embeds = load_file(folder / "latents.safetensors")["latents"], rows["embeds"]
         text = load_file(folder / "prompts.safetensors")
-        self.prompts, self.said, self.empty = text["hidden"], text["of"], text["empty"]
+        self.prompts, self.captions, self.empty = text["hidden"], text["of"], text["empty"]
         self.spread = self.embeds.float().std(0)
         families, grids = int(rows["families"]), int(rows["grids"])
         changes = (len(self.latents) - families * len(PICTURES) - grids * GRID_PICTURES) // CHANGE_PICTURES
@@ -170,8 +170,8 @@ class Supply:
         amount = noise * torch.rand(n, 1, generator=gen)
         e = e + amount * self.spread * torch.randn(e.shape, generator=gen)
         prompt = self.empty.float().expand(n, -1, -1).clone()
-        which = torch.randint(self.said.shape[1], (texts,), generator=gen)
-        prompt[:texts] = self.prompts[self.said[rows[:texts], which]].float()
+        which = torch.randint(self.captions.shape[1], (texts,), generator=gen)
+        prompt[:texts] = self.prompts[self.captions[rows[:texts], which]].float()
         e[: texts // 2] = 0
         e[n - nothing :] = 0
         return z, e, prompt
@@ -209,8 +209,8 @@ def sample(
     both_p = torch.cat([empty.expand_as(prompt), prompt])
     for t in times:
         v = unet(torch.cat([z, z]), t, both_p, added_cond_kwargs={"image_embeds": [both_e[:, None]]}).sample
-        free, held = v.chunk(2)
-        z = scheduler.step(free + guidance * (held - free), t, z).prev_sample
+        uncond, cond = v.chunk(2)
+        z = scheduler.step(uncond + guidance * (cond - uncond), t, z).prev_sample
     return z
 
 

@@ -120,7 +120,7 @@ def write_embeddings(out: Path, pictures: data.Pictures) -> None:
         },
         out / "prompts.safetensors",
     )
-    print(len(pictures), "pictures,", len(captions.texts), "captions", flush=True)
+    print(len(pictures), "images,", len(captions.texts), "captions", flush=True)
 
 
 def main() -> None:

@@ -72,12 +72,12 @@ def main() -> None:
         rows = torch.randint(len(pictures), (args.batch,), generator=gen)
         x = augment(pictures.images[rows], gen).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            said = oracle(x)
+            answers = oracle(x)
         loss, figures = x.new_zeros(()), {}
         for k, (name, names) in enumerate(HEADS.items()):
             label = pictures.labels[rows, k]
             target = torch.where(label < 0, torch.full_like(label, len(names)), label)
-            logits = said[name].float()
+            logits = answers[name].float()
             each = F.cross_entropy(logits, target, label_smoothing=0.05, reduction="none")
             weight = torch.where(label < 0, weights[k], 1.0)
             loss = loss + (each * weight).mean() / means[k]

@@ -79,7 +79,7 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
         for count in pool.imap_unordered(_work, jobs):
             done += count
-            print(f"{done} pictures, {done / (time.time() - begun):.0f} a second", flush=True)
+            print(f"{done} images, {done / (time.time() - begun):.0f} per second", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ alone and in a batch. A mix is an image; where its embedding is needed, it is en
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from pops.magicmix.spec import mix_settings
 from pops.progress import OnNote, OnProgress, OnStep
 from pops.recipe import Making
 from pops.seeds import check_seed, generator
+from pops.trace import Trace
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,31 +43,6 @@ class Value:
     vectors: Tensor | None = None  # the embedding, un-normalised [1 or rows, D], float32, on the CPU
     images: Sequence[Image.Image | Path] = ()  # a photo, or the images of a mix; a latent's file, too
     latents: Sequence[Tensor] = ()  # of a mix, or a layout that is a latent
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One run of a plan, whole: every node's embedding, the root's, and the images of mixes."""
-
-    plan: Plan
-    values: Mapping[Node, Embedding]
-    embedding: Embedding | None  # of the root; None of a mix whose embedding nobody asked for
-    rows: int
-    images: Mapping[Node, Sequence[Image.Image]] = field(default_factory=dict)  # of each mix: one, or some per row
-    latents: Sequence[Tensor] = ()  # of the root where it is a mix: one per image
-
-    @property
-    def result(self) -> Embedding:
-        """The root's embedding, a row per seed."""
-        ensure(self.embedding is not None, "this run kept no embedding of its mix; ask for it with embed=True")
-        assert self.embedding is not None
-        return self.embedding
-
-    @property
-    def mixed(self) -> list[Image.Image] | None:
-        """The images where the root is a mix: as many per row as were asked for, row by row."""
-        found = self.images.get(self.plan.root)
-        return None if found is None else list(found)
 
 
 class Executor:

@@ -21,7 +21,7 @@ from pops.expression.nodes import Given, path_node, walk
 from pops.files import expanded, is_file, read_json_object
 from pops.images import PHOTO_SUFFIXES, find_recipe
 from pops.prior.options import check_options
-from pops.seeds import check_seed
+from pops.seeds import check_seed, seed_list
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -334,7 +334,7 @@ _PLACES: dict[str, tuple[str, str]] = {
 def _plain(option: str, value: Any) -> Any:
     """A value as a field takes it: paths as text, one seed as several."""
     if option in ("seed", "render_seed"):
-        return tuple(value) if isinstance(value, (list, tuple, range)) else (value,)
+        return tuple(seed_list(value))
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from pops.execute import Trace
+    from pops.trace import Trace
 
 
 @dataclass(eq=False, repr=False)

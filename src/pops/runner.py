@@ -5,14 +5,16 @@ Each image is handed out with its recipe, complete: what was loaded, the inputs'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pops.embedding import Embedding
 from pops.errors import ConfigError, ensure
-from pops.execute import Executor, Trace
+from pops.execute import Executor
 from pops.expression import Expression, parse
 from pops.expression.grammar import to_text
 from pops.expression.nodes import MIX, Call, Node, Photo, is_mix
@@ -24,6 +26,7 @@ from pops.progress import Callbacks, OnNote, OnProgress, progress_of_part
 from pops.recipe import IN_PYTHON, Recipe
 from pops.rendering import ready_controls, render_rows
 from pops.result import Result
+from pops.trace import Trace
 from pops.version import __version__
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 MOST_RESULTS = 8  # images right of an equation's =
 MAX_CELLS = 400  # of one grid
+
+logger = logging.getLogger("pops")
 
 
 class Runner:
@@ -50,20 +55,22 @@ class Runner:
         render: bool = True,
         embed: bool = False,
     ) -> Result:
+        """Makes the images of a recipe (see Pops.run). control: kind -> photo, where it is not the recipe's path."""
         # 1) All that can be refused is refused before a network runs.
-        layout = self.plan(recipe.expression)
-        mixed, wanted = is_mix(layout.root), [*figures, *([] if recipe.shows == "image" else [recipe.shows])]
+        planned = self.plan(recipe.expression)
+        mixed, wanted = is_mix(planned.root), [*figures, *([] if recipe.shows == "image" else [recipe.shows])]
         if mixed and not wanted:
-            _refuse_what_changes_no_mix(recipe, layout)
+            _refuse_what_changes_no_mix(recipe, planned)
         for name in recipe.in_python():
             ensure(name.startswith("$") and name[1:] in given, _given_in_python(name), ConfigError)
         renderer = recipe.loading.renderer
 
         # 2) The expression.
+        logger.info("running %s with seeds %s", recipe.expression[:200], list(recipe.seeds)[:8])
         notes: list[str] = []
         tell = replace(tell, note=_both(notes.append, tell.note))
         trace = Executor(self.model).run(
-            layout,
+            planned,
             seeds=recipe.seeds,
             making=recipe.making,
             given=given,
@@ -75,7 +82,7 @@ class Runner:
         )
 
         # 3) Its images: of a mix they are there, all else is rendered.
-        settled = self.settled(recipe, layout)
+        settled = self.settled(recipe, planned)
         trace = with_provenance(trace, settled)
         images = trace.mixed
         if images is None and not ((render and recipe.shows == "image") or "equation" in wanted):
@@ -139,7 +146,7 @@ class Runner:
             tell.image(0, grid)
         return Result([grid], settled, None, notes=list(notes))
 
-    def settled(self, recipe: Recipe, layout: Plan) -> Recipe:
+    def settled(self, recipe: Recipe, planned: Plan) -> Recipe:
         """The recipe with all that it leaves to its surroundings: what is loaded, the inputs' digests, versions."""
         import torch
 
@@ -153,7 +160,7 @@ class Runner:
                 "threads": torch.get_num_threads(),
             }
         )
-        paths = [*(node.path for node in layout.photos), *(node.path for node in layout.saved)]
+        paths = [*(node.path for node in planned.photos), *(node.path for node in planned.saved)]
         paths += [source.removeprefix("map:") for source in recipe.rendering.control.values() if source != IN_PYTHON]
         versions = {"pops": __version__, "model": self.model.version, "torch": str(torch.__version__)}
         update = {
@@ -187,6 +194,14 @@ class Runner:
             output=output, preview_every=preview_every, on_progress=tell.progress, on_preview=tell.preview,
             on_note=tell.note,
         )  # fmt: skip
+
+    def recipe_of(self, embedding: Embedding) -> Recipe | None:
+        """The recipe that made an embedding, where its provenance holds one of this model that gives as many rows."""
+        if "version" not in embedding.provenance or "expression" not in embedding.provenance:
+            return None
+        recipe = Recipe.of_data(embedding.provenance, "the embedding")
+        whole = len(recipe.seeds) == embedding.n and self.model.fits(recipe.loading)
+        return recipe if whole else None
 
     def illustrate(
         self,
@@ -272,6 +287,22 @@ def with_provenance(trace: Trace, recipe: Recipe) -> Trace:
     return replace(trace, embedding=embedding)
 
 
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Sums round by the number of threads that share them: inside, torch has as many as the recipe says."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _both(first: OnNote, second: OnNote | None) -> OnNote:
     def tell(line: str) -> None:
         first(line)
@@ -281,12 +312,12 @@ def _both(first: OnNote, second: OnNote | None) -> OnNote:
     return tell
 
 
-def _refuse_what_changes_no_mix(recipe: Recipe, layout: Plan) -> None:
+def _refuse_what_changes_no_mix(recipe: Recipe, planned: Plan) -> None:
     """Raises ConfigError for settings that would change nothing: a mix is not rendered, and has steps of its own."""
     useless = recipe.rendering.given().keys() - {"enlarge"}
     told = f"a mix is not rendered: {', '.join(sorted(useless))} would change nothing; set it inside mix(...)"
     ensure(not useless, told, ConfigError)
-    if all(level.operator in (MIX, SUM) for level in layout.levels):
+    if all(level.operator in (MIX, SUM) for level in planned.levels):
         useless = recipe.making.given().keys() - {"fit"}
         told = f"this mix has no operators: {', '.join(sorted(useless))} would change nothing; set it inside mix(...)"
         ensure(not useless, told, ConfigError)

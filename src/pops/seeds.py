@@ -6,13 +6,15 @@ Knows nothing of what the numbers are for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pops.errors import ConfigError, ensure
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+Seed: TypeAlias = "int | Sequence[int]"
 
 MAX_SEED = 2**63 - 1
 MAX_SEEDS = 10_000  # in one list on the command line
@@ -27,6 +29,13 @@ def check_seed(seed: object) -> int:
     ensure(not isinstance(seed, bool), f"a seed is a whole number, got {seed!r}")
     ensure(0 <= value <= MAX_SEED, f"a seed is a whole number from 0 to 2**63 - 1, got {value}")
     return int(value)
+
+
+def seed_list(seed: Seed) -> list[int]:
+    """Returns one seed or several as a list, checked."""
+    seeds = list(seed) if isinstance(seed, (list, tuple, range)) else [seed]
+    ensure(len(seeds) > 0, "the list of seeds is empty; give at least one")
+    return [check_seed(s) for s in seeds]
 
 
 def generator(seed: int) -> torch.Generator:

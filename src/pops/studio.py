@@ -6,14 +6,13 @@ Nothing heavy is loaded before it is needed: towers, prior, each operator and ea
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pops.embedding import Embedding
 from pops.errors import ConfigError, ensure
-from pops.execute import Executor, Trace
+from pops.execute import Executor
 from pops.expression import Expression
 from pops.expression.grammar import to_text
 from pops.expression.nodes import Call, Node
@@ -24,8 +23,9 @@ from pops.models.model import Model
 from pops.progress import Callbacks, OnControl, OnNote, OnPreview, OnProgress, progress_of_part
 from pops.recipe import IN_PYTHON, Loading, Making, Recipe, Rendering
 from pops.result import Result
-from pops.runner import Runner, root_of, with_provenance
-from pops.seeds import check_seed
+from pops.runner import Runner, root_of, threads, with_provenance
+from pops.seeds import Seed, seed_list
+from pops.trace import Trace
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from pops.render.base import Control, Renderer
     from pops.space import Space
 
-Seed: TypeAlias = "int | Sequence[int]"
 Nu: TypeAlias = "float | Sequence[float]"
 
 logger = logging.getLogger("pops")
@@ -159,7 +158,7 @@ class Pops:
         Raises ConfigError, ExpressionError, OperandError or PhotoError for what cannot be made.
         """
         there, tell = self._for(recipe.loading), Callbacks(on_progress, on_image, on_preview, on_control, on_note)
-        with _threads(recipe.loading.threads):
+        with threads(recipe.loading.threads):
             if recipe.sweep:
                 return there.runner.grid(recipe, given or {}, tell)
             return there.runner.run(
@@ -303,7 +302,7 @@ class Pops:
         told = f'control is a photo for each kind, such as {{"depth": "C.png"}}, got {control!r}'
         ensure(control is None or isinstance(control, Mapping), told, ConfigError)
         sources = {kind: str(v) if isinstance(v, (str, Path)) else IN_PYTHON for kind, v in (control or {}).items()}
-        seeds, made = seed_list(seed), self._recipe_of(embedding)
+        seeds, made = seed_list(seed), self.runner.recipe_of(embedding)
         ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
         rendering = Rendering(
             size=size, steps=steps, guidance=guidance, prompt=prompt, negative=negative, scale=scale,
@@ -323,13 +322,6 @@ class Pops:
             return images
         settled = self.runner.settled(recipe, self.plan(recipe.expression))
         return [self.runner.finished(image, settled, i) for i, image in enumerate(images)]
-
-    def _recipe_of(self, embedding: Embedding) -> Recipe | None:
-        """The recipe that made an embedding, where its provenance holds one that gives as many rows."""
-        if "version" not in embedding.provenance or "expression" not in embedding.provenance:
-            return None
-        recipe = Recipe.of_data(embedding.provenance, "the embedding")
-        return recipe if len(recipe.seeds) == embedding.n else None
 
     def mix(
         self,
@@ -396,20 +388,6 @@ class Pops:
         )
         return Recipe(expression=to_text(Call(MIX.name, nodes, options))), given
 
-    def illustrate(
-        self,
-        trace: Trace,
-        nodes: Sequence[Node] | None = None,
-        *,
-        row: int = 0,
-        seed: int = 0,
-        on_progress: OnProgress | None = None,
-    ) -> dict[Node, Image.Image]:
-        """Makes an image of every node of a trace (or of these), for figures: photos and mixes as they are, the rest
-        rendered as the model does by default. row: of the batch.
-        """
-        return self.runner.illustrate(trace, nodes, row=row, seed=seed, on_progress=on_progress)
-
     def __call__(
         self,
         expression: str | Expression | Node,
@@ -450,13 +428,6 @@ class Pops:
         return self.runner.run(recipe, given or {}, control or {}, tell)
 
 
-def seed_list(seed: Seed) -> list[int]:
-    """Returns one seed or several as a list, checked."""
-    seeds = list(seed) if isinstance(seed, (list, tuple, range)) else [seed]
-    ensure(len(seeds) > 0, "the list of seeds is empty; give at least one", ConfigError)
-    return [check_seed(s) for s in seeds]
-
-
 def _each(operand: Any) -> list[Any]:
     ensure(operand != [], "the list of operands is empty; give at least one", ConfigError)
     return list(operand) if isinstance(operand, list) else [operand]
@@ -466,19 +437,3 @@ def _warn(line: str) -> None:
     import warnings
 
     warnings.warn(line, stacklevel=4)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Sums round by the number of threads that share them: inside, torch has as many as the recipe says."""
-    if count is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import threading
@@ -21,8 +22,9 @@ from pops.diffusion.scheduler import scheduler_of
 from pops.embedding import Embedding
 from pops.errors import ConfigError, ModelError, OperandError, PhotoError, PopsError, SpaceError
 from pops.magicmix.attention import Weights, cross_attentions, hooks, weighing
+from pops.magicmix.latents import decode, encode_photo
 from pops.magicmix.mix import MagicMix
-from pops.magicmix.operands import MixSettings, is_photo, working_size
+from pops.magicmix.operands import MixSettings, is_photo, photo_latent_input, working_size
 from pops.magicmix.presets import PRESETS, preset
 from pops.magicmix.prompt import Prompt, reached
 from pops.magicmix.schedule import Window, check_scheduler
@@ -628,6 +630,18 @@ def test_a_tiny_autoencoder(mix: MagicMix) -> None:
         MagicMix(**parts, vae=AutoencoderTiny(**shape, latent_channels=12))
 
 
+def test_an_autoencoder_that_names_its_latents_statistics(mix: MagicMix) -> None:
+    named = copy.deepcopy(mix.vae)
+    named.register_to_config(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.5, 0.5, 2.0, 1.0])
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (named.config.latents_mean, named.config.latents_std))
+    pixels = photo_latent_input(PHOTO, (32, 32))
+    with torch.no_grad():
+        plain, latent = encode_photo(mix.vae, pixels), encode_photo(named, pixels)
+        torch.testing.assert_close(latent, plain / std - mean * named.config.scaling_factor / std)
+        images = [np.asarray(decode(vae, x[None])[0]).astype(int) for vae, x in ((mix.vae, plain), (named, latent))]
+    assert np.abs(images[0] - images[1]).max() <= 1
+
+
 def test_folders_that_do_not_mix(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="model_index.json cannot be read"):
         MagicMix.load(tmp_path)
@@ -641,8 +655,8 @@ def test_folders_that_do_not_mix(folder: Path, tmp_path: Path) -> None:
 def test_without_an_adapter(folder: Path, mix: MagicMix, tmp_path: Path) -> None:
     import shutil
 
-    copy = shutil.copytree(folder, tmp_path / "plain", ignore=shutil.ignore_patterns("ip_adapter"))
-    plain = MagicMix.load(copy)
+    bare = shutil.copytree(folder, tmp_path / "plain", ignore=shutil.ignore_patterns("ip_adapter"))
+    plain = MagicMix.load(bare)
     assert plain.dim is None
     how: dict[str, Any] = {"steps": 3, "output": "latent"}
     torch.testing.assert_close(plain(PHOTO, "tiger", **how), mix(PHOTO, "tiger", **how), rtol=1e-5, atol=1e-5)

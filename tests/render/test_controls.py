@@ -160,15 +160,16 @@ def test_render_with_a_control_and_what_the_recipe_keeps(model: Path, tmp_path: 
     how: dict[str, Any] = {"control": {"depth": tmp_path / "c.png"}, "control_scale": 0.5}
     (made,) = p.render(e, seed=3, on_control=seen.append, **how)
     assert [(c.kind, c.image.size, c.scale) for c in seen] == [("depth", (32, 32), 0.5)]
-    (same,) = p.render(e, seed=3, controls=tuple(seen))
+    (same,) = p.render(e, seed=3, control={"depth": seen[0]})
     (plain,) = p.render(e, seed=3)
     assert np.array_equal(pixels(made), pixels(same)) and np.abs(pixels(made) - pixels(plain)).mean() > 1
-    told = made.info["pops"]["render"]
+    recipe = made.info["pops"]
+    told = recipe["rendering"]
     assert told["control"] == {"depth": str(tmp_path / "c.png")} and told["control_scale"] == 0.5
-    assert len(told["control_inputs"][str(tmp_path / "c.png")]) == 16
-    json.dumps(told)
-    assert same.info["pops"]["render"]["control"] == {"depth": None}
-    assert p.control_maker.depth is p.control_maker.depth
+    assert len(recipe["inputs"][str(tmp_path / "c.png")]) == 16
+    json.dumps(recipe)
+    assert same.info["pops"]["rendering"]["control"] == {"depth": "$given"}
+    assert p.model.control_maker.depth is p.model.control_maker.depth
 
 
 def test_controls_that_a_renderer_has_not(model: Path, tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_controls_that_a_renderer_has_not(model: Path, tmp_path: Path) -> None:
         pops.load(model, device="cpu", controlnets={"pose": tmp_path / "nowhere"}).renderer()
     given = pops.load(model, device="cpu", controlnets={"pose": model / "renderer" / "controlnets" / "depth"})
     assert set(given.renderer().capabilities.controls) == {"depth", "pose"}
-    assert given.extra["controlnets"] == {"pose": str(model / "renderer" / "controlnets" / "depth")}
+    assert given.model.loading.controlnets == {"pose": str(model / "renderer" / "controlnets" / "depth")}
 
 
 def test_one_model_renders_with_several_and_mixes_with_each(model: Path, tmp_path: Path) -> None:
@@ -195,10 +196,11 @@ def test_one_model_renders_with_several_and_mixes_with_each(model: Path, tmp_pat
     assert backend.name == "sdxl" and p.renderer().name == "stable-diffusion" and p.renderer(str(xl)) is backend
     assert backend.steps == 50, "the model's own settings are those of its own renderer"  # type: ignore[attr-defined]
     (made,) = p.render(e, renderer=str(xl), steps=2, scale="style")
-    assert made.info["pops"]["render"]["renderer"] == str(xl) and made.info["pops"]["render"]["scale"] == "style"
+    recipe = made.info["pops"]
+    assert recipe["loading"]["renderer"] == str(xl) and recipe["rendering"]["scale"] == "style"
     assert p.renderer(str(model / "renderer")) is p.renderer(), "read once, however it is named"
     (own,) = p.render(e, steps=2)
-    assert own.info["pops"]["render"]["renderer"] == "stable-diffusion"
+    assert "renderer" not in own.info["pops"]["loading"]
     mixer = p.mixer(str(xl))
     assert mixer.unet is backend.unet and p.mixer().unet is not mixer.unet  # type: ignore[attr-defined]
     assert p.mix(photo(3), "tiger", renderer=str(xl), steps=2).size
@@ -234,8 +236,9 @@ def test_run_with_a_control_and_again(model: Path, tmp_path: Path) -> None:
     assert run.exit_code == 0, run.output
     assert pixels(hint).shape == (32, 32, 3) and pixels(hint).max() == 255
     recipe = read_recipe(out)
-    assert recipe["render"]["control"] == {"depth": c} and recipe["render"]["control_scale"] == {"depth": 0.7}
-    assert recipe["render"]["scale"] == 0.8 and recipe["controlnets"] == {"pose": net}
+    told = recipe["rendering"]
+    assert told["control"] == {"depth": c} and told["control_scale"] == {"depth": 0.7} and told["scale"] == 0.8
+    assert recipe["loading"]["controlnets"] == {"pose": net}
 
     again = str(tmp_path / "again.png")
     run = CliRunner().invoke(app, ["run", out, "--device", "cpu", "-o", again])

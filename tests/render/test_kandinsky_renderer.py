@@ -519,7 +519,7 @@ def test_a_model_renders_with_it(folder: Path, stock: Any, tmp_path: Path) -> No
     for seed, picture in ((5, got[0]), (6, got[1])):
         want = stock(e.vectors, zero, generator=gens([seed])[0], **how).images
         assert np.abs(pixels([picture]) - pixels(want)).max() <= 1
-    assert got[0].info["pops"]["render"]["renderer"] == "kandinsky"
+    assert got[0].info["pops"]["loading"]["decoder"] == str(folder)
     with pytest.raises(ConfigError, match="mixing needs a Stable Diffusion renderer, kandinsky is none"):
         p.mixer()
     with pytest.raises(ConfigError, match="kandinsky reads no text"):

@@ -68,7 +68,7 @@ def test_it_renders_from_the_command_line(installed: Path, random_model: Path, t
     row = np.asarray(Image.open(out))
     expected = (vectors[0, :16].sigmoid() * 255).byte().numpy().repeat(2)
     assert row.shape == (8, 32) and all(np.array_equal(line, expected) for line in row)
-    assert read_recipe(out)["render"]["renderer"] == "stripes"
+    assert read_recipe(out)["loading"]["renderer"] == "stripes"
     told = pops(installed, "run", saved, "-m", str(random_model), "--renderer", "stripes", "-o", out, "--prompt", "red")
     assert told.returncode == 2 and "reads no text" in told.stderr
 

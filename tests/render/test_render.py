@@ -293,6 +293,16 @@ def test_an_absent_part_is_named(folder: Path, tmp_path: Path, part: str) -> Non
         load(copy, RendererOptions("x"))
 
 
+def test_what_is_read_is_logged_and_nothing_is_written(
+    folder: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level("INFO", "pops"):
+        load(folder, RendererOptions("x"))
+    read = [record.getMessage() for record in caplog.records if record.name == "pops.diffusion"]
+    assert len(read) == 3 and read[0].startswith(f"read UNet2DConditionModel from {folder / 'unet'} in ")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_registry(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"stable-diffusion", "swatch"} <= set(names())
     assert backend_of(folder) == "stable-diffusion"

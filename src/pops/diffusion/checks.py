@@ -1,4 +1,4 @@
-"""Checks of settings and of results, and what went wrong on a device in one line."""
+"""Checks of settings and of results; overflow and a full memory become errors in one line."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a finite int or float, and no bool."""
+    """Whether the value is a finite int or float; a bool is neither here."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_guidance(guidance: object) -> None:
-    """Raises ConfigError unless it is a finite number, 0 or more."""
+    """Raises ConfigError unless guidance is a finite number, 0 or more."""
     ensure(is_number(guidance) and guidance >= 0, f"guidance must be 0 or more, got {guidance!r}", ConfigError)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.diffusion.folders import read_network
+from pops.diffusion.loop import pixels_per_latent
 from pops.diffusion.scheduler import Scheduler, read_scheduler
 from pops.errors import ModelError, ensure
 from pops.files import read_json_object
@@ -49,7 +50,7 @@ class Decoder:
     @property
     def factor(self) -> int:
         """Pixels per latent."""
-        return int(2 ** (len(self.movq.config.block_out_channels) - 1))
+        return pixels_per_latent(self.movq)
 
     @property
     def side(self) -> int:
@@ -86,7 +87,7 @@ def read_decoder(
 
 
 def reads_hint(folder: Path) -> bool:
-    """Whether the UNet of this folder reads a hint, by its config; ModelError if it is none of Kandinsky 2.2."""
+    """Whether the UNet of this folder reads a hint, by its config; ModelError unless it is one of Kandinsky 2.2."""
     config = read_json_object(folder / "unet" / "config.json", ModelError)
     kinds = (config.get("encoder_hid_dim_type"), config.get("addition_embed_type"))
     fits = kinds in (("image_proj", "image"), ("image_proj", "image_hint"))

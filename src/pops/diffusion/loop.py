@@ -13,7 +13,7 @@ from pops.diffusion.checks import check_finite
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from PIL import Image
     from torch import Tensor
 
@@ -39,6 +39,18 @@ def on_device(network: Any, device: str | torch.device, offload: bool) -> Iterat
 def preview_due(done: int, total: int, every: int) -> bool:
     """Whether a preview is shown after step `done` of a batch's `total`: after every few steps, not after the last."""
     return done < total and done % max(1, every) == 0
+
+
+def pixels_per_latent(vae: AutoencoderKL) -> int:
+    """Returns how many pixels of a side one latent stands for."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def native_size(unet: UNet2DConditionModel, factor: int) -> tuple[int, int]:
+    """Returns the (height, width) in pixels that the UNet was trained for. factor: pixels per latent."""
+    sample = unet.config.sample_size or 64
+    height, width = (sample, sample) if isinstance(sample, int) else sample
+    return height * factor, width * factor
 
 
 # The image is whole, and of the size it was asked for: arXiv 2307.01952 section 2.2.

@@ -39,15 +39,16 @@ class TextEncoders:
 
     def __init__(
         self,
-        pairs: Sequence[tuple[CLIPTokenizer, CLIPTextModel | CLIPTextModelWithProjection]],
+        pairs: Sequence[tuple[CLIPTokenizer | None, CLIPTextModel | CLIPTextModelWithProjection | None]],
         *,
         empty_is_zero: bool = False,
         running: Callable[[Any], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """pairs: tokenizer and encoder, SDXL's second one last; empty_is_zero: an empty negative text is zeros;
-        running: keeps an encoder on its device inside, where it is not there all the time.
+        """pairs: tokenizer and encoder, SDXL's second one last, or None; empty_is_zero: whether an empty negative text
+        is zeros; running: keeps an encoder on its device inside, where it is not there all the time.
         """
-        self.pairs, self.empty_is_zero, self._running = tuple(pairs), empty_is_zero, running
+        self.pairs = [(t, encoder) for t, encoder in pairs if t is not None and encoder is not None]
+        self.empty_is_zero, self._running = empty_is_zero, running
         self._texts: dict[str, Text] = {}
         self._lock = threading.Lock()
 

@@ -1,6 +1,7 @@
-"""The language of generative equations: nodes, grammar, trees of plain data, the planner, and figures.
+"""The language of expressions: nodes, grammar, trees of plain data (YAML, JSON) and the planner.
 
-`parse(text)` gives an `Expression`; what stands below it is in the modules, from nodes.py up to figure.py.
+`parse(text)` returns an `Expression`. The modules build on each other in this order: nodes, grammar, trees and
+operands, resolve, plan.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pops.expression import grammar, trees
 from pops.expression.nodes import Node
@@ -22,19 +23,25 @@ __all__ = ["Expression", "load", "parse"]
 
 @dataclass(frozen=True)
 class Expression:
-    """A generative equation: its tree, and the text it came from, for the carets of errors. Prints itself."""
+    """A parsed expression: its tree, and the text it was parsed from, which error messages quote.
+
+    `str()` returns its canonical text.
+    """
 
     root: Node
     text: str = field(default="", compare=False, repr=False)
 
     def plan(self, operators: Mapping[str, SpecLike] | None = None) -> Plan:
-        """The levels in which operators with these specs compute it (None: unchecked)."""
+        """Returns the levels in which it is computed, checked against the operators' specs (None: unchecked).
+
+        Raises ExpressionError for an unknown operator or name, or a wrong operand or option.
+        """
         from pops.expression.plan import plan
 
         return plan(self.root, operators, text=self.text)
 
-    def tree(self) -> Any:
-        """Plain data for YAML or JSON."""
+    def tree(self) -> trees.Tree:
+        """Returns the expression as plain data for YAML or JSON."""
         return trees.to_tree(self.root)
 
     def __str__(self) -> str:
@@ -42,10 +49,10 @@ class Expression:
 
 
 def parse(text: str) -> Expression:
-    """The expression that `text` writes; ExpressionError with span and advice where it writes none."""
+    """Parses an expression; raises ExpressionError, with the place and what to do, if it is malformed."""
     return Expression(grammar.parse(text), text)
 
 
 def load(path: str | Path) -> Expression:
-    """The expression in a .yaml or .json file."""
+    """Reads the expression in a .yaml or .json tree file; raises ExpressionError, naming the file, if it holds none."""
     return Expression(trees.load_expression(path))

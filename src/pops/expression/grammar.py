@@ -1,8 +1,8 @@
-"""Text to nodes and back. Knows no operators, no files and no tensors: any name may be an operator here.
+"""Parses text into nodes and writes nodes as text. Knows no operators, no files and no tensors.
 
 `parse(to_text(node)) == node` for every node, and `to_text(parse(text)) == text` for text in canonical form
-(what `to_text` writes). The grammar stands in expression.lark; its terminals are built here from the same
-patterns with which the nodes check themselves. What the language means: docs/expressions.md.
+(the form that `to_text` writes). The rules are in expression.lark; the terminals are built here, from the same
+patterns with which nodes check their fields. docs/expressions.md describes the language.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ from pops.expression.nodes import (
 )
 
 if TYPE_CHECKING:
-    from lark import Lark
+    from lark import Lark, Transformer_NonRecursive
     from lark.exceptions import UnexpectedInput
+    from lark.tree import Meta
 
-MAX_LENGTH = 100_000  # characters of an expression's text
+MAX_LENGTH = 100_000  # characters
 EXAMPLE = "texturing(teapot.png, tiger.png)"
 STRING = r"'(?:\\.|[^'\\])*'" + r'|"(?:\\.|[^"\\])*"'
-_EDGE = r"(?![\w./~\\:-])"  # no bare token goes on here
-_TERMINALS = {
+_EDGE = r"(?![\w./~\\:-])"  # the bare token ends here
+_TERMINALS = {  # the number after a dot is the terminal's priority
     "_LET.3": rf"let{_EDGE}",
     "_MISSING.3": rf"_{_EDGE}",
     "KIND.3": r"(text|photo|word|saved)(?=\s*\()",
@@ -61,11 +62,11 @@ _KINDS: dict[str, type[Photo] | type[Saved] | type[Word]] = {"photo": Photo, "sa
 
 
 def parse(text: str) -> Node:
-    """The expression in `text` as a tree. ExpressionError, with the spot and what to do, where it is none."""
+    """Returns the tree of an expression; raises ExpressionError, with the place and what to do, if it is malformed."""
     from lark.exceptions import UnexpectedInput, VisitError
 
     if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"the expression has {len(text)} characters; at most {MAX_LENGTH} are read")
+        raise ExpressionError(f"the expression has {len(text)} characters, the limit is {MAX_LENGTH}; shorten it")
     try:
         node: Node = _builder().transform(_parser().parse(text))
         return node
@@ -78,7 +79,7 @@ def parse(text: str) -> Node:
 
 
 def located(error: ExpressionError, text: str) -> ExpressionError:
-    """The error with the text that its span points into."""
+    """Returns the error with the text that its span refers to."""
     return ExpressionError(str(error), text, error.span)
 
 
@@ -93,8 +94,11 @@ def _parser() -> Lark:
 
 
 @lru_cache(maxsize=1)
-def _builder() -> Any:
-    """Makes the nodes, bottom up and without recursion, one callback a rule; imports lark on use."""
+def _builder() -> Transformer_NonRecursive[Any, Any]:
+    """Returns the transformer from lark's tree to nodes: one callback per rule, called bottom up without recursion.
+
+    Each callback receives `parts`: the tokens of its rule and what the callbacks of the rules inside it returned.
+    """
     from lark import Token, Transformer_NonRecursive, v_args
 
     def value_of(token: Token) -> str:
@@ -102,13 +106,13 @@ def _builder() -> Any:
 
     @v_args(meta=True)
     class Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
-        def let(self, meta: Any, parts: list[Any]) -> Node:
+        def let(self, meta: Meta, parts: list[Any]) -> Node:
             return Let(tuple(parts[:-1]), parts[-1], span=_span(meta))
 
-        def binding(self, meta: Any, parts: list[Any]) -> tuple[str, Node]:
+        def binding(self, meta: Meta, parts: list[Any]) -> tuple[str, Node]:
             return str(parts[0]), parts[1]
 
-        def sum(self, meta: Any, parts: list[Any]) -> Node:
+        def sum(self, meta: Meta, parts: list[Any]) -> Node:
             terms: list[tuple[float, Node]] = []
             sign = 1.0
             for part in parts:
@@ -120,65 +124,66 @@ def _builder() -> Any:
             alone = len(parts) == 1 and isinstance(parts[0], Node)
             return terms[0][1] if alone else Sum(tuple(terms), span=_span(meta))
 
-        def weighted(self, meta: Any, parts: list[Any]) -> tuple[float, Node]:
+        def weighted(self, meta: Meta, parts: list[Any]) -> tuple[float, Node]:
             return float(parts[0]), parts[1]
 
-        def bare(self, meta: Any, parts: list[Any]) -> Node:
+        def bare(self, meta: Meta, parts: list[Any]) -> Node:
             node = from_bare(str(parts[0]), _span(meta))
             if len(parts) == 1:
                 return node
             if not isinstance(node, Name):
-                raise ExpressionError(f"'{parts[0]}' takes no seed; calls and names do", span=_span(meta))
+                raise ExpressionError(f"'{parts[0]}' takes no seed; only calls and names do", span=_span(meta))
             return Name(node.name, parts[1], span=_span(meta))
 
-        def quoted(self, meta: Any, parts: list[Any]) -> Node:
+        def quoted(self, meta: Meta, parts: list[Any]) -> Node:
             return from_quoted(_unquote(parts[0]), _span(meta))
 
-        def given(self, meta: Any, parts: list[Any]) -> Node:
+        def given(self, meta: Meta, parts: list[Any]) -> Node:
             return Given(str(parts[0])[1:], span=_span(meta))
 
-        def missing(self, meta: Any, parts: list[Any]) -> Node:
+        def missing(self, meta: Meta, parts: list[Any]) -> Node:
             return Missing(span=_span(meta))
 
-        def call(self, meta: Any, parts: list[Any]) -> Node:
+        def call(self, meta: Meta, parts: list[Any]) -> Node:
             seed = parts.pop() if isinstance(parts[-1], int) else None
             operands = tuple(part for part in parts[1:] if isinstance(part, Node))
             options = tuple(part for part in parts[1:] if isinstance(part, tuple))
             return Call(str(parts[0]), operands, options, seed, span=_span(meta))
 
-        def special(self, meta: Any, parts: list[Any]) -> Node:
+        def special(self, meta: Meta, parts: list[Any]) -> Node:
             seed = parts.pop() if isinstance(parts[-1], int) else None
             options, content, span = tuple(parts[2:]), value_of(parts[1]), _span(meta)
             if parts[0] == "text":
                 return Text(content, options, seed, span=span)
             if options or seed is not None:
-                raise ExpressionError(f"{parts[0]}(...) takes no options and no seed", span=span)
+                raise ExpressionError(f"{parts[0]}(...) takes no options and no seed; remove them", span=span)
             return _KINDS[parts[0]](content, span=span)
 
-        def option(self, meta: Any, parts: list[Any]) -> Option:
+        def option(self, meta: Meta, parts: list[Any]) -> Option:
             return str(parts[0]), parts[1]
 
-        def number(self, meta: Any, parts: list[Any]) -> int | float:
+        def number(self, meta: Meta, parts: list[Any]) -> int | float:
             digits = "".join(parts)
             return int(digits) if re.fullmatch(r"-?\d{1,300}", digits) else float(digits)
 
-        def plain(self, meta: Any, parts: list[Any]) -> str:
+        def plain(self, meta: Meta, parts: list[Any]) -> str:
             return str(parts[0])
 
-        def string(self, meta: Any, parts: list[Any]) -> str:
+        def string(self, meta: Meta, parts: list[Any]) -> str:
             return _unquote(parts[0])
 
-        def seed(self, meta: Any, parts: list[Any]) -> int:
+        def seed(self, meta: Meta, parts: list[Any]) -> int:
             digits = "".join(parts)
             if not re.fullmatch(r"\d{1,300}", digits):
-                hint = "; put quotes around a path with @" if parts[-1].type == "BARE" else ""
-                raise ExpressionError(f"a seed is a whole number from 0, got {digits}{hint}", span=_span(meta))
+                hint = "; quote a path that contains @" if parts[-1].type == "BARE" else ""
+                what = f"a seed must be a whole number, 0 or more, got {digits}{hint}"
+                raise ExpressionError(what, span=_span(meta))
             return int(digits)
 
     return Builder()
 
 
-def _span(meta: Any) -> Span | None:
+def _span(meta: Meta) -> Span | None:
     return None if meta.empty else (meta.start_pos, meta.end_pos)
 
 
@@ -190,25 +195,25 @@ def _quote(text: str, mark: str) -> str:
     return mark + text.replace("\\", "\\\\").replace(mark, "\\" + mark) + mark
 
 
-# --- what a bare or quoted token means -------------------------------------------------------------
+# --- the meaning of bare and quoted tokens ---------------------------------------------------------
 
 
 def from_bare(text: str, span: Span | None = None) -> Node:
-    """A bare token: a path by its look (a slash, a photo's suffix), else a name, or a word in a text role."""
+    """Returns the node of a bare token: a file if it has a slash or a known suffix, otherwise a name."""
     return path_node(text, span) if is_bare_path(text) else Name(text, span=span)
 
 
 def from_quoted(text: str, span: Span | None = None) -> Node:
-    """A quoted token: a path by its look (a photo's suffix, a leading ./ or ~/ or /), else a word."""
+    """Returns the node of a quoted token: a file if it has a known suffix or a leading ./, ~/ or /, otherwise a text."""
     rooted = re.match(r"\.{0,2}[/\\]|~[/\\]|[A-Za-z]:[/\\]", text) is not None
     return path_node(text, span) if rooted or has_path_suffix(text) else Word(text, span=span)
 
 
-# --- what is wrong with a text ---------------------------------------------------------------------
+# --- error messages --------------------------------------------------------------------------------
 
 
 def _explain(text: str, error: UnexpectedInput) -> NoReturn:
-    """Turn lark's view of a mistake into the user's: bracket or quote first, then the token at the spot."""
+    """Raises the ExpressionError for a syntax error of lark: unmatched brackets and quotes first, then the bad token."""
     tokens = [match for match in _SCAN.finditer(text) if match.lastgroup != "skip"]
     if not tokens:
         raise ExpressionError(f"the expression is empty; write for instance {EXAMPLE}", text, None) from None
@@ -225,52 +230,54 @@ def _explain(text: str, error: UnexpectedInput) -> NoReturn:
 
 
 def _check_brackets(text: str, tokens: list[re.Match[str]]) -> None:
+    """Raises ExpressionError for an unmatched bracket or quote."""
     opened: list[re.Match[str]] = []
     for token in tokens:
         if token["mark"] in ("'", '"'):
-            what = "this quote is never closed; add the same quote at the end"
+            what = "this quote is never closed; add the closing quote"
             raise ExpressionError(what, text, token.span()) from None
         if token["mark"] == "(":
             opened.append(token)
         elif token["mark"] == ")":
             if not opened:
-                raise ExpressionError("this bracket closes nothing; take it away", text, token.span()) from None
+                raise ExpressionError("unmatched ')'; remove it", text, token.span()) from None
             opened.pop()
     if opened:
         raise ExpressionError("this bracket is never closed; add a )", text, opened[-1].span()) from None
 
 
 def _advice(before: re.Match[str] | None, here: re.Match[str] | None) -> str:
+    """Returns what to do about the token `here`, which is not expected after `before`."""
     left = before.group() if before else ""
     right = here.group() if here else ""
     operand = (here is not None and here["mark"] is None) or right in ("(", "$")
     ends = before is not None and (before["mark"] is None or left == ")")
     if left == "let":
-        return "write let name = expression; and then what to compute"
+        return "write let name = expression; and then the expression to compute"
     if not right and left and left in ";":
-        return "after the last ; comes what to compute"
+        return "write the expression to compute after the last ;"
     if left and left in "(,=+-*@" and (not right or right in ",)+*;"):
-        return "an operand is missing" + (" before it (write _ for one left open)" if right else "")
+        return "an operand is missing" + (" before it (write _ to leave one open)" if right else "")
     if right == ";":
-        return "commas stand between operands; a ; ends a let"
+        return "separate operands with commas; ; only ends a let"
     if right == ",":
-        return "commas stand between the operands of a call"
+        return "commas only separate the operands of a call"
     if right in ("[", "]", "{", "}"):
-        return "operands stand in round brackets"
+        return "put operands in round brackets"
     if re.fullmatch(NUMBER, left) and right != "*":
-        return 'a number is a weight: write 0.3*a.png; a number as a word needs quotes, "3"'
+        return 'a number is a weight: write 0.3*a.png; to use a number as a text, quote it: "3"'
     if right == "*" and re.fullmatch(r".*-" + NUMBER, left):
-        return "leave spaces around a minus, a.png - 0.5*b.png"
+        return "put spaces around a minus: a.png - 0.5*b.png"
     if right == "*":
-        return "a weight stands before its operand, 0.3*a.png"
+        return "write a weight before its operand: 0.3*a.png"
     if ends and operand:
-        return "put a comma, + or - between operands, and quotes around anything with spaces"
+        return "put a comma, + or - between operands, and quotes around names with spaces"
     if right == "@":
-        return "a seed follows a call or a name; put quotes around a path with @"
+        return "write a seed after a call or a name; quote a path that contains @"
     if right == "=":
-        return "key=value belongs inside the brackets of a call, and let name = ...; at the beginning"
+        return "write key=value inside the brackets of a call, and let name = ...; at the beginning"
     if not right:
-        return "a let ends with ; and what to compute follows"
+        return "end the let with ; and write the expression to compute after it"
     return f"write for instance {EXAMPLE}"
 
 
@@ -283,7 +290,10 @@ def _short(text: str) -> str:
 
 
 def to_text(node: Node, names: Mapping[Node, str] | None = None) -> str:
-    """The node in canonical form; `parse` gives an equal node back. Parts in `names` go by that name."""
+    """Returns the node as text in canonical form, which parses back to an equal node.
+
+    names: texts to write in place of some of the nodes below it.
+    """
     names = names or {}
     match node:
         case Photo(path):
@@ -312,6 +322,7 @@ def to_text(node: Node, names: Mapping[Node, str] | None = None) -> str:
 
 
 def _token(node: Node, text: str, mark: str, kind: str) -> str:
+    """Returns the shortest of text, "text" and kind("text") that parses back to the node."""
     if is_bare(text) and from_bare(text) == node:
         return text
     quoted = _quote(text, mark)
@@ -319,6 +330,7 @@ def _token(node: Node, text: str, mark: str, kind: str) -> str:
 
 
 def _inner(node: Node, names: Mapping[Node, str], *wrapped: type[Node]) -> str:
+    """Returns a node's text inside another's, in brackets if its type is one of `wrapped` (Let, unless given)."""
     text = to_text(node, names)
     return f"({text})" if isinstance(node, wrapped or Let) else text
 
@@ -335,12 +347,12 @@ def _value_text(value: int | float | str) -> str:
 
 
 def number_text(value: float) -> str:
-    """A number as a person writes it: 1, 0.3, 1e-07."""
+    """Returns a number without a trailing .0: 1, 0.3, 1e-07."""
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 
 def _weight_text(index: int, weight: float, count: int) -> str:
-    """What stands before a term: its sign, and its weight where that is not 1."""
+    """Returns the text before a term of a sum: its sign, and its weight unless that is 1."""
     plain = abs(weight) == 1 and count > 1 and (index > 0 or weight > 0)
     sign = (" - " if weight < 0 else " + ") if index else ("-" if weight < 0 else "")
     return sign + ("" if plain else number_text(abs(weight)) + "*")

@@ -1,16 +1,16 @@
-"""What a Python value or a string stands for as an operand: the one place that decides it.
+"""Python values as operands: the one place that decides which node a value stands for.
 
-A string in an image role is a path, in a text role the text. Where both may stand (the operands of a mix) its look
-decides: a call of a known operator, a weighted sum or a let is an expression; what ends like a photo or a file of
-embeddings, or is the name of a file, is that file; all else is a text.
+A string is a path in an image role and a text in a text role. In a role that takes either (the operands of a mix),
+a call of a known operator, a weighted sum or a let is parsed as an expression; a string with the suffix of a photo
+or of an embedding, or the name of an existing file, is that file; any other string is a text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from pops.errors import OperandError, ensure
 from pops.expression import Expression, grammar
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from pops.expression.resolve import Kind
 
 Operand: TypeAlias = "str | Path | Image.Image | Embedding | Expression | Node | Tensor | None"
-# What a mix takes beside an Operand: several parts with weights, {"tiger": 0.7, "gold": 0.3} or (("tiger", 0.7), ...).
+# A mix also takes several weighted parts: {"tiger": 0.7, "gold": 0.3} or (("tiger", 0.7), ...).
 MixOperand: TypeAlias = "Operand | Mapping[str, float] | tuple[tuple[Operand, float], ...]"
 
-# What begins like a call, a weighted sum or a let.
+# The beginning of a call, a weighted sum or a let.
 _EXPRESSION = re.compile(r"\s*(?:(?P<name>[A-Za-z_]\w*)\s*\(|-?[\d.]+\s*\*|let\s+\w+\s*=)")
-_OF_THE_LANGUAGE = ("text", "photo", "saved", "word")
+_KIND_CALLS = ("text", "photo", "saved", "word")
 
 
 def operand_node(
     operand: MixOperand, kind: Kind, given: dict[str, object], where: str, operators: Collection[str] = ()
 ) -> Node:
-    """Returns the node that an operand stands for.
+    """Returns the node that a Python value stands for.
 
-    kind: of the role it is for; where: what errors call the place ("texturing"); operators: names whose calls make a
-    string an expression, in a role of kind "any". Values that no text can name (PIL images, embeddings, latents) go
-    into `given`, the same object under the same key, and become `$key`. Raises OperandError for what fits no role of
-    this kind, ExpressionError for a broken expression.
+    kind: the kind of the operand's role; given: receives the values that text cannot express (PIL images, embeddings,
+    latents), which become `$key` nodes, one key per object; where: the name of the call in error messages
+    ("texturing"); operators: names that make a string an expression when it calls one of them (kind "any" only).
+    Raises OperandError for a value of the wrong type, ExpressionError for a malformed expression.
     """
     match operand:
         case None:
@@ -53,13 +53,13 @@ def operand_node(
         case str() if kind == "text":
             return Word(operand)
         case str() if kind == "any":
-            return _by_its_look(operand, operators)
+            return _text_or_path(operand, operators)
         case str() | Path():
             return path_node(str(operand))
         case Mapping() | tuple() if kind == "any":
             return _weighted(operand, given, where, operators)
     if kind == "text":
-        raise OperandError(f"{where} takes a word here, got a {type(operand).__name__}; give a string")
+        raise OperandError(f"{where} takes a text here, got a {type(operand).__name__}; give a string")
     usable = hasattr(operand, "vectors") or hasattr(operand, "getexif") or (kind == "any" and hasattr(operand, "ndim"))
     if not usable:
         also = ", a text, a latent" if kind == "any" else ""
@@ -72,9 +72,10 @@ def operand_node(
     return Given(key)
 
 
-def _by_its_look(text: str, operators: Collection[str]) -> Node:
+def _text_or_path(text: str, operators: Collection[str]) -> Node:
+    """Returns the node of a string in a role that takes files and texts: an expression, a file or a text."""
     found = _EXPRESSION.match(text)
-    if found and (found["name"] is None or found["name"] in operators or found["name"] in _OF_THE_LANGUAGE):
+    if found and (found["name"] is None or found["name"] in operators or found["name"] in _KIND_CALLS):
         return grammar.parse(text)
     bare = text.strip()
     if bare and (has_path_suffix(bare) or is_file(expanded(bare))):
@@ -85,12 +86,14 @@ def _by_its_look(text: str, operators: Collection[str]) -> Node:
 def _weighted(
     parts: Mapping[str, float] | tuple[object, ...], given: dict[str, object], where: str, operators: Collection[str]
 ) -> Node:
-    pairs: list[Any] = list(parts.items()) if isinstance(parts, Mapping) else list(parts)
-    fine = bool(pairs) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
-    ensure(fine, f"{where}: several parts are pairs (part, weight), at least one, got {parts!r}", OperandError)
+    """Returns the sum of (operand, weight) pairs, each operand of kind "any"."""
+    items: Iterable[object] = parts.items() if isinstance(parts, Mapping) else parts
+    pairs = [item for item in items if isinstance(item, tuple) and len(item) == 2]
+    fine = len(pairs) == len(parts) > 0
+    ensure(fine, f"{where}: expected at least one pair (operand, weight), got {parts!r}", OperandError)
     terms = []
     for part, weight in pairs:
         number = isinstance(weight, (int, float)) and not isinstance(weight, bool) and weight != 0
-        ensure(number, f"{where}: a weight is a number other than 0, got {weight!r}", OperandError)
+        ensure(number, f"{where}: a weight must be a number other than 0, got {weight!r}", OperandError)
         terms.append((float(weight), operand_node(part, "any", given, where, operators)))
     return Sum(tuple(terms))

@@ -78,18 +78,18 @@ class Canvas:
         x0, y0, x1, y1 = (round(v * self.scale) for v in box)
         return x0, y0, x1 - 1, y1 - 1
 
-    def picture(self, picture: Image.Image, box: Box) -> None:
+    def picture(self, image: Image.Image, box: Box) -> None:
         """Draws an image in the box, cropped to its shape, with round corners and a thin edge."""
         x0, y0, x1, y1 = self._box(box)
         size = (int(x1 - x0) + 1, int(y1 - y0) + 1)
-        if picture.mode != "RGB":
-            rgba = picture.convert("RGBA")
+        if image.mode != "RGB":
+            rgba = image.convert("RGBA")
             white = Image.new("RGBA", rgba.size, "white")
-            picture = Image.alpha_composite(white, rgba).convert("RGB")
+            image = Image.alpha_composite(white, rgba).convert("RGB")
         mask = Image.new("L", size, 0)
         radius = self._radius(box)
         ImageDraw.Draw(mask).rounded_rectangle((0, 0, size[0] - 1, size[1] - 1), radius, fill=255)
-        self.image.paste(ImageOps.fit(picture, size, Image.Resampling.LANCZOS), (int(x0), int(y0)), mask)
+        self.image.paste(ImageOps.fit(image, size, Image.Resampling.LANCZOS), (int(x0), int(y0)), mask)
         self.draw.rounded_rectangle((x0, y0, x1, y1), radius, outline="#00000020", width=self.scale)
 
     def _radius(self, box: Box) -> float:

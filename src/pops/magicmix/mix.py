@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pops.diffusion.checks import check_finite, memory_told
 from pops.diffusion.folders import pipeline_of, read_networks
 from pops.diffusion.ip_adapter import ADAPTER, adapter_width
-from pops.diffusion.loop import batches_of
+from pops.diffusion.loop import batches_of, native_size, pixels_per_latent
 from pops.diffusion.scheduler import Scheduler, scheduler_of
 from pops.diffusion.text import TextEncoders, tell_cut
 from pops.errors import ModelError, ensure, suggest
 from pops.files import expanded
+from pops.images import read_rgb
 from pops.magicmix.attention import hooks, weighing
 from pops.magicmix.latents import decode, encode_photo, is_latent, load_latent, save_latent
 from pops.magicmix.operands import (
@@ -102,23 +103,21 @@ class MagicMix:
         check_scheduler(scheduler)
         ensure(max_batch >= 1, f"max_batch must be 1 or more, got {max_batch}")
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
-        pairs: list[Any] = [(tokenizer, text_encoder)]
-        pairs += [(tokenizer_2, text_encoder_2)] if text_encoder_2 is not None else []
+        pairs = [(tokenizer, text_encoder), (tokenizer_2, text_encoder_2)]
         self.texts = TextEncoders(pairs, empty_is_zero=empty_is_zero)
         self.space, self.max_batch, self._running = space, max_batch, running
-        self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels per latent
+        self.factor = pixels_per_latent(vae)
         self.channels: int = unet.config.in_channels
         self.dim = adapter_width(unet)
-        sample = unet.config.sample_size or 64
-        grid = (sample, sample) if isinstance(sample, int) else tuple(sample)
-        self.native = (grid[0] * self.factor, grid[1] * self.factor)
+        self.native = native_size(unet, self.factor)
         fits = self.channels == vae.config.latent_channels
         told = f"the UNet reads {self.channels} channels, the autoencoder gives {vae.config.latent_channels}"
         ensure(fits, f"{told} (is it for inpainting?); mixing needs a plain text-to-image pipeline", ModelError)
         distilled = getattr(unet.config, "time_cond_proj_dim", None) is not None
         ensure(not distilled, "this UNet has guidance distilled into it; mixing needs one without", ModelError)
         self._sdxl = getattr(unet.config, "addition_embed_type", None) == "text_time"
-        ensure(self._sdxl == (len(pairs) == 2), "SDXL's UNet needs two text encoders, others need one", ModelError)
+        told = "SDXL's UNet needs two text encoders, others need one"
+        ensure(self._sdxl == (len(self.texts.pairs) == 2), told, ModelError)
 
     @classmethod
     def load(
@@ -185,15 +184,14 @@ class MagicMix:
         settings = MixSettings(nu, k_min, k_max, steps, guidance, strength, reach, negative, inject, size)
         progress = Progress(self.vae, on_step, on_preview, preview_every)
         ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}")
-        many_seeds = isinstance(seed, Sequence)
-        given = list(seed) if isinstance(seed, Sequence) else [seed]
+        given = seed if isinstance(seed, Sequence) else [seed]
         seeds = [check_seed(check_seed(s) + j) for s in given for j in range(num_images)]
         ensure(len(seeds) > 0, "the list of seeds is empty; give at least one")
         (layouts, many_layouts), (contents, many_contents) = listed(layout), listed(content)
         _check_count(len(layouts) * len(contents) * len(seeds))
         trios = [(i, j, s) for i in range(len(layouts)) for j in range(len(contents)) for s in seeds]
         results = self._images(layouts, contents, trios, settings, output, progress, on_note)
-        many = many_layouts or many_contents or many_seeds or num_images > 1
+        many = many_layouts or many_contents or given is seed or num_images > 1
         return results if many else results[0]
 
     def each(
@@ -228,9 +226,8 @@ class MagicMix:
         own_layouts, own_contents = ({id(one): one for one in many} for many in (layouts, contents))  # each object once
         i_of, j_of = ({key: n for n, key in enumerate(own)} for own in (own_layouts, own_contents))
         trios = [(i_of[id(x)], j_of[id(c)], check_seed(s)) for x, c, s in zip(layouts, contents, seeds, strict=True)]
-        progress = Progress(self.vae, on_step)
         operands = list(own_layouts.values()), list(own_contents.values())
-        return self._images(*operands, trios, settings, output, progress, on_note)
+        return self._images(*operands, trios, settings, output, Progress(self.vae, on_step), on_note)
 
     def save_latent(self, latent: Tensor, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
         """Writes a latent [C, h, w], as output="latent" gives it, to a .safetensors file that can be a layout."""
@@ -252,15 +249,16 @@ class MagicMix:
         # 1) Operands, checked before a network runs.
         known = output in OUTPUTS
         ensure(known, f"output must be {', '.join(map(repr, OUTPUTS))}, got {output!r}{suggest(output, OUTPUTS)}")
-        made = [content_of(c, role="content", width=self.dim, space=self.space) for c in contents]
+        read_contents = [content_of(c, role="content", width=self.dim, space=self.space) for c in contents]
         began = time.perf_counter()
         with self._running(), torch.no_grad(), memory_told(min(len(trios), self.max_batch)), hooks(self.unet):
             # 2) The jobs; those of one kind make batches.
-            laid = [self._layout(item, settings) for item in layouts]
-            prompts = [term.prompt for content in [*made, *(item.moving for item in laid)] for term in content]
-            prompts.append(Prompt.of(settings.negative))
-            tell_cut((self.texts.encode(prompt.text) for prompt in dict.fromkeys(prompts)), on_note)
-            jobs = [Job(n, laid[i], made[j], seed) for n, (i, j, seed) in enumerate(trios)]
+            read_layouts = [self._layout(item, settings) for item in layouts]
+            moving = [layout.moving for layout in read_layouts]
+            prompts = [term.prompt for content in [*read_contents, *moving] for term in content]
+            texts = dict.fromkeys(prompt.text for prompt in [*prompts, Prompt.of(settings.negative)])
+            tell_cut(map(self.texts.encode, texts), on_note)
+            jobs = [Job(n, read_layouts[i], read_contents[j], seed) for n, (i, j, seed) in enumerate(trios)]
             alike = [list(run) for _, run in groupby(sorted(jobs, key=lambda job: job.kind), key=lambda job: job.kind)]
             batches = [run[i.start : i.stop] for run in alike for i in batches_of(len(run), self.max_batch)]
             probe = Run(self.scheduler, settings.steps, self.unet.device, settings.window.start)
@@ -374,15 +372,12 @@ class MagicMix:
     ) -> Rows:
         """Returns the conditions of B images whose latents have this shape."""
         size = (grid[1] * self.factor, grid[2] * self.factor) if self._sdxl else None
-        device, dtype = self.unet.device, self.unet.dtype
-        return rows_of(contents, settings, strength, self.texts, dim=self.dim, size=size, device=device, dtype=dtype)
+        return rows_of(contents, settings, strength, self.texts, dim=self.dim, size=size, like=self.unet)
 
     def _layout(self, operand: object, settings: MixSettings) -> Layout:
         """Returns a layout's latent, or the content that will draw it, given the layout as the user gave it."""
         import torch
         from PIL import Image
-
-        from pops.images import read_rgb
 
         if isinstance(operand, (str, Path)) and is_latent(operand):
             operand = load_latent(operand, vae=self.vae)

@@ -12,7 +12,7 @@ from pops.magicmix.operands import Content, MixSettings
 from pops.magicmix.prompt import Prompt, reached, token_strengths
 
 if TYPE_CHECKING:
-    import torch
+    from diffusers import UNet2DConditionModel
     from torch import Tensor
 
     from pops.diffusion.text import TextEncoders
@@ -38,17 +38,17 @@ def rows_of(
     *,
     dim: int | None,
     size: tuple[int, int] | None,
-    device: torch.device,
-    dtype: torch.dtype,
+    like: UNet2DConditionModel,
 ) -> Rows:
     """Returns the conditions of B images, each of equally many terms; attention of the uncond rows keeps its weights.
 
-    dim: width of the UNet's IP-Adapter, None without one; size: (height, width) in pixels for SDXL, else None; device
-    and dtype: the UNet's.
+    dim: width of the UNet's IP-Adapter, None without one; size: (height, width) in pixels for SDXL, else None; like:
+    the UNet, for its device and dtype.
     """
     import torch
 
     # 1) Rows: uncond, then all first terms, all second terms, ...
+    device, dtype = like.device, like.dtype
     count, terms = len(contents), len(contents[0])
     shares = torch.tensor([[content[k].weight for content in contents] for k in range(terms)], device=device)
     guided = not (settings.guidance == 1 and terms == 1 and bool((shares == 1).all()))

@@ -117,11 +117,11 @@ def measure(
     for k in range(count):
         with torch.no_grad():
             case = draw_case(seed + k)
-        a, b, c = (_picture(x) for x in (case.object, case.swatch, case.pose))
+        a, b, c = (_image(x) for x in (case.object, case.swatch, case.pose))
         e = p.apply("texturing", a, b, seed=seed + k)
-        how: dict[str, Any] = {"seed": seed + k, "steps": steps}
-        pictures["free"].append(_array(p.render(e, **how)[0]))
-        pictures["controlled"].append(_array(p.render(e, control={"depth": c}, control_scale=scale, **how)[0]))
+        options: dict[str, Any] = {"seed": seed + k, "steps": steps}
+        pictures["free"].append(_array(p.render(e, **options)[0]))
+        pictures["controlled"].append(_array(p.render(e, control={"depth": c}, control_scale=scale, **options)[0]))
         cases.append(case)
         if on_progress is not None:
             on_progress(k + 1, count, "cases")
@@ -140,18 +140,18 @@ def measure(
     return Report(p.name, count, seed, **figures, ceiling=float(true.mean()))
 
 
-def _picture(image: Tensor) -> Image.Image:
+def _image(image: Tensor) -> Image.Image:
     from PIL import Image
 
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
-def _array(picture: Image.Image) -> Tensor:
+def _array(image: Image.Image) -> Tensor:
     import numpy as np
     import torch
     from PIL.Image import Resampling
 
-    small = picture.convert("RGB").resize((SIDE, SIDE), Resampling.LANCZOS)
+    small = image.convert("RGB").resize((SIDE, SIDE), Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
 
 

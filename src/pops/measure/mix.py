@@ -113,7 +113,7 @@ def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> 
     from pops.toybox.shot import shoot
     from pops.toybox.words import article
 
-    pictures, masks, kinds, names, texts = [], [], [], [], []
+    images, masks, kinds, names, texts = [], [], [], [], []
     seeds = list(range(seed, seed + count))
     for number in seeds:
         kind = KINDS[(number - seed) % len(KINDS)]
@@ -125,18 +125,17 @@ def draw_pairs(count: int, seed: int, on_progress: OnProgress | None = None) -> 
             layout = replace(layout, objects=(bare,))
         setting = setting_of(layout.scene, layout.setting)
         shot = shoot(layout.objects, layout.camera, SIDE)
-        picture = paint(light(shot, setting), [object_paints(o) for o in layout.objects])
-        pictures.append(picture)
+        image = paint(light(shot, setting), [object_paints(o) for o in layout.objects])
+        images.append(image)
         masks.append(shot.mask > 0.5)
         kinds.append(kind)
         names.append(name)
         # In toybox's captions a material stands before a noun: here the layout's own.
         texts.append(article(name if kind == "object" else f"{name} {layout.objects[0].category}"))
         if on_progress:
-            on_progress(len(pictures), count, "drawing")
-    layouts = [to_image(x) for x in pictures]
-    drawn_as = torch.stack(pictures), torch.stack(masks)
-    return Pairs(layouts, *drawn_as, kinds, names, texts, seeds)
+            on_progress(len(images), count, "drawing")
+    layouts = [to_image(x) for x in images]
+    return Pairs(layouts, torch.stack(images), torch.stack(masks), kinds, names, texts, seeds)
 
 
 def _mixed(mixer: MagicMix, pairs: Pairs, how: Mapping[str, Any], what: str, on_progress: OnProgress | None) -> Tensor:
@@ -145,12 +144,12 @@ def _mixed(mixer: MagicMix, pairs: Pairs, how: Mapping[str, Any], what: str, on_
     return _stacked(mixer.each(pairs.layouts, pairs.texts, seeds=pairs.seeds, on_step=on_step, **how))
 
 
-def _stacked(pictures: Sequence[Image.Image]) -> Tensor:
+def _stacked(images: Sequence[Image.Image]) -> Tensor:
     import numpy as np
     import torch
     from PIL.Image import Resampling
 
-    arrays = [np.asarray(x.convert("RGB").resize((SIDE, SIDE), Resampling.LANCZOS)) for x in pictures]
+    arrays = [np.asarray(x.convert("RGB").resize((SIDE, SIDE), Resampling.LANCZOS)) for x in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -204,9 +203,9 @@ def _ceiling(mixer: MagicMix, pairs: Pairs) -> dict[str, float]:
     reader = Silhouette.load()
     coded: list[Image.Image] = []
     with torch.no_grad():
-        for picture in pairs.layouts:
-            size = tuple(round(side / mixer.factor) * mixer.factor for side in (picture.height, picture.width))
-            latent = encode_photo(mixer.vae, photo_latent_input(picture, (size[0], size[1])))
+        for layout in pairs.layouts:
+            size = tuple(round(side / mixer.factor) * mixer.factor for side in (layout.height, layout.width))
+            latent = encode_photo(mixer.vae, photo_latent_input(layout, (size[0], size[1])))
             coded += decode(mixer.vae, latent[None])
     return {
         name: float(overlap(reader.read(x), pairs.masks).mean())

@@ -19,11 +19,11 @@ WIDTH, HEIGHT, MARGIN = 420, 260, 60  # pixels of one panel, and around it
 
 def markdown(report: Report) -> str:
     """Returns one Markdown table per curve; IoU as a fraction, the rest in percent."""
-    kept = {k: v for k, v in report.settings.items() if isinstance(v, (int, float, str))}
-    said = ", ".join(f"{k} {v}" if isinstance(v, str) else f"{k} {v:g}" for k, v in kept.items())
+    plain_settings = {k: v for k, v in report.settings.items() if isinstance(v, (int, float, str))}
+    settings = ", ".join(f"{k} {v}" if isinstance(v, str) else f"{k} {v:g}" for k, v in plain_settings.items())
     top, plain = report.ceiling, report.layouts["all"]
     lines = [
-        f"Model `{report.model}`, {report.count} pairs, seed {report.seed}; {said}.",
+        f"Model `{report.model}`, {report.count} pairs, seed {report.seed}; {settings}.",
         "",
         f"Silhouettes read in true images: IoU {top['true_pictures']:.3f} with the exact masks, after the "
         f"autoencoder {top['autoencoded']:.3f}. The layouts themselves: IoU {plain['iou']:.3f}, content read in "

@@ -291,16 +291,16 @@ def markdown(report: Report) -> str:
     for name, row in report.operators.items():
         judged = row.get("oracle", {})
         shares = " | ".join(pc(row[k]) for k in ("cosine", "recall_at_1", "beats_average"))
-        lines.append(f"| **{name}** | result | {shares} | {_said(judged)} |")
+        lines.append(f"| **{name}** | result | {shares} | {_shares(judged)} |")
         for base, b in row["baselines"].items():
-            said = _said(judged.get("average", {})) if base == "average" else ""
-            lines.append(f"| | {base.replace('_', ' ')} | {pc(b['cosine'])} | {pc(b['recall_at_1'])} | | {said} |")
+            read = _shares(judged.get("average", {})) if base == "average" else ""
+            lines.append(f"| | {base.replace('_', ' ')} | {pc(b['cosine'])} | {pc(b['recall_at_1'])} | | {read} |")
         for extra in ("round_trip", "true_pictures"):
             if extra in judged:
-                lines.append(f"| | {extra.replace('_', ' ')} | | | | {_said(judged[extra])} |")
+                lines.append(f"| | {extra.replace('_', ' ')} | | | | {_shares(judged[extra])} |")
     return "\n".join(lines) + "\n"
 
 
-def _said(judged: Mapping[str, Any]) -> str:
+def _shares(judged: Mapping[str, Any]) -> str:
     shares = [f"{k.replace('_b', ' b')} {100 * v:.1f}" for k, v in judged.items() if isinstance(v, float)]
     return ", ".join(shares)

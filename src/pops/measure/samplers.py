@@ -202,9 +202,13 @@ def markdown(report: Report) -> str:
             f"{' / '.join(f'{100 * f.value:.1f}' for f in row.figures[name].values())} ({100 * row.spread[name]:.1f})"
             for name in names
         ]
-        said = ["", "", "the reference"]
+        last = ["", "", "the reference"]
         if row is not first:
             worst, verdict = row.worst, f"**{row.verdict}**" if row.verdict == "surely" else row.verdict
-            said = [f"{100 * worst.difference:+.1f} ± {100 * worst.error:.1f}", f"{100 * row.furthest:.1f}", verdict]
-        lines.append(f"| {' | '.join([row.sampler, str(row.steps), *cells, *said])} |")
+            last = [
+                f"{100 * worst.difference:+.1f} ± {100 * worst.error:.1f}",
+                f"{100 * row.furthest:.1f}",
+                verdict,
+            ]
+        lines.append(f"| {' | '.join([row.sampler, str(row.steps), *cells, *last])} |")
     return "\n".join(lines) + "\n"

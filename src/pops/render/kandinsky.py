@@ -157,7 +157,7 @@ class KandinskyRenderer:
 
 @dataclass(frozen=True)
 class Loop:
-    """Samples the batches of one call: what they share."""
+    """Samples the batches of one call; its fields are what they share."""
 
     decoder: Decoder
     steps: int

@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any
 from pops.diffusion.checks import check_finite, check_guidance, memory_told
 from pops.diffusion.folders import Networks, read_networks
 from pops.diffusion.ip_adapter import adapter_width, right_adapter
-from pops.diffusion.loop import batches_of, decoded, images_of, on_device, preview_due, time_ids
+from pops.diffusion.loop import (
+    batches_of,
+    decoded,
+    images_of,
+    native_size,
+    on_device,
+    pixels_per_latent,
+    preview_due,
+    time_ids,
+)
 from pops.diffusion.scheduler import Scheduler, fresh_scheduler, step_arguments
 from pops.diffusion.text import TextEncoders, tell_cut
 from pops.errors import ModelError, SpaceError, ensure
@@ -71,18 +80,14 @@ class StableDiffusionRenderer:
         self.text_encoder = networks.text_encoder
         self.space, self.max_batch = options.space, options.max_batch
         self.device, self.offload = options.device, options.offload
-        pairs: list[Any] = [(networks.tokenizer, networks.text_encoder)]
-        pairs += [(networks.tokenizer_2, networks.text_encoder_2)] if networks.text_encoder_2 is not None else []
         self.texts = TextEncoders(
-            pairs,
+            [(networks.tokenizer, networks.text_encoder), (networks.tokenizer_2, networks.text_encoder_2)],
             empty_is_zero=networks.empty_is_zero,
             running=lambda encoder: on_device(encoder, self.device, self.offload),
         )
-        self.factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pixels per latent
-        sample = self.unet.config.sample_size
-        grid = (sample, sample) if isinstance(sample, int) else tuple(sample)
+        self.factor = pixels_per_latent(self.vae)
         side = options.defaults.get("size")
-        self.native = (int(side), int(side)) if side else (grid[0] * self.factor, grid[1] * self.factor)
+        self.native = (int(side), int(side)) if side else native_size(self.unet, self.factor)
         self.steps = int(options.defaults.get("steps", STEPS))
         self.guidance = float(options.defaults.get("guidance", GUIDANCE))
         width = adapter_width(self.unet)

@@ -302,9 +302,9 @@ def draw_swatch(spec: SwatchSpec, size: int = 96, samples: int = 2, device: Devi
     return (rgb * 255 + 0.5).to(torch.uint8)
 
 
-def to_image(picture: Tensor) -> Image.Image:
+def to_image(image: Tensor) -> Image.Image:
     """Converts uint8 [3, H, W] => PIL RGB."""
-    return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
+    return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
 
 
 def render(spec: SceneSpec | SwatchSpec, size: int = 256, samples: int = 2, device: Device = "cpu") -> Image.Image:

@@ -94,7 +94,7 @@ class Oracle(nn.Module):
         """Reads uint8 [N, 3, 96, 96] => for each image the most likely name by head ("" for none)."""
         rows: list[dict[str, str]] = []
         for batch in images.split(64):
-            said = {k: v.argmax(1).tolist() for k, v in self(batch.float() / 255).items()}
+            found = {k: v.argmax(1).tolist() for k, v in self(batch.float() / 255).items()}
             for i in range(len(batch)):
-                rows.append({k: (*HEADS[k], "")[said[k][i]] for k in HEADS})
+                rows.append({k: (*HEADS[k], "")[found[k][i]] for k in HEADS})
         return rows
