@@ -20,7 +20,6 @@ from pops.files import expanded, write_whole
 
 MAX_PIXELS = 200_000_000  # of a photo; Pillow's own guard against decompression bombs may refuse earlier
 MAX_SIDE = 4096  # pixels of an image that is made
-MAX_SIDE = 4096  # pixels of an image that is made, in height and in width
 FITS = ("squash", "crop", "pad")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what save_picture writes
 PHOTO_SUFFIXES = (

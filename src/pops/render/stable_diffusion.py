@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pops.diffusion.checks import check_finite, check_guidance, memory_told
 from pops.diffusion.folders import Networks, read_networks
@@ -71,6 +71,7 @@ class StableDiffusionRenderer:
     """
 
     name = "stable-diffusion"
+    pipeline = "StableDiffusionPipeline"  # whose layout it reads
     sdxl = False
 
     def __init__(self, networks: Networks, *, options: RendererOptions, folder: Path | None = None) -> None:
@@ -96,6 +97,24 @@ class StableDiffusionRenderer:
         self.controlnets = ControlNets(folder, options, self.unet, self.factor)
         self._turn = threading.RLock()  # with offload: one call at a time may move networks
         prepare(self.unet)
+
+    @classmethod
+    def load(cls, folder: Path | None, options: RendererOptions) -> Self:
+        """Reads a pipeline's layout with ip_adapter/ip_adapter.safetensors in it, or options.adapter.
+
+        ControlNets: the folder's controlnets/<kind>/ and options.controlnets, each read on its first use. Safetensors
+        only. Raises ModelError for an absent part, CheckpointError for weights that do not fit.
+        """
+        if folder is None:
+            raise ModelError(f"the {cls.name} renderer needs a folder with {cls.pipeline}'s layout")
+        second = (folder / "text_encoder_2").is_dir()  # looked for before gigabytes are read
+        told = f"{folder} is an SDXL renderer, by its text_encoder_2; use --renderer sdxl"
+        ensure(cls.sdxl or not second, told, ModelError)
+        told = f"{folder} is no SDXL renderer: it has no text_encoder_2; give another folder (--renderer)"
+        ensure(second or not cls.sdxl, told, ModelError)
+        place, adapter = "cpu" if options.offload else options.device, options.adapter or True
+        networks = read_networks(folder, device=place, dtype=options.dtype, adapter=adapter, second=second)
+        return cls(networks, options=options, folder=folder)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -255,16 +274,4 @@ def _expected(scheduler: Scheduler, stepped: Any, out: Tensor, t: Tensor, x: Ten
     return out if kind == "sample" else (x - (1 - a).sqrt() * out) / a.sqrt()
 
 
-def load(folder: Path | None, options: RendererOptions) -> StableDiffusionRenderer:
-    """Reads StableDiffusionPipeline's layout with ip_adapter/ip_adapter.safetensors in it, or options.adapter.
-
-    ControlNets: the folder's controlnets/<kind>/ and options.controlnets, each read on its first use. Safetensors only.
-    Raises ModelError for an absent part, CheckpointError for weights that do not fit.
-    """
-    if folder is None:
-        raise ModelError("the stable-diffusion renderer needs a folder with StableDiffusionPipeline's layout")
-    second = (folder / "text_encoder_2").is_dir()
-    ensure(not second, f"{folder} is an SDXL renderer, by its text_encoder_2; use --renderer sdxl", ModelError)
-    place = "cpu" if options.offload else options.device
-    networks = read_networks(folder, device=place, dtype=options.dtype, adapter=options.adapter or True)
-    return StableDiffusionRenderer(networks, options=options, folder=folder)
+load = StableDiffusionRenderer.load
