@@ -4,12 +4,14 @@
 
 An operator's answer is near the true result's embedding, not equal to it; a renderer that is trained on such answers
 with their true images renders them better (docs/log.md). Writes answers.safetensors: the answers at two guidance
-scales, and the row of each one's true image among the latents; the companies' images, for unions alone, come last.
+scales, and the row of each one's true image among the latents; the companies' images, for unions alone, come last. The
+operators are those trained here, or the shipped ones.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,9 +22,8 @@ from pops.operators.operator import Operator
 from pops.prior.transformer import PriorModel
 from pops.seeds import generators
 from recipes.tiny import data, operators, settings
-from recipes.tiny.encode import latents, text_states, towers, vae
+from recipes.tiny.encode import latents, text_states, tokenizer, towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE, Embedded
-from recipes.tiny.tokenizer import load_or_write
 
 GUIDANCES = (1.0, 2.0)
 SHARES = {"texturing": 0.4, "union": 0.2, "scene": 0.2, "instruct": 0.2}  # of the answers in a batch
@@ -31,8 +32,8 @@ SHARES = {"texturing": 0.4, "union": 0.2, "scene": 0.2, "instruct": 0.2}  # of t
 class Rows(Embedded):
     """The same lookups, with rows among the latents instead of embeddings."""
 
-    def __init__(self) -> None:
-        e = load_file(settings.WORK / "embeds.safetensors")
+    def __init__(self, folder: Path = settings.WORK) -> None:
+        e = load_file(folder / "embeds.safetensors")
         count = len(e["embeds"])
         self.arrange(torch.arange(count)[:, None], count + torch.arange(len(e["company"]))[:, None], e)
 
@@ -43,8 +44,8 @@ def jobs(name: str, embedded: Embedded, rows: Rows) -> tuple[list[list[Tensor]],
         take = getattr(operators, name)
         return [list(pair) for pair in take(embedded)[0]], take(rows)[1][:, 0]
     operands, _, words, _ = operators.instruct(embedded)
-    clip, tokenizer = towers(), load_or_write()
-    states = {w: text_states(clip, tokenizer([w], return_tensors="pt")["input_ids"])[1][0] for w in set(words)}
+    clip, words_to_ids = towers(), tokenizer()
+    states = {w: text_states(clip, words_to_ids([w], return_tensors="pt")["input_ids"])[1][0] for w in set(words)}
     return [[e[0], states[w]] for e, w in zip(operands, words, strict=True)], operators.instruct(rows)[1][:, 0]
 
 
@@ -52,29 +53,34 @@ def jobs(name: str, embedded: Embedded, rows: Rows) -> tuple[list[list[Tensor]],
 def answer(operator: Operator, triplets: list[list[Tensor]]) -> Tensor:
     """Applies an operator in one step => float16 [n, guidances, D]."""
     out = torch.empty(len(triplets), len(GUIDANCES), settings.DIM, dtype=torch.float16)
+    if not triplets:
+        return out
     length = torch.tensor([sum(o.numel() // settings.DIM for o in t) for t in triplets])
     for n in length.unique():
         for part in (length == n).nonzero()[:, 0].split(256):
             condition = operator.encode([triplets[int(k)] for k in part])
             for g, guidance in enumerate(GUIDANCES):
                 gens = generators(part.tolist())
-                out[part, g] = operator.sample(condition, gens, steps=1, guidance=guidance).half()
+                out[part, g] = operator.sample(condition, gens, steps=1, guidance=guidance).half().cpu()
     return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--most", type=int, default=25000, help="triplets per operator, drawn at random")
+    parser.add_argument("--encoded", type=Path, default=settings.WORK, help="the folder that encode wrote")
+    parser.add_argument("--vae", type=Path, default=None, help="a folder of the autoencoder to use")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    base = PriorModel.load(settings.WORK / "model")
-    embedded, rows = Embedded(), Rows()
+    base = PriorModel.load(settings.made("prior").parent, device=args.device)
+    embedded, rows = Embedded(args.encoded), Rows(args.encoded)
     of, which, embeds = [], [], []
     for k, name in enumerate(OPERATORS):
         triplets, true = jobs(name, embedded, rows)
         some = torch.randperm(len(triplets), generator=torch.Generator().manual_seed(k))[: args.most]
-        folder = settings.WORK / "model" / "operators" / name
+        folder = settings.made(f"operators/{name}")
         operator = operator_at(folder, spec_at(name, folder), base, space=SPACE)
         embeds.append(answer(operator, [triplets[int(i)] for i in some]))
         of.append(true[some])
@@ -83,13 +89,16 @@ def main() -> None:
         near = [torch.cosine_similarity(embeds[-1][:, g].float(), truth).mean() for g in range(len(GUIDANCES))]
         print(name, len(some), "of", len(triplets), "answers; cosine", [round(float(c), 3) for c in near], flush=True)
     images, _ = data.load_companies()
+    none = torch.zeros(0, settings.LATENT, *[settings.CANVAS // 8] * 2).half()
     made = {
         "of": torch.cat(of),
         "operator": torch.cat(which),
         "embeds": torch.cat(embeds),
-        "company": latents(vae(), images),
+        "company": latents(vae(args.vae).to(args.device), images) if len(images) else none,
     }
-    save_file(made, settings.WORK / "answers.safetensors")
+    partial = args.encoded / "answers.partial"
+    save_file(made, partial)
+    partial.replace(args.encoded / "answers.safetensors")
 
 
 if __name__ == "__main__":

@@ -20,18 +20,17 @@ from pops.toybox.packed import pack
 from recipes.tiny import diffusion, settings
 from recipes.tiny.clip import MEAN, STD
 from recipes.tiny.control import build_control
-from recipes.tiny.encode import towers, vae
+from recipes.tiny.encode import average_of, tokenizer, towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE
-from recipes.tiny.tokenizer import load_or_write
 
-VERSION = "5"
+VERSION = "6"
 ABOUT = {
     "name": "tiny",
     "version": VERSION,
     "summary": "a small model of the procedural world toybox, trained from nothing",
     "space": SPACE,
     "renderer": "renderer",
-    "size": settings.SIZE,
+    "size": settings.CANVAS,
     "photo_side": settings.SIZE,
     "steps": 20,
     "guidance": 3.0,
@@ -40,10 +39,10 @@ ABOUT = {
 
 
 def towers_and_processor(out: Path) -> None:
-    clip, tokenizer = towers(), load_or_write()
+    clip, words = towers(), tokenizer()
     clip.vision.half().save_pretrained(out / "image_encoder")
     clip.text.half().save_pretrained(out / "text_encoder")
-    tokenizer.save_pretrained(out / "tokenizer")
+    words.save_pretrained(out / "tokenizer")
     CLIPImageProcessorPil(
         size={"shortest_edge": settings.SIZE},
         crop_size={"height": settings.SIZE, "width": settings.SIZE},
@@ -59,8 +58,8 @@ def renderer(out: Path) -> None:
     own, adapter = diffusion.split(diffusion.trained().state_dict())
     unet = UNet2DConditionModel(**diffusion.UNET)
     unet.load_state_dict(own)
-    tokenizer = load_or_write()
-    tokenizer.model_max_length = settings.PROMPT
+    words = tokenizer()
+    words.model_max_length = settings.PROMPT
     text = CLIPTextModelWithProjection.from_pretrained(out / "text_encoder")
     plain = CLIPTextModel(text.config)
     missing, _ = plain.load_state_dict(
@@ -72,7 +71,7 @@ def renderer(out: Path) -> None:
     pipe = StableDiffusionPipeline(
         vae=vae(),
         text_encoder=plain,
-        tokenizer=tokenizer,
+        tokenizer=words,
         unet=unet,
         scheduler=DDIMScheduler(**diffusion.SCHEDULER),
         safety_checker=None,
@@ -91,10 +90,28 @@ def control(out: Path) -> None:
     state = settings.WORK / "control" / "checkpoint.pt"
     if state.exists():
         net = build_control()
-        net.load_state_dict(torch.load(state, weights_only=True)["average"])
+        net.load_state_dict(average_of("control"))
         net.half().save_pretrained(out / "renderer" / "controlnets" / "depth")
-    if (settings.WORK / "depth_estimator").exists():
-        shutil.copytree(settings.WORK / "depth_estimator", out / "depth_estimator", dirs_exist_ok=True)
+    here = settings.WORK / "depth_estimator"
+    copy(here if here.exists() else settings.PACKAGE / "depth_estimator", out / "depth_estimator")
+
+
+def finisher(out: Path) -> None:
+    """Puts the upscaler beside the renderer's parts, if there is one."""
+    made = settings.WORK / "upscaler" / "model"
+    if made.exists():
+        copy(made, out / "renderer" / "upscaler")
+
+
+def shipped(out: Path) -> None:
+    """Takes from the shipped model the prior and the operators that were not trained here: they know no pixels."""
+    for part in ("prior", "scheduler", *(f"operators/{name}" for name in OPERATORS)):
+        if not (out / part).exists():
+            copy(settings.PACKAGE / part, out / part)
+
+
+def copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def widen(out: Path) -> None:
@@ -147,6 +164,8 @@ def main() -> None:
     towers_and_processor(out)
     renderer(out)
     control(out)
+    finisher(out)
+    shipped(out)
     widen(out)
     index(out)
     print(f"{out}: {size_of(out):.1f} MB")

@@ -1,6 +1,6 @@
 """Stage 2b: the latent autoencoder, diffusers' AutoencoderTiny, on crops of CANVAS-pixel pictures.
 
-    python -m recipes.tiny.render --size 128 --families 900
+    python -m recipes.tiny.render
     python -m recipes.tiny.autoencoder --minutes 110           # both halves, by pixels
     python -m recipes.tiny.autoencoder --sharpen --minutes 40  # then the decoder alone, against a discriminator
 
@@ -13,6 +13,7 @@ need no scaling.
 from __future__ import annotations
 
 import argparse
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,13 +21,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pops.toybox.pairs import OPERATORS, draw_triplet, triplet
 from recipes.tiny import data, settings
-from recipes.tiny.loop import Budget, Stage
+from recipes.tiny.loop import Budget, Stage, compiled, half, prepare
 
 WIDTH = 64
 CROP = 64  # pixels of a training crop
@@ -86,40 +86,46 @@ def ssim(a: Tensor, b: Tensor, stride: int = 1) -> Tensor:
     return (((2 * ma * mb + c1) * (2 * vab + c2)) / ((ma * ma + mb * mb + c1) * (va + vb + c2))).mean()
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
+def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal to noise in dB, for pictures in -1..1."""
-    return float(-10 * ((a - b).square().mean() / 4).clamp_min(1e-9).log10())
+    return -10 * ((a - b).square().mean() / 4).clamp_min(1e-9).log10()
 
 
-def crops(images: Tensor, count: int, gen: torch.Generator) -> Tensor:
-    """Random crops, half of them mirrored: uint8 [N, 3, S, S] => float32 [count, 3, CROP, CROP] in -1..1."""
-    side = images.shape[-1] - CROP
-    rows = torch.randint(len(images), (count,), generator=gen).tolist()
-    corners = torch.randint(side + 1, (count, 2), generator=gen).tolist()
-    cut = torch.stack([images[r, :, y : y + CROP, x : x + CROP] for r, (y, x) in zip(rows, corners, strict=True)])
-    mirrored = torch.rand(count, generator=gen) < 0.5
-    cut[mirrored] = cut[mirrored].flip(-1)
+def crops(images: Tensor, count: int, gen: torch.Generator, crop: int = CROP) -> Tensor:
+    """Random crops, half of them mirrored: uint8 [N, 3, S, S] => float32 [count, 3, crop, crop] in -1..1.
+
+    The generator is on the images' device.
+    """
+    side, at = images.shape[-1] - crop, {"generator": gen, "device": images.device}
+    rows = torch.randint(len(images), (count,), **at)
+    corners = torch.randint(side + 1, (count, 2), **at)
+    mirrored = torch.rand(count, **at) < 0.5
+    line = torch.arange(crop, device=images.device)
+    y, x = corners[:, :1] + line, corners[:, 1:] + line
+    x = torch.where(mirrored[:, None], x.flip(1), x)
+    cut = images[rows[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
     return data.to_unit(cut).contiguous(memory_format=torch.channels_last)
 
 
-def losses(model: AutoencoderTiny, x: Tensor, gen: torch.Generator, bf16: bool) -> tuple[Tensor, dict[str, float]]:
+def latent_noise(x: Tensor, gen: torch.Generator) -> Tensor:
+    """Standard normal noise in the shape of the latents of x."""
+    n, _, h, w = x.shape
+    return torch.randn(n, settings.LATENT, h // 8, w // 8, generator=gen, device=x.device)
+
+
+def losses(model: AutoencoderTiny, x: Tensor, noise: Tensor, bf16: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of both halves by pixels; what is logged beside it."""
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+    with half(x.device, bf16):
         z = model.encode(x).latents
-        y = model.decode(z + 0.03 * torch.randn(z.shape, generator=gen).to(z)).sample
+        y = model.decode(z + 0.03 * noise.to(z.dtype)).sample
     z, y = z.float(), y.float()
     colour = F.mse_loss(z[:, :3], COLOUR * F.avg_pool2d(x, 8))
     moments = z[:, 3:].mean((0, 2, 3)).square().mean() + (z[:, 3:].std((0, 2, 3)) - 1).square().mean()
     l1, mse = (y - x).abs().mean(), (y - x).square().mean()
     alike = ssim(y, x, stride=2)
     loss = l1 + 0.5 * gradient_loss(y, x) + 2 * mse + 0.15 * (1 - alike) + 0.2 * colour + 0.05 * moments
-    return loss, {
-        "l1": float(l1.detach()),
-        "ssim": float(alike.detach()),
-        "psnr": psnr(y.detach(), x),
-        "colour": float(colour.detach()),
-        "moments": float(moments.detach()),
-    }
+    figures = {"l1": l1, "ssim": alike, "psnr": psnr(y.detach(), x), "colour": colour, "moments": moments}
+    return loss, {k: v.detach() for k, v in figures.items()}
 
 
 @torch.no_grad()
@@ -137,17 +143,14 @@ class Watch:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        self.model.load_state_dict({k: v.cpu() for k, v in self.stage.average.values.items()})
+        state = {k.removeprefix("model."): v for k, v in self.stage.average.values.items() if "discriminator." not in k}
+        self.model.load_state_dict({k: v.cpu() for k, v in state.items()})
         y = torch.cat([self.model.decode(self.model.encode(b).latents).sample for b in self.x.split(16)])
         row = f"step {self.stage.step}: held out {psnr(y.clamp(-1, 1), self.x):.2f} dB, SSIM {ssim(y, self.x):.4f}"
         print(self.stage.name, row, flush=True)
         with (self.stage.folder / "held_out.txt").open("a") as log:
             log.write(row + "\n")
-        both = torch.cat([torch.cat(list(v[:10]), 2) for v in (self.x, y)], 1)
-        picture = Image.fromarray(((both.clamp(-1, 1) + 1) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy())
-        picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(
-            self.stage.folder / "grid.png"
-        )
+        data.sheet([self.x[:10], y[:10]], self.stage.folder / "grid.png", scale=2)
 
 
 class Discriminator(nn.Module):
@@ -175,52 +178,73 @@ class Sharpening(nn.Module):
         self.model, self.discriminator = model, Discriminator()
 
 
-def sharpening_losses(
-    nets: Sharpening, x: Tensor, gen: torch.Generator, adversarial: float, bf16: bool
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss of the decoder and the discriminator in one: each one's term leaves the other's weights alone.
+def hinge(discriminator: nn.Module, true: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what `made` has to lower, which leaves the discriminator alone, and what the discriminator has to."""
+    discriminator.requires_grad_(False)
+    pleased = -discriminator(made).float().mean()
+    discriminator.requires_grad_(True)
+    told = F.relu(1 - discriminator(true).float()).mean() + F.relu(1 + discriminator(made.detach()).float()).mean()
+    return pleased, told
 
-    Latents bear noise of up to 0.15, as the renderer's do.
-    """
-    amount = 0.15 * torch.rand(len(x), 1, 1, 1, generator=gen)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+
+def sharpening_losses(
+    nets: Sharpening, x: Tensor, amount: Tensor, noise: Tensor, adversarial: float, bf16: bool = True
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of the decoder and the discriminator in one: each one's term leaves the other's weights alone."""
+    with half(x.device, bf16):
         with torch.no_grad():
             z = nets.model.encode(x).latents
-        y = nets.model.decode(z + (amount * torch.randn(z.shape, generator=gen)).to(z)).sample
-        nets.discriminator.requires_grad_(False)
-        pleased = -nets.discriminator(y).float().mean()
-        nets.discriminator.requires_grad_(True)
-        true, made = nets.discriminator(x).float(), nets.discriminator(y.detach()).float()
-    told = F.relu(1 - true).mean() + F.relu(1 + made).mean()
+        y = nets.model.decode(z + (amount * noise).to(z.dtype)).sample
+        pleased, told = hinge(nets.discriminator, x, y)
     y = y.float()
     l1, mse, alike = (y - x).abs().mean(), (y - x).square().mean(), ssim(y, x, stride=2)
     coarse = (F.avg_pool2d(y, 4) - F.avg_pool2d(x, 4)).abs().mean()
     pixels = 0.5 * l1 + 0.25 * gradient_loss(y, x) + mse + 0.15 * (1 - alike) + coarse
     loss = pixels + adversarial * pleased + told
-    return loss, {"l1": float(l1.detach()), "psnr": psnr(y.detach(), x), "told": float(told.detach())}
+    return loss, {"l1": l1.detach(), "psnr": psnr(y.detach(), x), "told": told.detach()}
 
 
-def train_pixels(args: argparse.Namespace, images: Tensor) -> None:
+class Supply:
+    """Crops of the training pictures; with --follow, of those too that are rendered meanwhile."""
+
+    def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
+        self.pictures = data.Growing(settings.CANVAS, device)
+        self.batch, self.every = args.batch, 20.0 if args.follow else float("inf")
+        self.last = time.time()
+
+    def __call__(self, gen: torch.Generator) -> Tensor:
+        if time.time() - self.last > self.every:
+            self.pictures.grow()
+            self.last = time.time()
+        return crops(self.pictures.images, self.batch, gen)
+
+
+def train_pixels(args: argparse.Namespace) -> None:
     """Both halves, from the shipped weights unless there is a checkpoint."""
-    model = build()
+    device, model = prepare(args), build()
     carry(AutoencoderTiny.from_pretrained(args.start), model)
-    model.to(args.device)
+    model.to(device)
     stage = Stage("autoencoder", model, Budget.of(args), args.lr, ema=0.995, weight_decay=0.0, decay=0.5)
+    supply, fast = Supply(args, device), compiled(losses, device)
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         gen = stage.generator()
-        return losses(model, crops(images, args.batch, gen).to(args.device), gen, not args.fp32)
+        x = supply(gen)
+        return fast(model, x, latent_noise(x, gen), not args.fp32)  # type: ignore[no-any-return]
 
-    stage.run(step_loss, Watch(stage), log_every=100, picture_every=1000)
+    stage.run(step_loss, Watch(stage), log_every=100, picture_every=args.look)
 
 
-def train_sharp(args: argparse.Namespace, images: Tensor) -> None:
-    """Goes on with the decoder alone: what was trained on the encoder's latents stays valid."""
-    model = build()
+def train_sharp(args: argparse.Namespace) -> None:
+    """Goes on with the decoder alone: what was trained on the encoder's latents stays valid.
+
+    Latents bear noise of up to 0.15, as the renderer's do.
+    """
+    device, model = prepare(args), build()
     first = torch.load(settings.WORK / "autoencoder" / "checkpoint.pt", weights_only=True, map_location="cpu")
     model.load_state_dict(first["average"])
     model.encoder.requires_grad_(False)
-    nets = Sharpening(model).to(args.device)
+    nets = Sharpening(model).to(device)
     groups: list[dict[str, object]] = [
         {"params": list(nets.model.decoder.parameters()), "lr": args.lr / 4},
         {"params": list(nets.discriminator.parameters()), "lr": args.lr / 2},
@@ -228,20 +252,16 @@ def train_sharp(args: argparse.Namespace, images: Tensor) -> None:
     stage = Stage(
         "decoder", nets, Budget.of(args), args.lr, ema=0.998, weight_decay=0.0, groups=groups, betas=(0.5, 0.99)
     )
-    watch = Watch(stage)
+    supply = Supply(args, device)
+    nets.model.decoder.forward = compiled(nets.model.decoder.forward, device)
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         gen = stage.generator()
-        x = crops(images, args.batch, gen).to(args.device)
-        return sharpening_losses(nets, x, gen, args.adversarial, not args.fp32)
+        x = supply(gen)
+        amount = 0.15 * torch.rand(len(x), 1, 1, 1, generator=gen, device=device)
+        return sharpening_losses(nets, x, amount, latent_noise(x, gen), args.adversarial, not args.fp32)
 
-    def look() -> None:
-        whole = stage.average.values
-        stage.average.values = {k.removeprefix("model."): v for k, v in whole.items() if k.startswith("model.")}
-        watch()
-        stage.average.values = whole
-
-    stage.run(step_loss, look, log_every=100, picture_every=500)
+    stage.run(step_loss, Watch(stage), log_every=100, picture_every=args.look)
 
 
 def main() -> None:
@@ -249,16 +269,14 @@ def main() -> None:
     Budget.add_arguments(parser, 20000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--follow", action="store_true", help="take in pictures as they are rendered")
+    parser.add_argument("--look", type=int, default=1000, help="steps from one look at held-out pictures to the next")
     parser.add_argument("--start", type=Path, default=settings.PACKAGE / "renderer" / "vae", help="a folder of weights")
     parser.add_argument("--sharpen", action="store_true", help="go on with the decoder alone")
     parser.add_argument("--adversarial", type=float, default=0.05, help="with --sharpen: weight of that term")
     parser.add_argument("--fp32", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    images = data.load(guides=False, size=settings.CANVAS).images
-    (train_sharp if args.sharpen else train_pixels)(args, images)
+    (train_sharp if args.sharpen else train_pixels)(args)
 
 
 if __name__ == "__main__":

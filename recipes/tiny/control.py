@@ -13,15 +13,15 @@ from __future__ import annotations
 import argparse
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderTiny, ControlNetModel, DDIMScheduler, UNet2DConditionModel
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForDepthEstimation
 
 from recipes.tiny import data, encode, poses, settings
 from recipes.tiny.diffusion import SCHEDULER, SIDE, UNET, trained
-from recipes.tiny.loop import Stage
+from recipes.tiny.loop import Budget, Stage, half, prepare
 
 CONTROL = {
     **{key: UNET[key] for key in ("in_channels", "block_out_channels", "layers_per_block", "norm_num_groups")},
@@ -51,29 +51,32 @@ def renderer() -> UNet2DConditionModel:
     return trained().requires_grad_(False)  # type: ignore[no-any-return]
 
 
-def supply() -> dict[str, Tensor]:
+def supply(device: torch.device) -> dict[str, Tensor]:
     """Returns latents, embeddings and hints of all poses, encoded once and stored."""
     path = settings.WORK / "poses.safetensors"
     rows = poses.load()
     if not path.exists() or len(load_file(path)["latents"]) != len(rows["images"]):
         made = {
-            "latents": encode.latents(encode.vae(), rows["images"]),
-            "embeds": encode.embed(encode.towers(), rows["images"]).half(),
-            "read": read_hints(rows["images"]),
+            "latents": encode.latents(encode.vae().to(device), rows["images"]),
+            "embeds": encode.embed(encode.towers().to(device), rows["images"]).half(),
+            "read": read_hints(rows["images"], device),
         }
         save_file(made, path)
     return {**load_file(path), "exact": rows["hints"]}
 
 
 @torch.no_grad()
-def read_hints(images: Tensor) -> Tensor:
+def read_hints(images: Tensor, device: torch.device) -> Tensor:
     """Estimates nearness from images with the finished estimator: uint8 [N, S, S], like the exact ones."""
-    net = AutoModelForDepthEstimation.from_pretrained(settings.WORK / "depth_estimator", dtype=torch.float32).eval()
+    here = settings.WORK / "depth_estimator"
+    folder = here if here.exists() else settings.PACKAGE / "depth_estimator"
+    net = AutoModelForDepthEstimation.from_pretrained(folder, dtype=torch.float32).eval().to(device)
     out = []
     for batch in images.split(32):
-        near = 1 / net(data.to_unit(batch)).predicted_depth.clamp_min(1e-3)
+        depth = net(data.to_unit(data.shrink(batch).to(device))).predicted_depth[:, None]
+        near = F.interpolate(1 / depth.clamp_min(1e-3), images.shape[-2:], mode="bilinear")[:, 0]
         low, high = near.amin((1, 2), keepdim=True), near.amax((1, 2), keepdim=True)
-        out.append(((near - low) / (high - low) * 255).round().to(torch.uint8))
+        out.append(((near - low) / (high - low) * 255).round().to(torch.uint8).cpu())
     return torch.cat(out)
 
 
@@ -84,40 +87,40 @@ def hint(rows: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1400)
+    Budget.add_arguments(parser, 1400)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--lr", type=float, default=8e-4)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    rows = supply()
-    empty = load_file(settings.WORK / "prompts.safetensors")["empty"].float()
-    unet = renderer()
-    net = build_control(unet)
+    device = prepare(args)
+    rows = {k: v.to(device) for k, v in supply(device).items()}
+    empty = load_file(settings.WORK / "prompts.safetensors")["empty"].float().to(device)
+    unet = renderer().to(device)
+    net = build_control(unet).to(device)
     print(sum(p.numel() for p in net.parameters()) / 1e6, "M parameters", flush=True)
-    stage = Stage("control", net, args.steps, args.lr, ema=0.995, weight_decay=0.0)
-    abar = DDIMScheduler(**SCHEDULER).alphas_cumprod
+    stage = Stage("control", net, Budget.of(args), args.lr, ema=0.995, weight_decay=0.0)
+    abar = DDIMScheduler(**SCHEDULER).alphas_cumprod.to(device)
+    no_text, at = NO_TEXT.to(device), {"device": device}
     seeds = len(rows["latents"]) // poses.POSES
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        gen = stage.generator()
-        seed = torch.randint(seeds, (args.batch,), generator=gen) * poses.POSES
-        shown, seen = (seed + torch.randint(poses.POSES, (args.batch,), generator=gen) for _ in range(2))
+    def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        gen, n = stage.generator(), args.batch
+        seed = torch.randint(seeds, (n,), generator=gen, **at) * poses.POSES
+        shown, seen = (seed + torch.randint(poses.POSES, (n,), generator=gen, **at) for _ in range(2))
         z, e = rows["latents"][shown].float(), rows["embeds"][seen].float()
-        e[: args.batch // 10] = 0  # for guidance's unconditional branch
-        exact = torch.rand(args.batch, 1, 1, generator=gen) < 0.5
+        e[: n // 10] = 0  # for guidance's unconditional branch
+        exact = torch.rand(n, 1, 1, generator=gen, **at) < 0.5
         hints = torch.where(exact, rows["exact"][shown], rows["read"][shown])
-        t = torch.randint(1000, (args.batch,), generator=gen)
+        t = torch.randint(1000, (n,), generator=gen, **at)
         a = abar[t].view(-1, 1, 1, 1)
-        eps = torch.randn(z.shape, generator=gen)
+        eps = torch.randn(z.shape, generator=gen, **at)
         noisy = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         want = a.sqrt() * eps - (1 - a).sqrt() * z
-        with torch.autocast("cpu", torch.bfloat16):
-            down, mid = net(noisy, t, NO_TEXT.expand(len(z), -1, -1), hint(hints), return_dict=False)
+        with half(device):
+            down, mid = net(noisy, t, no_text.expand(n, -1, -1), hint(hints), return_dict=False)
             got = unet(
                 noisy,
                 t,
-                empty.expand(len(z), -1, -1),
+                empty.expand(n, -1, -1),
                 added_cond_kwargs={"image_embeds": [e[:, None]]},
                 down_block_additional_residuals=down,
                 mid_block_additional_residual=mid,
@@ -131,31 +134,29 @@ def main() -> None:
 @torch.no_grad()
 def grid(stage: Stage, unet: UNet2DConditionModel, empty: Tensor, rows: dict[str, Tensor], columns: int = 12) -> None:
     """Draws two rows: images from embeddings of one pose with the depth of another, and that depth."""
-    vae = AutoencoderTiny.from_pretrained(settings.WORK / "vae")
-    mirror = build_control()
+    vae = AutoencoderTiny.from_pretrained(settings.WORK / "vae").to(stage.device)
+    mirror = build_control().to(stage.device)
     mirror.load_state_dict(stage.average.values)
-    at = torch.arange(columns) * poses.POSES
+    at = torch.arange(columns) * poses.POSES % (len(rows["embeds"]) - 1)
     e, hints = rows["embeds"][at].float(), hint(rows["read"][at + 1])
     scheduler = DDIMScheduler(**SCHEDULER)
     scheduler.set_timesteps(12)
-    z = torch.randn(columns, settings.LATENT, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(columns, settings.LATENT, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(e)
+    no_text, both_e = NO_TEXT.to(e).expand(2 * columns, -1, -1), torch.cat([torch.zeros_like(e), e])
     for t in scheduler.timesteps:
         both = torch.cat([z, z])
-        down, mid = mirror(both, t, NO_TEXT.expand(2 * columns, -1, -1), hints.repeat(2, 1, 1, 1), return_dict=False)
+        down, mid = mirror(both, t, no_text, hints.repeat(2, 1, 1, 1), return_dict=False)
         v = unet(
             both,
             t,
             empty.expand(2 * columns, -1, -1),
-            added_cond_kwargs={"image_embeds": [torch.cat([torch.zeros_like(e), e])[:, None]]},
+            added_cond_kwargs={"image_embeds": [both_e[:, None]]},
             down_block_additional_residuals=down,
             mid_block_additional_residual=mid,
         ).sample
         uncond, cond = v.chunk(2)
         z = scheduler.step(uncond + 2 * (cond - uncond), t, z).prev_sample
-    made = (vae.decode(z).sample.clamp(-1, 1) + 1) / 2
-    sheet = torch.cat([torch.cat(list(made), 2), torch.cat(list(hints), 2)], 1)
-    image = Image.fromarray((sheet * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-    image.save(stage.folder / "grid.png")
+    data.sheet([vae.decode(z).sample, 2 * hints - 1], stage.folder / "grid.png")
 
 
 if __name__ == "__main__":

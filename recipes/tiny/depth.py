@@ -13,14 +13,13 @@ import argparse
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import DPTImageProcessorPil, GLPNConfig, GLPNForDepthEstimation
 
 from pops.toybox.silhouette import Silhouette
-from recipes.tiny import poses, settings
-from recipes.tiny.loop import Stage
+from recipes.tiny import data, poses, settings
+from recipes.tiny.loop import Budget, Stage, half, prepare
 
 CONFIG = {
     "num_encoder_blocks": 4,
@@ -65,42 +64,50 @@ def processor() -> DPTImageProcessorPil:
 
 def spoiled(x: Tensor, gen: torch.Generator) -> Tensor:
     """Blurs and noises half of the images [B, 3, S, S] in 0..1, by a smaller size, as renderers' images are."""
-    share = 0.4 + 0.6 * float(torch.rand((), generator=gen))
+    at = {"generator": gen, "device": x.device}
+    share = 0.4 + 0.6 * float(torch.rand((), generator=torch.Generator().manual_seed(gen.initial_seed() + 1)))
     small = F.interpolate(x, scale_factor=share, mode="bilinear", antialias=True)
     soft = F.interpolate(small, x.shape[-2:], mode="bilinear")
-    soft = (soft + 0.03 * torch.randn(x.shape, generator=gen)).clamp(0, 1)
-    return torch.where(torch.rand(len(x), 1, 1, 1, generator=gen) < 0.5, soft, x)
+    soft = (soft + 0.03 * torch.randn(x.shape, **at)).clamp(0, 1)
+    return torch.where(torch.rand(len(x), 1, 1, 1, **at) < 0.5, soft, x)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2400)
+    Budget.add_arguments(parser, 2400)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    rows = poses.load()
-    nets = Readers()
+    device = prepare(args)
+    rows = shrunk(poses.load())
+    nets = Readers().to(device)
     print({k: sum(p.numel() for p in m.parameters()) / 1e6 for k, m in nets.named_children()}, "M", flush=True)
-    stage = Stage("depth", nets, args.steps, args.lr, ema=0.995, weight_decay=0.01)
+    stage = Stage("depth", nets, Budget.of(args), args.lr, ema=0.995, weight_decay=0.01)
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    here = {k: v.to(device) for k, v in rows.items()}
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         gen = stage.generator()
-        at = torch.randint(len(rows["images"]), (args.batch,), generator=gen)
-        flip = torch.rand(args.batch, 1, 1, 1, generator=gen) < 0.5
-        x = spoiled(rows["images"][at].float() / 255, gen)
-        near, mask = ((rows[k][at].float() / 255)[:, None] for k in ("hints", "masks"))
+        at = torch.randint(len(here["images"]), (args.batch,), generator=gen, device=device)
+        flip = torch.rand(args.batch, 1, 1, 1, generator=gen, device=device) < 0.5
+        x = spoiled(here["images"][at].float() / 255, gen)
+        near, mask = ((here[k][at].float() / 255)[:, None] for k in ("hints", "masks"))
         x, near, mask = (torch.where(flip, v.flip(3), v) for v in (x, near, mask))
-        with torch.autocast("cpu", torch.bfloat16):
+        with half(device):
             read = near_of(nets.depth, x)
             logits = nets.silhouette(x)
         logits = logits.float()
         depth = (read - near).abs().mean() + 0.5 * slope(read - near)
         cover = F.binary_cross_entropy_with_logits(logits, mask)
-        return depth + cover, {"depth": float((read - near).abs().mean().detach()), "iou": iou(logits > 0, mask > 0.5)}
+        return depth + cover, {"depth": (read - near).abs().mean().detach(), "iou": iou(logits > 0, mask > 0.5)}
 
     stage.run(step_loss, lambda: finish(stage, rows), picture_every=500)
+
+
+def shrunk(rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Shrinks the poses' images, hints and masks to SIZE: both networks read what the image tower sees."""
+    flat = {k: data.shrink(rows[k][:, None])[:, 0] for k in ("hints", "masks")}
+    return {"images": data.shrink(rows["images"]), **flat}
 
 
 def slope(error: Tensor) -> Tensor:
@@ -108,10 +115,10 @@ def slope(error: Tensor) -> Tensor:
     return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
-def iou(a: Tensor, b: Tensor) -> float:
+def iou(a: Tensor, b: Tensor) -> Tensor:
     """Returns intersection over union, mean over images."""
     both, either = (a & b).sum((1, 2, 3)), (a | b).sum((1, 2, 3))
-    return float((both / either.clamp_min(1)).mean())
+    return (both / either.clamp_min(1)).mean()
 
 
 @torch.no_grad()
@@ -129,8 +136,7 @@ def finish(stage: Stage, rows: dict[str, Tensor]) -> None:
     x = rows["images"][torch.arange(14) * 37 % len(rows["images"])].float() / 255
     near = near_of(nets.depth, x).clamp(0, 1).expand(-1, 3, -1, -1)
     cover = nets.silhouette(x).sigmoid().expand(-1, 3, -1, -1)
-    sheet = torch.cat([torch.cat(list(v), 2) for v in (x, near, cover)], 1)
-    Image.fromarray((sheet * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(stage.folder / "grid.png")
+    data.sheet([2 * v - 1 for v in (x, near, cover.expand(-1, 3, -1, -1))], stage.folder / "grid.png")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m recipes.tiny.encode        # latents and embeddings of all images, by the finished stages 2a and 2b
     python -m recipes.tiny.answers       # the operators' results on training triplets
-    python -m recipes.tiny.diffusion --steps 8000
+    python -m recipes.tiny.diffusion --minutes 120
 
 The adapter has diffusers' format (`image_proj`, `ip_adapter` keys). Its projection has no biases: a zero embedding, the
 adapter's negative, then adds exactly zero, and the pipeline without the adapter is the same model.
@@ -11,30 +11,34 @@ adapter's negative, then adds exactly zero, and the pipeline without the adapter
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pops.toybox.pairs import CHANGE_PICTURES, CHANGES, GRID, GRID_PICTURES, PICTURES
-from recipes.tiny import settings
+from recipes.tiny import data, settings
 from recipes.tiny.answers import SHARES as SHARES_OF_ANSWERS
-from recipes.tiny.encode import embed, towers
-from recipes.tiny.loop import Stage
+from recipes.tiny.encode import averaged, embed, towers
+from recipes.tiny.loop import Budget, Stage, compiled, half, prepare
 from recipes.tiny.operators import OPERATORS
 
-SIDE = settings.SIZE // 8
+SIDE = settings.CANVAS // 8
 TOKENS = 4  # image tokens: as many as diffusers expects of a plain projection
+# 14.9 M parameters with the adapter. Measured on one CPU thread, bf16, batch 16, and a float32 forward of 2: (128, 224)
+# 15 samples/s, 83 ms; (112, 224) 14.1 M, 16/s, 79 ms; (128, 256) 18.1 M, 14/s, 96 ms; (128, 192), two layers a block,
+# 17.8 M, 11/s, 126 ms; (128, 224) with attention at 8 x 8 alone 13.6 M, 23/s, 66 ms, but a pattern's size is that of
+# the finer level, where attention had to be added once already (docs/log.md).
 UNET = {
     "sample_size": SIDE,
     "in_channels": settings.LATENT,
     "out_channels": settings.LATENT,
-    "block_out_channels": (96, 192),
+    "block_out_channels": (128, 224),
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     "layers_per_block": 1,
@@ -120,20 +124,20 @@ def _order(state: dict[str, Tensor]) -> list[str]:
 
 def trained() -> UNet2DConditionModel:
     """Loads the UNet with the averaged weights of its training."""
-    state = torch.load(settings.WORK / "diffusion" / "checkpoint.pt", weights_only=True)["average"]
-    unet = build()
-    unet.load_state_dict(state)
-    return unet.eval()  # type: ignore[no-any-return]
+    return averaged("diffusion", build())  # type: ignore[return-value]
 
 
 class Supply:
-    """Latents, embeddings and prompts of all training images, drawn by weight; the operators' answers, if written."""
+    """Latents, embeddings and prompts of all training images, drawn by weight; the operators' answers, if written.
 
-    def __init__(self, folder: Path) -> None:
-        rows = load_file(folder / "embeds.safetensors")
-        self.latents, self.embeds = load_file(folder / "latents.safetensors")["latents"], rows["embeds"]
-        text = load_file(folder / "prompts.safetensors")
-        self.prompts, self.captions, self.empty = text["hidden"], text["of"], text["empty"]
+    All of it lies on the device.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        rows = load_file(folder / "embeds.safetensors", device=str(device))
+        self.latents, self.embeds = load_file(folder / "latents.safetensors", str(device))["latents"], rows["embeds"]
+        text = load_file(folder / "prompts.safetensors", device=str(device))
+        self.prompts, self.captions, self.empty = text["hidden"], text["of"], text["empty"].float()
         self.spread = self.embeds.float().std(0)
         families, grids = int(rows["families"]), int(rows["grids"])
         changes = (len(self.latents) - families * len(PICTURES) - grids * GRID_PICTURES) // CHANGE_PICTURES
@@ -143,13 +147,14 @@ class Supply:
         )
         of_change = torch.tensor([1.0] + [SHARES["edited"]] * CHANGES)
         self.weights = torch.cat([of_family.repeat(families), of_grid.repeat(grids), of_change.repeat(changes)])
+        self.weights = self.weights.to(device)
         path = folder / "answers.safetensors"
-        self.answers = load_file(path) if path.exists() else None
+        self.answers = load_file(path, device=str(device)) if path.exists() else None
         if self.answers is not None:
             self.latents = torch.cat([self.latents, self.answers["company"]])
-            share = torch.tensor([SHARES_OF_ANSWERS[name] for name in OPERATORS])
+            share = torch.tensor([SHARES_OF_ANSWERS[name] for name in OPERATORS], device=device)
             which = self.answers["operator"]
-            self.chances = (share / which.bincount())[which]
+            self.chances = (share / which.bincount(minlength=len(OPERATORS)))[which]
 
     def batch(self, n: int, gen: torch.Generator, noise: float) -> tuple[Tensor, Tensor, Tensor]:
         """Draws (latents, image embeddings, prompt states).
@@ -157,24 +162,32 @@ class Supply:
         60 % have an image alone, 15 % both, 15 % a text alone, 10 % neither. Of those with an image alone, half have an
         operator's answer instead of the image's own embedding, if there are answers.
         """
-        rows = torch.multinomial(self.weights, n, generator=gen)
+        at = {"generator": gen, "device": self.latents.device}
+        rows = torch.multinomial(self.weights, n, replacement=n > len(self.weights), generator=gen)
         texts, nothing = round(0.3 * n), max(1, round(0.1 * n))
         e = self.embeds[rows].float()
         if self.answers is not None:
             some = slice(texts, texts + (n - texts - nothing) // 2)
-            k = torch.multinomial(self.chances, some.stop - some.start, generator=gen)
+            count = some.stop - some.start
+            k = torch.multinomial(self.chances, count, replacement=count > len(self.chances), generator=gen)
             rows[some] = self.answers["of"][k]
-            guidance = torch.randint(self.answers["embeds"].shape[1], (len(k),), generator=gen)
+            guidance = torch.randint(self.answers["embeds"].shape[1], (len(k),), **at)
             e[some] = self.answers["embeds"][k, guidance].float()
         z = self.latents[rows].float()
-        amount = noise * torch.rand(n, 1, generator=gen)
-        e = e + amount * self.spread * torch.randn(e.shape, generator=gen)
-        prompt = self.empty.float().expand(n, -1, -1).clone()
-        which = torch.randint(self.captions.shape[1], (texts,), generator=gen)
+        amount = noise * torch.rand(n, 1, **at)
+        e = e + amount * self.spread * torch.randn(e.shape, **at)
+        prompt = self.empty.expand(n, -1, -1).clone()
+        which = torch.randint(self.captions.shape[1], (texts,), **at)
         prompt[:texts] = self.prompts[self.captions[rows[:texts], which]].float()
         e[: texts // 2] = 0
         e[n - nothing :] = 0
         return z, e, prompt
+
+
+def newest(folder: Path = settings.WORK) -> Path:
+    """The folder of encoded images to train on: the last `encoded-*` that is complete, or `folder` itself."""
+    found = sorted(p.parent for p in folder.glob("encoded-*/answers.safetensors"))
+    return found[-1] if found else folder
 
 
 def timesteps(n: int, gen: torch.Generator) -> Tensor:
@@ -182,8 +195,9 @@ def timesteps(n: int, gen: torch.Generator) -> Tensor:
 
     A logit-normal, as in arXiv 2403.03206, section 3.1, with its middle moved.
     """
-    middle = torch.sigmoid(0.9 * torch.randn(n, generator=gen) - 0.6)
-    t = torch.where(torch.rand(n, generator=gen) < 0.8, middle, torch.rand(n, generator=gen))
+    at = {"generator": gen, "device": gen.device}
+    middle = torch.sigmoid(0.9 * torch.randn(n, **at) - 0.6)
+    t = torch.where(torch.rand(n, **at) < 0.8, middle, torch.rand(n, **at))
     return (1000 * t).long().clamp(0, 999)
 
 
@@ -198,13 +212,16 @@ def sample(
     clean: Tensor | None = None,
     begin: int = 1000,
 ) -> Tensor:
-    """Samples latents for embeddings and prompts [n, ...], guided; from noise, or from `clean` noised to `begin`."""
+    """Samples latents for embeddings and prompts [n, ...], guided; from noise, or from `clean` noised to `begin`.
+
+    On the device of the embeddings; the noise is the same on all.
+    """
     scheduler = DDIMScheduler(**SCHEDULER)
     scheduler.set_timesteps(steps)
     times = [t for t in scheduler.timesteps if t < begin]
-    z = torch.randn(len(e), settings.LATENT, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(len(e), settings.LATENT, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(e)
     if clean is not None:
-        z = scheduler.add_noise(clean, z, times[0])
+        z = scheduler.add_noise(clean, z, times[0].to(z.device))
     both_e = torch.cat([torch.zeros_like(e), e])
     both_p = torch.cat([empty.expand_as(prompt), prompt])
     for t in times:
@@ -216,59 +233,72 @@ def sample(
 
 def train(rank: int, args: argparse.Namespace) -> None:
     """Runs one worker of the training."""
+    device = prepare(args)
     torch.set_num_threads(max(1, args.threads // args.workers))
     if args.workers > 1:
         meeting = settings.WORK / "diffusion.meeting"
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.workers)
-    supply = Supply(settings.WORK)
+    folder = newest()
+    supply, looked = Supply(folder, device), time.time()
     unet = build()
     if args.start is not None:
-        state = torch.load(args.start, weights_only=True)["average"]
+        state = torch.load(args.start, weights_only=True, map_location="cpu")["average"]
         unet.load_state_dict(carried(state, unet.state_dict()))
-    stage = Stage("diffusion", unet, args.steps, args.lr, ema=0.998, decay=args.decay, save_seconds=240)
-    abar = DDIMScheduler(**SCHEDULER).alphas_cumprod
+    unet.to(device)
+    stage = Stage("diffusion", unet, Budget.of(args), args.lr, ema=args.ema, decay=args.decay, save_seconds=240)
+    abar = DDIMScheduler(**SCHEDULER).alphas_cumprod.to(device)
+    fast = compiled(unet, device)
+    # attention as plain products: for so few tokens its backward is faster than the fused kernel's (docs/log.md)
+    attention = SDPBackend.MATH if device.type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        nonlocal folder, supply, looked
+        if args.follow and time.time() - looked > 10:
+            looked = time.time()
+            if newest() != folder:
+                folder = newest()
+                supply = Supply(folder, device)
+                print(f"diffusion: step {step}: {len(supply.latents)} images from {folder}", flush=True)
         gen = stage.generator()
         z, e, prompt = supply.batch(args.batch // args.workers, gen, args.noise)
         t = timesteps(len(z), gen)
         a = abar[t].view(-1, 1, 1, 1)
-        eps = torch.randn(z.shape, generator=gen)
+        eps = torch.randn(z.shape, generator=gen, device=device)
         noisy = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         want = a.sqrt() * eps - (1 - a).sqrt() * z
-        # attention as plain products: for so few tokens its backward is faster than the fused kernel's (docs/log.md)
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            got = unet(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
+        with half(device), sdpa_kernel(attention):
+            got = fast(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
         return (got.float() - want).square().mean(), {}
 
-    stage.run(step_loss, lambda: grid(stage, supply), picture_every=1000)
+    stage.run(step_loss, lambda: grid(stage, supply, folder), picture_every=args.look)
 
 
-def grid(stage: Stage, supply: Supply) -> None:
+def grid(stage: Stage, supply: Supply, folder: Path) -> None:
     """Draws held-out images after the autoencoder, and the renderer's images from their embeddings."""
-    vae = AutoencoderTiny.from_pretrained(settings.WORK / "vae")
-    held = load_file(settings.WORK / "held_out.safetensors")
+    device = stage.device
+    vae = AutoencoderTiny.from_pretrained(folder / "vae").to(device)
+    held = load_file(folder / "held_out.safetensors")
     n = min(12, len(held["images"]))
-    embeds = embed(towers(), held["images"][:n])
-    mirror = build()
+    embeds = embed(towers().to(device), held["images"][:n]).to(device)
+    mirror = build().to(device)
     mirror.load_state_dict(stage.average.values)
-    empty = supply.empty.float()
-    z = sample(mirror, embeds, empty.expand(n, -1, -1), empty, 2.0)
+    z = sample(mirror, embeds, supply.empty.expand(n, -1, -1), supply.empty, 2.0)
     with torch.no_grad():
-        shown = [vae.decode(r).sample.clamp(-1, 1) for r in (held["latents"][:n].float(), z)]
-    sheet = torch.cat([torch.cat(list(s), 2) for s in shown], 1)
-    Image.fromarray(((sheet + 1) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()).save(stage.folder / "grid.png")
+        shown = [vae.decode(r).sample for r in (held["latents"][:n].float().to(device), z)]
+    data.sheet(shown, stage.folder / "grid.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=8000)
+    Budget.add_arguments(parser, 8000)
     parser.add_argument("--batch", type=int, default=32, help="over all workers")
     parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--noise", type=float, default=0.25, help="largest noise on the embedding, in its own spread")
-    parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls")
+    parser.add_argument("--decay", type=float, default=0.4, help="share of the budget over which the rate falls")
     parser.add_argument("--start", type=Path, default=None, help="a checkpoint to begin with, of an earlier run")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--follow", action="store_true", help="take in `encoded-*` folders as they are finished")
+    parser.add_argument("--look", type=int, default=1000, help="steps from one look at held-out images to the next")
     parser.add_argument(
         "--workers", type=int, default=1, help="processes that share a batch; on few cores faster than threads"
     )

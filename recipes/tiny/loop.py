@@ -1,4 +1,8 @@
-"""What the recipe's own training stages share: one resumable loop with a schedule, averaged weights and a log."""
+"""What the recipe's own training stages share: one resumable loop with a schedule, averaged weights and a log.
+
+On CUDA everything that a step needs lies on the device: the averages, the random numbers, the sums of the figures (so
+that a step waits for the device only where it logs).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -32,13 +37,42 @@ class Budget:
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser, steps: int) -> None:
-        """Adds --steps and --minutes; the latter wins."""
+        """Adds --steps and --minutes (the latter wins), --device and --threads."""
         parser.add_argument("--steps", type=int, default=steps)
         parser.add_argument("--minutes", type=float, default=None, help="train for so long, whatever the steps")
+        parser.add_argument("--device", default="cpu")
+        parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Budget:
         return cls(None if args.minutes is not None else args.steps, args.minutes)
+
+
+def prepare(args: argparse.Namespace) -> torch.device:
+    """Sets the number of threads, and on CUDA fast matrix products; returns the device of the arguments."""
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    return device
+
+
+def half(device: torch.device, enabled: bool = True) -> torch.autocast:
+    """Returns the autocast to bfloat16 on a device."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """Compiles a function on CUDA, where the kernels between convolutions are what costs; elsewhere returns it as is.
+
+    What the compiler cannot take runs eagerly; if the first step fails, all of it does (see Stage.run).
+    """
+    if device.type != "cuda":
+        return function
+    torch._dynamo.config.suppress_errors = True  # type: ignore[attr-defined]
+    return torch.compile(function, dynamic=False)
 
 
 def flat_then_decay(share: float, step: int, warmup: int = 200, decay: float = 0.4) -> float:
@@ -78,8 +112,10 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
 class Stage:
     """One training stage: `step_loss(step) -> (loss, figures)` is called until the budget is used up.
 
-    A checkpoint (weights, averages, optimiser, step) is written whole every `save_seconds`; the same call resumes.
-    Batches must be drawn from the step number alone (see `generator`), so that a resumed run sees what it would have.
+    A checkpoint (weights, averages, optimiser, step) is written whole every `save_seconds`; the same call resumes, on
+    any device; a checkpoint that `carry` brought home has no optimiser, which then begins anew. Batches must be drawn
+    from the step number alone (see `generator`), so that a resumed run sees what it would have. The module has to be on
+    its device already.
     """
 
     def __init__(
@@ -99,6 +135,7 @@ class Stage:
         self.name, self.module, self.save_seconds, self.decay = name, module, save_seconds, decay
         self.budget = budget if isinstance(budget, Budget) else Budget(budget)
         self.folder = settings.WORK / name
+        self.device = next(module.parameters()).device
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,12 +148,19 @@ class Stage:
         self.average = Average(module, ema)
         self.step, self.seconds = 0, 0.0
         if self.checkpoint.exists():
-            state = torch.load(self.checkpoint, weights_only=True)
+            state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
             module.load_state_dict(state["module"])
-            self.average.values = state["average"]
-            self.optimizer.load_state_dict(state["optimizer"])
+            for key, value in self.average.values.items():
+                value.copy_(state["average"][key])
+            if "optimizer" in state:
+                self.optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state.get("seconds", 0.0)
             print(f"{name}: resumed at step {self.step}", flush=True)
+
+    @property
+    def share(self) -> float:
+        """The share of the budget that is used up, 0 to 1."""
+        return self.budget.share(self.step, self.seconds)
 
     @property
     def checkpoint(self) -> Path:
@@ -135,40 +179,41 @@ class Stage:
         partial.replace(self.checkpoint)
 
     def generator(self) -> torch.Generator:
-        """Seeded by the step (and the worker) alone."""
-        return torch.Generator().manual_seed((self.step * self.world + self.rank) * 1009)
+        """On the stage's device; seeded by the step (and the worker) alone."""
+        return torch.Generator(self.device).manual_seed((self.step * self.world + self.rank) * 1009)
 
     def run(
         self,
-        step_loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+        step_loss: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]],
         picture: Callable[[], None] | None = None,
         log_every: int = 50,
         picture_every: int = 1000,
     ) -> None:
-        """Trains until the budget is used up."""
+        """Trains until the budget is used up; `picture` shows how far it has come, every so many steps and at the end.
+
+        Figures are sums over `log_every` steps, kept as tensors until they are logged.
+        """
         begun = saved = last = time.time()
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor | float] = {}
         first = self.step
-        while (share := self.budget.share(self.step, self.seconds)) < 1:
+        while (share := self.share) < 1:
             scale = flat_then_decay(share, self.step, decay=self.decay)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base"] * scale
-            loss, figures = step_loss(self.step)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss, figures = self._gradients(step_loss, fallback=self.step == first)
             if self.world > 1:
                 average_gradients(list(self.module.parameters()))
             norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-            if bool(torch.isfinite(norm)):
-                self.optimizer.step()
+            self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # the fused optimiser leaves out such a step
+            self.optimizer.step()
             self.average.update(self.module, self.step)
             self.step += 1
-            self.seconds, last = self.seconds + time.time() - last, time.time()
-            for k, v in {"loss": float(loss.detach()), **figures}.items():
-                sums[k] = sums.get(k, 0.0) + v / log_every
+            for k, v in {"loss": loss, **figures}.items():
+                sums[k] = sums.get(k, 0.0) + (v.detach() if isinstance(v, Tensor) else v) / log_every
             if self.step % log_every == 0:
+                means = {k: round(float(v), 5) for k, v in sums.items()}
                 rate = (self.step - first) / (time.time() - begun)
-                row = {"step": self.step, "steps_a_second": round(rate, 3), **{k: round(v, 5) for k, v in sums.items()}}
+                row = {"step": self.step, "steps_a_second": round(rate, 3), **means}
                 sums = {}
                 if self.rank == 0:
                     print(self.name, json.dumps(row), flush=True)
@@ -179,7 +224,24 @@ class Stage:
             if self.rank == 0 and time.time() - saved > self.save_seconds:
                 self.save()
                 saved = time.time()
+            self.seconds, last = self.seconds + time.time() - last, time.time()
         if self.rank == 0:
             self.save()
             if picture is not None:
                 picture()
+
+    def _gradients(
+        self, step_loss: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]], fallback: bool
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Computes one step's gradients. fallback: what fails on CUDA is done again without compiled functions."""
+        try:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss, figures = step_loss(self.step)
+            loss.backward()  # type: ignore[no-untyped-call]
+        except Exception as e:
+            if not fallback or self.device.type != "cuda":
+                raise
+            print(f"{self.name}: going on without compiled functions: {type(e).__name__}: {e}"[:500], flush=True)
+            torch.compiler.set_stance("force_eager")
+            return self._gradients(step_loss, fallback=False)
+        return loss, figures

@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -42,6 +46,7 @@ from pops.training.shards import write_tables
 from pops.training.trainable import save_prior
 from pops.training.trainer import export, train, train_prior
 from recipes.tiny import settings
+from recipes.tiny.loop import Budget, prepare
 
 OPERATORS = ("texturing", "union", "scene", "instruct")
 SPACE = "toybox-clip-256"
@@ -59,8 +64,8 @@ TRAINING: dict[str, dict[str, float]] = {"texturing": {"random_keeps_first": 0.0
 class Embedded:
     """Embeddings of all training images, looked up by family and grid."""
 
-    def __init__(self) -> None:
-        rows = load_file(settings.WORK / "embeds.safetensors")
+    def __init__(self, folder: Path = settings.WORK) -> None:
+        rows = load_file(folder / "embeds.safetensors")
         self.arrange(rows["embeds"].float(), rows["company"].float(), rows)
 
     def arrange(self, e: Tensor, company: Tensor, rows: dict[str, Tensor]) -> None:
@@ -156,17 +161,16 @@ def write_data(name: str, folder: Path, published: bool = False) -> None:
         said = text["of"]
         write_shard(folder / "shard-0.safetensors", target=d.e, words=said, text=said)
     elif name == "instruct":
-        from recipes.tiny.encode import text_states, towers
-        from recipes.tiny.tokenizer import load_or_write
+        from recipes.tiny.encode import text_states, tokenizer, towers
 
         operands, target, words, texts = instruct(d)
         target = operands[:, 0] if published else target
-        clip, tokenizer = towers(), load_or_write()
+        clip, ids = towers(), tokenizer()
         known, phrases = sorted(ADJECTIVES), sorted(set(texts))
         hidden = []
         for word in known:
-            hidden.append(text_states(clip, tokenizer([word], return_tensors="pt")["input_ids"])[1][0])
-        tokens = tokenizer(phrases, padding="longest", return_tensors="pt")
+            hidden.append(text_states(clip, ids([word], return_tensors="pt")["input_ids"])[1][0])
+        tokens = ids(phrases, padding="longest", return_tensors="pt")
         embeds, _ = text_states(clip, tokens["input_ids"], tokens["attention_mask"])
         write_tables(folder, word_hidden=hidden, text_embeds=embeds)
         place = {p: k for k, p in enumerate(phrases)}
@@ -189,20 +193,40 @@ def _text_tables(text: dict[str, Tensor]) -> dict[str, object]:
     return {"word_hidden": hidden, "text_embeds": text["embeds"], "empty": (last, last)}
 
 
+def operator_config(args: argparse.Namespace, shared: dict[str, Any]) -> TrainConfig:
+    how = {"rank": args.rank, "loss": args.loss, "operand_noise": args.noise, **shared}
+    return TrainConfig.of(args.task, **how, **TRAINING.get(args.task, {}))
+
+
+def steps_in(args: argparse.Namespace, shared: dict[str, Any], data: EmbeddingData, trial: int = 40) -> int:
+    """Returns how many steps pops' trainer, whose budget is steps alone, makes in --minutes: by a short trial."""
+    layers = shared.pop("layers")
+    shared = {**shared, "steps": trial, "warmup": 0, "log_every": trial // 2}
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as out:
+        if args.task == "prior":
+            config = TrainConfig.of("prior", **shared)
+            train_prior(config, data, Path(out), layers=layers, on_log=lambda _: times.append(time.time()))
+        else:
+            base = PriorModel.load(settings.made("prior").parent)
+            train(operator_config(args, shared), data, base, Path(out), on_log=lambda _: times.append(time.time()))
+    return max(trial, round(60 * args.minutes * (trial - trial // 2) / (times[1] - times[0])))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("prior", *OPERATORS))
-    parser.add_argument("--steps", type=int, default=4000)
+    Budget.add_arguments(parser, 4000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--loss", default="mse", help="mse, or instruct for the paper's loss of instruct")
     parser.add_argument("--noise", type=float, default=0.1, help="noise on the operands, standardised units")
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tag", default="", help="a suffix of the run's folder, for comparisons")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    if prepare(args).type == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # else pops' trainer takes what accelerate finds
     out = settings.WORK / f"{args.task}{args.tag}"
     write_data(args.task, settings.WORK / "triplets" / args.task, args.loss == "instruct")
     data = EmbeddingData.load(settings.WORK / "triplets" / args.task)
@@ -220,15 +244,16 @@ def main() -> None:
     def log(row: object) -> None:
         print(args.task, json.dumps(row if isinstance(row, dict) else vars(row), default=str), flush=True)
 
+    if args.minutes is not None:
+        shared["steps"] = steps_in(args, {**shared, "layers": args.layers}, data)
+        print(args.task, shared["steps"], "steps", flush=True)
+
     if args.task == "prior":
         config = TrainConfig.of("prior", **shared)
         done = train_prior(config, data, out, layers=args.layers, on_log=log)
         save_prior(done.prior, settings.WORK / "model")
         return
-    base = PriorModel.load(settings.WORK / "model")
-    config = TrainConfig.of(
-        args.task, rank=args.rank, loss=args.loss, operand_noise=args.noise, **shared, **TRAINING.get(args.task, {})
-    )
+    base, config = PriorModel.load(settings.made("prior").parent), operator_config(args, shared)
     done = train(config, data, base, out, on_log=log)
     export(
         done,

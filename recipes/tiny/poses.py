@@ -32,7 +32,7 @@ def render(seeds: range, split: str = "train") -> dict[str, Tensor]:
     images, hints, masks = [], [], []
     for seed in seeds:
         for spec in poses(seed, split, POSES):
-            shot = shoot(spec.objects, spec.camera, settings.SIZE)
+            shot = shoot(spec.objects, spec.camera, settings.CANVAS)
             images.append(
                 paint(lit_by(shot, setting_of(spec.scene, spec.setting)), [object_paints(o) for o in spec.objects])
             )

@@ -1,12 +1,13 @@
 """Finds where tiny loses what an image shows: the oracle reads held-out truths as they are, and after each part.
 
-    python -m recipes.tiny.probe autoencoder --stage decoder both
+    python -m recipes.tiny.probe autoencoder                             # this recipe's latest, 16 truths an operator
+    python -m recipes.tiny.probe autoencoder --vae src/pops/models/tiny/renderer/vae
     python -m recipes.tiny.probe renderer --guidance 2 3 4
     python -m recipes.tiny.probe noise --begin 250 500 750
 
 `noise`: the renderer begins with the truth's own latents, noised to a timestep of 1000, which shows at which noise it
 loses what they contain. The parts are loaded from their training's checkpoints, so that a stage can be measured before
-it is published.
+it is published. The last line of each way gives PSNR and SSIM over all truths.
 """
 
 from __future__ import annotations
@@ -24,26 +25,34 @@ from pops.measure.operators import ASKED, answer_of
 from pops.toybox.oracle import HEADS, WEIGHTS, Oracle
 from pops.toybox.pairs import OPERATORS, draw_triplet, triplet
 from recipes.tiny import data, settings
-from recipes.tiny.autoencoder import build
-from recipes.tiny.diffusion import sample, trained
-from recipes.tiny.encode import averaged, embed, latents, towers, vae
+from recipes.tiny.autoencoder import psnr, ssim
+from recipes.tiny.diffusion import newest, sample, trained
+from recipes.tiny.encode import embed, latents, towers, vae
 
 
 def truths(operator: str, count: int) -> tuple[Tensor, list[dict[str, str]]]:
-    """Returns true results of held-out triplets, uint8 [count, 3, SIZE, SIZE], drawn once and stored, and answers."""
-    path = settings.WORK / f"probe-{operator}.safetensors"
+    """Returns true results of held-out triplets, uint8 [count, 3, CANVAS, CANVAS], drawn once and stored, and answers.
+
+    Seeds count from 0.
+    """
+    path = settings.WORK / f"probe-{operator}-{settings.CANVAS}.safetensors"
     specs = [triplet(operator, seed, "test") for seed in range(count)]
-    images = load_file(path)["images"] if path.exists() else torch.zeros(0, 3, settings.SIZE, settings.SIZE)
+    images = load_file(path)["images"] if path.exists() else torch.zeros(0, 3, settings.CANVAS, settings.CANVAS)
     if len(images) < count:
-        images = torch.stack([draw_triplet(t, settings.SIZE)[1] for t in specs])
+        images = torch.stack([draw_triplet(t, settings.CANVAS)[1] for t in specs])
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"images": images}, path)
     return images[:count], [answer_of(t.result) for t in specs]
 
 
 @torch.no_grad()
 def read(oracle: Oracle, images: Tensor, answers: list[dict[str, str]], operator: str) -> str:
-    """Returns the percentages of images in which each attribute, and all of them, are read right."""
-    said = {k: torch.cat([oracle(b.float() / 255)[k] for b in images.split(64)]).argmax(1).tolist() for k in HEADS}
+    """Returns the percentages of images in which each attribute, and all of them, are read right.
+
+    The oracle reads SIZE pixels, as in `pops bench toybox`.
+    """
+    logits = [oracle(b.float() / 255) for b in data.shrink(images).split(64)]
+    said = {k: torch.cat([row[k] for row in logits]).argmax(1).tolist() for k in HEADS}
     right = torch.tensor(
         [[(*HEADS[k], "")[said[k][i]] == a[k] for k in ASKED[operator]] for i, a in enumerate(answers)]
     ).float()
@@ -51,16 +60,15 @@ def read(oracle: Oracle, images: Tensor, answers: list[dict[str, str]], operator
     return f"{each}, all {100 * float(right.prod(1).mean()):.1f}"
 
 
-def to_bytes(x: Tensor) -> Tensor:
-    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def autoencoded(folder: Path | None) -> Callable[[Tensor], Tensor]:
+    model = vae(folder)
 
+    @torch.no_grad()
+    def run(images: Tensor) -> Tensor:
+        x = data.to_unit(images).split(16)
+        return torch.cat([data.to_bytes(model.decode(model.encode(b).latents).sample) for b in x])
 
-@torch.no_grad()
-def autoencoded(stage: str) -> Callable[[Tensor], Tensor]:
-    model = averaged(stage, build())
-    return lambda images: torch.cat(
-        [to_bytes(model.decode(model.encode(data.to_unit(b)).latents).sample) for b in images.split(16)]
-    )
+    return run
 
 
 @torch.no_grad()
@@ -71,7 +79,7 @@ def rendered(guidance: float, steps: int, begin: int | None = None) -> Callable[
     """
     eye, coder = towers(), vae()
     unet = trained()
-    empty = load_file(settings.WORK / "prompts.safetensors")["empty"].float()
+    empty = load_file(newest() / "prompts.safetensors")["empty"].float()
 
     def run(images: Tensor) -> Tensor:
         rows = []
@@ -79,20 +87,20 @@ def rendered(guidance: float, steps: int, begin: int | None = None) -> Callable[
             e = embed(eye, b)
             how: dict[str, Any] = {} if begin is None else {"clean": latents(coder, b).float(), "begin": begin}
             z = sample(unet, e, empty.expand(len(e), -1, -1), empty, guidance, steps, **how)
-            rows.append(to_bytes(coder.decode(z).sample))
+            rows.append(data.to_bytes(coder.decode(z).sample))
         return torch.cat(rows)
 
     return run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("autoencoder", "renderer", "noise"))
-    parser.add_argument("--stage", nargs="+", default=["decoder"], help="autoencoder: the stages to compare")
+    parser.add_argument("--vae", nargs="+", type=Path, default=[None], help="autoencoder: folders to compare")
     parser.add_argument("--guidance", nargs="+", type=float, default=[3.0], help="renderer: the guidances to compare")
     parser.add_argument("--begin", nargs="+", type=int, default=[250, 500, 750, 1000], help="noise: the times")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--count", type=int, default=80, help="truths an operator")
+    parser.add_argument("--count", type=int, default=16, help="truths an operator")
     parser.add_argument("--operators", default=",".join(OPERATORS))
     parser.add_argument("--oracle", type=Path, default=WEIGHTS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -102,17 +110,18 @@ def main() -> None:
     ways: dict[str, Callable[[Tensor], Tensor]] = {"true pictures": lambda images: images}
     with torch.no_grad():
         if args.part == "autoencoder":
-            ways |= {stage: autoencoded(stage) for stage in args.stage}
+            ways |= {f"autoencoder {folder or ''}".strip(): autoencoded(folder) for folder in args.vae}
         elif args.part == "noise":
             ways |= {f"from {t}": rendered(args.guidance[0], args.steps, t) for t in args.begin}
         else:
             ways |= {f"guidance {g:g}": rendered(g, args.steps) for g in args.guidance}
-        for operator in args.operators.split(","):
-            images, answers = truths(operator, args.count)
-            for name, way in ways.items():
-                shown = way(images)
-                psnr = -10 * ((shown.float() - images.float()) / 255).square().mean().clamp_min(1e-9).log10()
-                print(f"{operator}, {name}: {read(oracle, shown, answers, operator)}; {psnr:.2f} dB", flush=True)
+        asked = {operator: truths(operator, args.count) for operator in args.operators.split(",")}
+        for name, way in ways.items():
+            shown = {operator: way(images) for operator, (images, _) in asked.items()}
+            for operator, (_, answers) in asked.items():
+                print(f"{operator}, {name}: {read(oracle, shown[operator], answers, operator)}", flush=True)
+            a, b = (data.to_unit(torch.cat(v)) for v in (list(shown.values()), [i for i, _ in asked.values()]))
+            print(f"{name}: {len(a)} pictures, PSNR {psnr(a, b):.2f} dB, SSIM {ssim(a, b):.4f}", flush=True)
 
 
 if __name__ == "__main__":

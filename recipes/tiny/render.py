@@ -1,30 +1,41 @@
 """Stage 1: renders families of toybox into shards of pictures with labels. Resumable: a shard that stands is kept.
 
-python -m recipes.tiny.render --families 8000
+    python -m recipes.tiny.render --families 3100
+    python -m recipes.tiny.render --families 3100 --minutes 2       # as far as it gets
+    python -m recipes.tiny.render --split train --families 60 --size 512 --samples 1    # for the upscaler
+    python -m recipes.tiny.render --measure 10 --device cuda        # pictures a second on a device, and no shards
+
+Besides families it renders grids, changes and companies (see pops.toybox.pairs), in the proportions of SHARES and
+interleaved, so that an early end leaves some of each.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pops.toybox.adjectives import ADJECTIVES
-from pops.toybox.draw import Shot, draw
+from pops.toybox.draw import draw
 from pops.toybox.materials import MATERIALS
 from pops.toybox.objects import CATEGORIES
-from pops.toybox.pairs import PICTURES, Family, change, company, draw_alike, draw_family, draw_grid, family, grid
+from pops.toybox.pairs import PICTURES, Picture, change, company, draw_alike, draw_family, draw_grid, family, grid
 from pops.toybox.scenes import SCENES
+from pops.toybox.shot import Shot
 from pops.toybox.world import SceneSpec, SwatchSpec
 from recipes.tiny import settings
 
+SHARES = {"train": 1.0, "grid": 0.29, "change": 0.65, "union": 0.065}  # for each family
 LABELS = ("category", "category_b", "material", "material_b", "scene", "adjective")  # -1: none, or no name
 
 
@@ -61,7 +72,7 @@ def guides(shot: Shot | None) -> Tensor:
         rows.append(_shrink(cover, n))
     near = torch.where(torch.isfinite(shot.t), ((7.5 - shot.t) / 4.5).clamp(0, 1), torch.zeros_like(shot.t))
     rows.append(_shrink(near, n))
-    return (torch.stack(rows) * 255).round().to(torch.uint8)
+    return (torch.stack(rows) * 255).round().to(torch.uint8).cpu()
 
 
 def _shrink(v: Tensor, n: int) -> Tensor:
@@ -69,105 +80,119 @@ def _shrink(v: Tensor, n: int) -> Tensor:
     return F.adaptive_avg_pool2d(v.view(1, 1, side, side), n)[0, 0]
 
 
-def render_shard(path: Path, seeds: range, split: str, focus: str | None, size: int) -> int:
-    """Renders the families of some seeds into one shard: pictures in the order of PICTURES, family by family."""
-    images, thumbs, labels = [], [], []
-    for seed in seeds:
-        f: Family = family(seed, split, focus)
-        pictures, shots = draw_family(f, size)
-        specs = f.pictures()
-        for name in PICTURES:
-            images.append(pictures[name])
-            thumbs.append(guides(shots.get(name)))
-            labels.append(label(specs[name]))
-    _write(path, images, thumbs, labels, seeds, split, focus or "")
-    return len(images)
+@dataclass(frozen=True)
+class Job:
+    """A shard: the seeds of one split, and how they are drawn."""
+
+    path: Path
+    split: str
+    seeds: range
+    size: int
+    samples: int
+    device: str = "cpu"
+
+    def drawn(self, seed: int) -> tuple[list[Picture], list[Tensor], list[Shot | None]]:
+        """Draws a seed's pictures, in the order in which its specs come, and returns specs, pictures and shots."""
+        how = (self.size, self.samples, self.device)
+        if self.split == "grid":
+            g = grid(seed)
+            return g.pictures(), *draw_grid(g, *how)
+        if self.split == "change":
+            edited = change(seed).pictures()
+            return [*edited], *draw_alike(edited, *how)  # type: ignore[return-value]
+        if self.split == "union":
+            together = company(seed).pictures()
+            return [*together], [draw(s, *how) for s in together], [None] * len(together)
+        f = family(seed)
+        images, shots = draw_family(f, *how)
+        return [f.pictures()[n] for n in PICTURES], [images[n] for n in PICTURES], [shots.get(n) for n in PICTURES]
+
+    @torch.no_grad()
+    def work(self) -> int:
+        """Renders the shard, unless it stands; returns how many pictures it took."""
+        torch.set_num_threads(1)
+        images: list[Tensor] = []
+        thumbs: list[Tensor] = []
+        labels: list[list[int]] = []
+        for seed in self.seeds:
+            specs, drawn, shots = self.drawn(seed)
+            images += [image.cpu() for image in drawn]
+            thumbs += [guides(s) for s in shots]
+            labels += [label(s) for s in specs]
+        tensors = {"images": torch.stack(images), "guides": torch.stack(thumbs), "labels": torch.tensor(labels)}
+        about = {"split": self.split, "first_seed": str(self.seeds.start), "seeds": str(len(self.seeds))}
+        partial = self.path.with_suffix(".partial")
+        save_file(tensors, partial, about)
+        partial.replace(self.path)
+        return len(images)
 
 
-def render_grids(path: Path, seeds: range, size: int) -> int:
-    """Renders the grids of some seeds into one shard, grid by grid."""
-    images, thumbs, labels = [], [], []
-    for seed in seeds:
-        g = grid(seed)
-        pictures, shots = draw_grid(g, size)
-        images += pictures
-        thumbs += [guides(s) for s in shots]
-        labels += [label(s) for s in g.pictures()]
-    _write(path, images, thumbs, labels, seeds, "grid", "")
-    return len(images)
+def jobs(split: str, count: int, size: int, samples: int, device: str) -> list[Job]:
+    """Returns the shards of `count` seeds of a split that are still to be rendered."""
+    step = max(1, settings.FAMILIES_A_SHARD // (5 if split == "union" else 1))
+    folder, found = settings.data(size), []
+    for k, start in enumerate(range(0, count, step)):
+        path, seeds = folder / f"{split}-{k:05d}.safetensors", range(start, min(start + step, count))
+        if not path.exists() or seeds_in(path, step) < len(seeds):
+            found.append(Job(path, split, seeds, size, samples, device))
+    return found
 
 
-def render_changes(path: Path, seeds: range, size: int) -> int:
-    """Renders the changes of some seeds into one shard, change by change."""
-    images, thumbs, labels = [], [], []
-    for seed in seeds:
-        specs = change(seed).pictures()
-        pictures, shots = draw_alike(specs, size)
-        images += pictures
-        thumbs += [guides(s) for s in shots]
-        labels += [label(s) for s in specs]
-    _write(path, images, thumbs, labels, seeds, "change", "")
-    return len(images)
+def seeds_in(path: Path, otherwise: int) -> int:
+    """Returns how many seeds a shard holds; `otherwise` for an older one, which does not say."""
+    with safe_open(path, "pt") as file:
+        return int((file.metadata() or {}).get("seeds", otherwise))
 
 
-def render_companies(path: Path, seeds: range, size: int) -> int:
-    """Renders the companies of some seeds into one shard, for the operator union."""
-    specs = [s for seed in seeds for s in company(seed).pictures()]
-    images = [draw(s, size) for s in specs]
-    _write(path, images, [guides(None) for _ in specs], [label(s) for s in specs], seeds, "union", "")
-    return len(images)
+def interleaved(lists: list[list[Job]]) -> list[Job]:
+    """Mixes lists so that, wherever one stops, about the same share of each is done."""
+    keyed = [(k / max(1, len(rows)), row) for rows in lists for k, row in enumerate(rows)]
+    return [row for _, row in sorted(keyed, key=lambda pair: pair[0])]
 
 
-def _write(
-    path: Path,
-    images: list[Tensor],
-    thumbs: list[Tensor],
-    labels: list[list[int]],
-    seeds: range,
-    split: str,
-    focus: str,
-) -> None:
-    tensors = {"images": torch.stack(images), "guides": torch.stack(thumbs), "labels": torch.tensor(labels)}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, {"first_seed": str(seeds.start), "split": split, "focus": focus})
-    partial.replace(path)
-
-
-def _work(job: tuple[Path, range, str, str | None, int]) -> int:
+def measure(seconds: float, size: int, samples: int, device: str) -> float:
+    """Draws families on a device for some seconds, in one process and thread; returns pictures a second."""
     torch.set_num_threads(1)
-    with torch.no_grad():
-        path, seeds, split, focus, size = job
-        if split == "grid":
-            return render_grids(path, seeds, size)
-        if split == "change":
-            return render_changes(path, seeds, size)
-        if split == "union":
-            return render_companies(path, seeds, size)
-        return render_shard(path, seeds, split, focus, size)
+    draw_family(family(0), size, samples, device)  # tables and kernels are made on first use
+    begun, done = time.time(), 0
+    for seed in itertools.count(1):
+        images, _ = draw_family(family(seed), size, samples, device)
+        done += len([image.cpu() for image in images.values()])
+        if time.time() - begun > seconds:
+            return done / (time.time() - begun)
+    raise AssertionError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--families", type=int, default=4000, help="families, grids, changes or companies")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", type=int, default=3100, help="with --split, how many of that split")
+    parser.add_argument("--split", choices=("all", *SHARES), default="all")
+    parser.add_argument("--size", type=int, default=settings.CANVAS, help="pixels along each side")
+    parser.add_argument("--samples", type=int, default=2, help="rays along each side of a pixel")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--split", choices=("train", "test", "grid", "change", "union"), default="train")
-    parser.add_argument("--focus", default=None, help="test: the operator whose combinations are held out")
-    parser.add_argument("--size", type=int, default=settings.SIZE, help="pixels along each side")
+    parser.add_argument("--minutes", type=float, default=None, help="stop after so long; shards under way are lost")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--measure", type=float, default=None, metavar="SECONDS", help="only measure the speed")
     args = parser.parse_args()
-    folder = settings.data(args.size)
-    folder.mkdir(parents=True, exist_ok=True)
-    step = settings.FAMILIES_A_SHARD // (5 if args.split == "union" else 1)
-    stem = args.split if args.focus is None else f"{args.split}-{args.focus}"
-    jobs = []
-    for k, start in enumerate(range(0, args.families, step)):
-        path = folder / f"{stem}-{k:05d}.safetensors"
-        if not path.exists():
-            jobs.append((path, range(start, min(start + step, args.families)), args.split, args.focus, args.size))
+    if args.measure is not None:
+        with torch.no_grad():
+            rate = measure(args.measure, args.size, args.samples, args.device)
+        how = f"{args.size} pixels, {args.samples} x {args.samples} samples, {args.device}"
+        print(f"{rate:.1f} pictures a second ({how}, one process)", flush=True)
+        return
+    settings.data(args.size).mkdir(parents=True, exist_ok=True)
+    shares = SHARES if args.split == "all" else {args.split: 1.0}
+    how = (args.size, args.samples, args.device)
+    todo = interleaved([jobs(split, round(args.families * share), *how) for split, share in shares.items()])
     begun, done = time.time(), 0
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(args.workers) as pool:
-        for count in pool.imap_unordered(_work, jobs):
-            done += count
+    with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
+        results = pool.imap_unordered(Job.work, todo)
+        for _ in todo:
+            left = None if args.minutes is None else max(0.0, 60 * args.minutes - (time.time() - begun))
+            try:
+                done += results.next(left)
+            except multiprocessing.TimeoutError:
+                break  # leaving the pool ends its processes
             print(f"{done} pictures, {done / (time.time() - begun):.0f} a second", flush=True)
 
 

@@ -11,8 +11,9 @@ PACKAGE = ROOT / "src" / "pops" / "models" / "tiny"  # where finished weights go
 
 SIZE = 96  # pixels, square: what the image tower sees
 CANVAS = 128  # pixels, square: what the autoencoder codes and the renderer draws
+LARGE = 512  # pixels, square: what the upscaler makes of it
 THUMB = 24  # pixels of the masks and depths that guide the image tower
-FAMILIES_A_SHARD = 100
+FAMILIES_A_SHARD = int(os.environ.get("POPS_TINY_SHARD", "100"))  # the same for all shards of a folder
 
 DIM = 256  # the space, the text tower's width, the renderer's cross-attention
 VISION = {
@@ -27,6 +28,12 @@ PROMPT = 24  # tokens of the renderer's prompts: longer than any caption of the 
 LATENT = 16  # channels of the autoencoder's latents; CANVAS / 8 of them along each side
 
 
-def data(size: int = SIZE) -> Path:
+def data(size: int = CANVAS) -> Path:
     """The folder of the pictures of one size."""
-    return WORK / ("data" if size == SIZE else f"data-{size}")
+    return WORK / f"data-{size}"
+
+
+def made(part: str) -> Path:
+    """A part of the model as it was trained here; the shipped one if it was not."""
+    here = WORK / "model" / part
+    return here if here.exists() else PACKAGE / part

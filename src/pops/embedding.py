@@ -26,6 +26,8 @@ SUFFIX = ".safetensors"
 PICKLED = (".ipadpt", ".pth", ".pt")  # written by torch.save: ComfyUI's, diffusers', the papers' code's
 READ_SUFFIXES = (SUFFIX, ".npy", *PICKLED)
 WRITTEN_SUFFIXES = (SUFFIX, ".npy", ".ipadpt")
+# Rows of [1, rows, dim] that are one image, the grid of a vision transformer with or without its class token.
+PATCH_TOKENS = (50, 196, 197, 256, 257, 576, 577, 729, 730)
 UNKNOWN_SPACE = "unknown"  # of files that do not name their space: any space of the same width accepts them
 
 
@@ -224,6 +226,8 @@ def _read_pickle(path: Path) -> Tensor:
     if "0" not in read:
         return _rows(next(iter(read.values())), path)
     both = read["0"]
+    if both.ndim >= 3 and both.shape[-2] in PATCH_TOKENS:
+        _rows(both, path)  # which says what they are
     ensure(
         len(read) == 1 and both.ndim in (2, 3),
         f"{path} holds a list of {len(read)} tensors, the first {list(both.shape)}; diffusers stores an embedding as "
@@ -237,6 +241,9 @@ def _read_pickle(path: Path) -> Tensor:
 def _rows(stored: Tensor, path: Path) -> Tensor:
     """Reshapes [dim], [n, dim], [1, n, dim] or [n, 1, dim] => [n, dim]; EmbeddingError for other shapes."""
     shape = stored.shape
+    told = f"{path} holds {list(shape)}: the patch tokens of one image, as IP-Adapter plus reads them"
+    tokens = stored.ndim >= 3 and shape[-2] in PATCH_TOKENS
+    ensure(not tokens, f"{told}; give the pooled embedding, [n, dim], as the plain one reads it", EmbeddingError)
     fits = stored.ndim in (1, 2) or (stored.ndim == 3 and 1 in shape[:2])
     wanted = "an embedding is [dim], [n, dim] or [1, n, dim]"
     ensure(fits, f"{path} holds a tensor {list(shape)}; {wanted}", EmbeddingError)

@@ -1,12 +1,19 @@
-"""Files: paths as people write them, digests, JSON, and writing a file whole or not at all."""
+"""Files: paths as people write them, digests, JSON with limits, and writing a file whole, durably, or not at all."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import math
 import os
+import re
 import secrets
+import shutil
+import socket
+import sys
+import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,15 +21,55 @@ from typing import Any
 
 from pops.errors import ConfigError, PopsError, ensure
 
+MAX_JSON = 16 * 2**20  # bytes of a JSON file
+MAX_DEPTH = 100  # of lists and objects within one another
+MAX_DIGITS = 400  # characters of a number
+SHOWN = 200  # characters of anybody's input that a message quotes
+STALE = 86_400  # seconds after which an unfinished write of another machine is taken as dead
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
+def shown(value: object, most: int = SHOWN) -> str:
+    """Returns text for a message: on one line, with what cannot be printed escaped, and cut at `most` characters."""
+    text = str(value)
+    if len(text) > most:
+        text = text[: most - 1] + "…"
+    return "".join(c if c.isprintable() or 0xDC80 <= ord(c) <= 0xDCFF else ascii(c)[1:-1] for c in text)
+
+
 def expanded(path: str | Path) -> Path:
-    """Returns the path with a leading ~ or ~user replaced; unchanged if there is no such user."""
+    """Returns the path with a leading ~ or ~user replaced, unchanged if there is no such user.
+
+    A file that is not there is looked for under the same name written otherwise: composed or decomposed (as Macs do),
+    and with other kinds of spaces.
+    """
     try:
-        return Path(path).expanduser()
+        found = Path(path).expanduser()
     except RuntimeError:
-        return Path(path)
+        found = Path(path)
+    if str(found).isascii() and " " not in str(found):
+        return found
+    with suppress(OSError, ValueError):
+        if not os.path.lexists(found):
+            return _same_to_the_eye(found) or found
+    return found
+
+
+def _same_to_the_eye(path: Path) -> Path | None:
+    """Returns the one path that exists and reads like this one, which does not; None if there is none."""
+    parent = path.parent if path.parent == path or os.path.lexists(path.parent) else _same_to_the_eye(path.parent)
+    if parent is None or not path.name:
+        return None
+    if os.path.lexists(parent / path.name):
+        return parent / path.name
+    with os.scandir(parent) as listing:
+        alike = [entry.name for entry in listing if _plain(entry.name) == _plain(path.name)]
+    return parent / alike[0] if len(alike) == 1 else None
+
+
+def _plain(name: str) -> str:
+    composed = unicodedata.normalize("NFC", name)
+    return composed if composed.isascii() else "".join(" " if unicodedata.category(c) == "Zs" else c for c in composed)
 
 
 def digest(path: str | Path) -> str:
@@ -39,17 +86,67 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
-def read_json(path: str | Path, kind: type[PopsError] = ConfigError, advice: str = "fetch or make it again") -> Any:
-    """Reads the JSON value in a file.
+# --- JSON ------------------------------------------------------------------------------------------------------------
 
-    Raises an error of the given kind, in one line that names the file and ends with the advice, if the file cannot be
-    read or holds no JSON.
+
+def parse_json(text: str | bytes) -> Any:
+    """Reads JSON from anyone: ValueError, with a short reason, for what is none, nested too deeply, or has a number
+    that no float holds. -Infinity and NaN stay, as diffusers' settings have them.
     """
     try:
-        return json.loads(expanded(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        reason = getattr(e, "strerror", None) or ("nested too deeply" if isinstance(e, RecursionError) else e)
-        raise kind(f"{path} cannot be read ({reason}); {advice}") from e
+        value = json.loads(text, parse_int=_whole, parse_float=_real)
+    except RecursionError:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
+    except json.JSONDecodeError as e:
+        raise ValueError(f"no JSON: {e.msg} at line {e.lineno}, column {e.colno}") from e
+    except UnicodeDecodeError as e:
+        raise ValueError(f"no UTF-8 text at byte {e.start}") from e
+    _check_depth(value)
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 300:  # beyond the largest float, 1.8e308
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    value = float(text) if len(text) <= MAX_DIGITS else math.inf
+    if not math.isfinite(value):
+        raise ValueError(f"the number {shown(text, 20)} is too large or too long")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [each for each in level if isinstance(each, (dict, list))]
+        if not level:
+            return
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    raise ValueError(f"nested more than {MAX_DEPTH} deep")
+
+
+def read_json(
+    path: str | Path, kind: type[PopsError] = ConfigError, advice: str = "fetch or make it again", most: int = MAX_JSON
+) -> Any:
+    """Reads the JSON value in a regular file of at most `most` bytes.
+
+    Raises an error of the given kind, in one line that names the file and ends with the advice, if the file cannot be
+    read or holds no JSON (see parse_json).
+    """
+    where = expanded(path)
+    try:
+        if where.exists() and not where.is_dir() and not where.is_file():
+            raise ValueError("no regular file")
+        with where.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise ValueError(f"larger than {most / 2**20:.3g} MB")
+        return parse_json(content)
+    except (OSError, ValueError) as e:
+        raise kind(f"{shown(path)} cannot be read ({shown(getattr(e, 'strerror', None) or e)}); {advice}") from e
 
 
 def read_json_object(
@@ -57,51 +154,129 @@ def read_json_object(
 ) -> dict[str, Any]:
     """Reads the JSON object in a file, as `read_json` does; anything but an object is an error, too."""
     value = read_json(path, kind, advice)
-    ensure(isinstance(value, dict), f"{path} holds no JSON object; {advice}", kind)
+    ensure(isinstance(value, dict), f"{shown(path)} holds no JSON object; {advice}", kind)
     return dict(value)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def check_place(path: Path) -> None:
     """Raises ConfigError unless a file can be written there, missing parent folders included. Changes nothing."""
+    name = shown(path)
     try:
         if path.is_dir():
-            raise ConfigError(f"{path} is a folder; name a file in it")
+            raise ConfigError(f"{name} is a folder; name a file in it")
         parent = next(folder for folder in path.absolute().parents if folder.exists())
     except (OSError, ValueError) as e:
-        raise ConfigError(f"{path} cannot be written ({getattr(e, 'strerror', None) or e}); choose another name") from e
-    ensure(parent.is_dir(), f"{path} cannot be written: {parent} is not a folder; choose another place")
+        raise ConfigError(f"{name} cannot be written ({getattr(e, 'strerror', None) or e}); choose another name") from e
+    ensure(parent.is_dir(), f"{name} cannot be written: {shown(parent)} is not a folder; choose another place")
     allowed = os.access(parent, os.W_OK | os.X_OK)
-    ensure(allowed, f"{path} cannot be written: no write permission for {parent}; choose another place")
+    ensure(allowed, f"{name} cannot be written: no write permission for {shown(parent)}; choose another place")
 
 
 @contextmanager
 def write_whole(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` (same suffix) and renames it to `path` if the block ends well.
+    """Yields a temporary path (same suffix, in a hidden folder beside `path`) and renames it to `path` if the block
+    ends well: whole, on the disk before it has its name, and of the mode that the umask gives.
 
     On any exception the temporary file and the parent folders made for it are removed, and an older `path` stays as it
-    was. Raises ConfigError if the place cannot be written to, PopsError if the disk is full.
+    was. What a killed write of the same `path` left behind is removed. Raises ConfigError if the place cannot be
+    written to, PopsError if the disk is full.
     """
     path = Path(path)
     check_place(path)
     made = [folder for folder in path.parents if not folder.exists()]  # the innermost first
+    room = path.parent / f"{_room(path)}{_here()}-{secrets.token_hex(3)}"
+    temporary = room / f"new{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        room.mkdir()
     except OSError as e:
-        raise ConfigError(f"the folder {path.parent} cannot be made ({e.strerror}); choose another") from e
-    # A short stem, so that the addition does not make a long name longer than the file system allows.
-    temporary = path.parent / f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}"
+        _remove(room, made)
+        if e.errno in _NO_ROOM:
+            raise PopsError(f"{shown(path)} could not be written ({e.strerror}); nothing was left behind") from e
+        raise ConfigError(f"the folder {shown(path.parent)} cannot be made ({e.strerror}); choose another") from e
     try:
         yield temporary
+        temporary.chmod(room.stat().st_mode & 0o666)  # some writers, such as safetensors, make files of mode 0600
+        settle(temporary)
         temporary.replace(path)
+        for folder in [path.parent, *(folder.parent for folder in made)]:
+            settle(folder)
     except OSError as e:
         if e.errno in _NO_ROOM:
-            raise PopsError(f"{path} could not be written ({e.strerror}); nothing was left behind") from e
+            raise PopsError(f"{shown(path)} could not be written ({e.strerror}); nothing was left behind") from e
         if e.filename is not None and str(e.filename) == str(temporary):
-            raise ConfigError(f"{path} cannot be written ({e.strerror}); choose another place") from e
+            raise ConfigError(f"{shown(path)} cannot be written ({e.strerror}); choose another place") from e
         raise
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        with suppress(OSError):  # a folder that is not empty stays, and so do its parents
-            for folder in made:
-                folder.rmdir()
+        _remove(room, made)
+
+
+def settle(path: Path) -> None:
+    """Waits until a file, or the list of a folder's names, is on the disk itself, where the system can tell."""
+    if path.is_dir():
+        if sys.platform == "win32":
+            return
+        with suppress(OSError):  # some network folders cannot
+            _sync(path, os.O_RDONLY)
+        return
+    try:
+        _sync(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):  # a place that cannot sync, or not be read
+            raise
+
+
+def _sync(path: Path, how: int) -> None:
+    handle = os.open(path, how)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(room: Path, made: list[Path]) -> None:
+    shutil.rmtree(room, ignore_errors=True)
+    with suppress(OSError):  # a folder that is not empty stays, and so do its parents
+        for folder in made:
+            folder.rmdir()
+
+
+def _room(path: Path) -> str:
+    """Returns how the hidden folders begin in which `path` is written; short, as a long name may be at the limit."""
+    return f".{path.stem[:24]}{path.suffix[:8]}-"
+
+
+def _here() -> str:
+    """Returns this process as it stands in the name of a hidden folder: machine and process."""
+    return f"{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]}-{os.getpid()}"
+
+
+def _sweep(path: Path) -> None:
+    """Removes what killed writes of `path` left: of dead processes of this machine, and of others after a day."""
+    machine = _here().split("-")[0]
+    pattern = re.compile(re.escape(_room(path)) + r"([0-9a-f]{6})-(\d+)-[0-9a-f]{6}")
+    with suppress(OSError), os.scandir(path.parent) as listing:
+        for entry in listing:
+            match = pattern.fullmatch(entry.name) if entry.name.startswith(".") else None
+            if match is None:
+                continue
+            with suppress(OSError):
+                old = time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE
+                if old or (match[1] == machine and not _alive(int(match[2]))):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if sys.platform == "win32":  # there, asking by a signal would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

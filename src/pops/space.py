@@ -8,17 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ModelError, OperandError, PopsError, SpaceError, ensure
 from pops.files import read_json_object
+from pops.loading.lock import LOADING, once
+from pops.loading.parts import TRANSFORMERS, check_files, check_network, check_tokenizer
 from pops.standardise import ClipStats, standardise, unstandardise
 from pops.weights import check_fit
 
@@ -63,7 +63,6 @@ class Space:
     ) -> None:
         self.folder, self.id, self.dim, self.image_size = folder, space_id, dim, image_size
         self._device, self._dtype, self._parts = device, dtype, dict(parts or {})
-        self._lock = threading.RLock()
 
     @classmethod
     def load(
@@ -94,7 +93,7 @@ class Space:
     def __repr__(self) -> str:
         return f"Space({self.id!r}, dim={self.dim})"
 
-    @cached_property
+    @once
     def fingerprint(self) -> str:
         """Name of the image encoder, from its config and samples of its weights. Tells versions of one space apart."""
         encoder = self._folder_of("image_encoder")
@@ -155,30 +154,32 @@ class Space:
         with torch.no_grad():
             return _finite(tower(pixels.to(self._device, tower.dtype)).image_embeds.float().cpu())
 
-    @cached_property
+    @once
     def _image_tower(self) -> Any:
         from transformers import CLIPVisionModelWithProjection
 
         return self._tower(CLIPVisionModelWithProjection, "image_encoder")
 
-    @cached_property
+    @once
     def _text_tower(self) -> Any:
         from transformers import CLIPTextModelWithProjection
 
         return self._tower(CLIPTextModelWithProjection, "text_encoder")
 
-    @cached_property
+    @once
     def _processor(self) -> Any:
         import transformers
 
         # transformers 5 calls another one CLIPImageProcessor; it needs torchvision and resizes differently.
         kind = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+        check_files(self._folder_of("image_processor"), "preprocessor_config.json")
         return self._part(kind.from_pretrained, "image_processor")
 
-    @cached_property
+    @once
     def _tokenizer(self) -> Any:
         from transformers import CLIPTokenizer
 
+        check_tokenizer(self._folder_of("tokenizer"))
         return self._part(CLIPTokenizer.from_pretrained, "tokenizer")
 
     def _tower(self, kind: Any, name: str) -> Any:
@@ -186,10 +187,13 @@ class Space:
         import torch
 
         path, begun = self._folder_of(name), time.perf_counter()
+        variant = check_network(path, TRANSFORMERS)
         model, info = self._part(
             kind.from_pretrained,
             name,
             dtype=self._dtype or torch.float32,
+            use_safetensors=True,
+            variant=variant,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are in info, by name
         )
@@ -210,7 +214,7 @@ class Space:
             f"{self.folder} has no {name}/; a model folder has Kandinsky 2.2's layout",
             ModelError,
         )
-        with self._lock, _quietly():
+        with LOADING, _quietly():
             try:
                 return load(path, local_files_only=True, **options)
             except Exception as e:  # transformers, tokenizers and safetensors each have their own

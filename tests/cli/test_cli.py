@@ -20,7 +20,7 @@ from pops.images import read_recipe
 from pops.recipe import Recipe
 
 
-def test_run_writes_the_picture_and_prints_its_path(call: Any, photos: Path) -> None:
+def test_run_writes_the_image_and_prints_its_path(call: Any, photos: Path) -> None:
     done = call("run", "texturing(a.png, b.png)", "-m", "$M", "--steps", "3", "-o", "new/folder/out.png")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "new/folder/out.png\n", "")
     assert size_of("new/folder/out.png") == (32, 32)
@@ -50,7 +50,7 @@ def test_several_seeds_and_images_are_numbered(call: Any) -> None:
 @pytest.mark.parametrize(
     ("made", "options"), [("x.png", []), ("x-1.png", ["-s", "3:5", "--scale", "2", "--fit", "pad"])]
 )
-def test_a_picture_repeats_itself_byte_for_byte(call: Any, made: str, options: list[str]) -> None:
+def test_an_image_repeats_itself_byte_for_byte(call: Any, made: str, options: list[str]) -> None:
     how = [
         "--steps",
         "2",
@@ -71,9 +71,9 @@ def test_a_picture_repeats_itself_byte_for_byte(call: Any, made: str, options: l
     assert Path("other.png").read_bytes() != Path(made).read_bytes()
 
 
-def test_a_changed_operand_is_told(call: Any) -> None:
+def test_a_changed_operand_is_reported(call: Any) -> None:
     plain = call("run", "a.png", "-m", "$M", "-o", "x.png")
-    assert plain.exit_code == 0 and "a.png carries no recipe" in plain.stderr and "taken as a photo" in plain.stderr
+    assert plain.exit_code == 0 and "a.png carries no recipe" in plain.stderr and "used as a photo" in plain.stderr
     Image.new("RGB", (8, 8), "red").save("a.png")
     done = call("run", "x.png", "-o", "again.png")
     assert done.exit_code == 0 and "a.png changed since the recipe was made" in done.stderr
@@ -153,11 +153,11 @@ def test_dry_run_computes_nothing(call: Any) -> None:
         (["run", "texturing(a.png, b.png", "-m", "$M", "-o", "x.png"], "never closed; add a )"),
         (["run", "texturing(a.png)", "-m", "$M", "-o", "x.png"], "takes 2 operands (object, texture), got 1"),
         (["run", "union(a.png, bb.png)", "-m", "$M", "-o", "x.png"], "there is no file bb.png"),
-        (["run", "1*a.png", "-m", "$M"], "say where the picture goes: -o out.png"),
+        (["run", "1*a.png", "-m", "$M"], "no output given; add -o out.png"),
         (["run", "1*a.png", "-m", "$M", "-o", "a.png"], "a.png is an operand of the expression"),
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--tree", "./a.png"], "a.png is an operand"),
-        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--tree", "x.png"], "two outputs have one name"),
-        (["run", "1*a.png", "-m", "$M", "-o", "x.gif"], "pictures are written as .png"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--tree", "x.png"], "two outputs have the same name"),
+        (["run", "1*a.png", "-m", "$M", "-o", "x.gif"], "images are written as .png"),
         (["run", "1*a.png", "-m", "$M", "--save-embedding", "e.pth"], "--save-embedding writes .safetensors"),
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--seed", "1,x"], "'x' is not a seed"),
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--size", "big"], "--size is HEIGHTxWIDTH"),
@@ -186,13 +186,13 @@ def test_dry_run_computes_nothing(call: Any) -> None:
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--size", "9000"], "at most 4096, got 9000x9000"),
         (["run", "1e39*a.png", "-m", "$M", "-o", "x.png"], "the sum 1e+39*a.png is too large for float32"),
         (["run", f'text("{"red " * 99}")', "-m", "$M", "-o", "x.png"], "use fewer words"),
-        (["bench", "toybox", "-m", "$M", "--operators", ","], "--operators names none"),
+        (["bench", "toybox", "-m", "$M", "--operators", ","], "--operators is empty"),
         (["show", "a.png"], "a.png carries no recipe"),
         (["show", "nothere.png"], "there is no file nothere.png"),
         (["operators", "show", "unoin", "-m", "$M"], "did you mean 'union'"),
         (["models", "show", "tinny"], "did you mean 'tiny'"),
-        (["toybox"], "say where the picture goes"),
-        (["toybox", "-o", "x.png"], "say what to draw"),
+        (["toybox"], "no output given"),
+        (["toybox", "-o", "x.png"], "no caption given"),
         (["toybox", "a teapot", "-o", "x.png", "--size", "33"], "--size must be even"),
     ],
 )
@@ -202,7 +202,7 @@ def test_a_users_mistake_is_one_clear_message_and_code_2(call: Any, words: list[
     assert done.exit_code == 2
     assert done.stdout == "" and done.stderr.startswith("pops: ") and says in done.stderr
     assert "Traceback" not in done.stderr
-    assert set(Path().iterdir()) == before, "nothing half-written"
+    assert set(Path().iterdir()) == before, "no partial files"
 
 
 def test_an_expressions_mistake_is_underlined(call: Any) -> None:
@@ -221,7 +221,7 @@ def test_an_expressions_mistake_is_underlined(call: Any) -> None:
         (
             ZeroDivisionError("division by zero"),
             1,
-            "something went wrong in pops (ZeroDivisionError: division by zero)",
+            "internal error (ZeroDivisionError: division by zero)",
         ),
     ],
 )
@@ -239,13 +239,13 @@ def test_exit_codes(call: Any, monkeypatch: pytest.MonkeyPatch, error: BaseExcep
 
 
 @pytest.mark.parametrize("content", [b"", b"no photo"])
-def test_a_broken_photo_alone_is_told_once(call: Any, content: bytes) -> None:
+def test_a_broken_photo_alone_is_reported_once(call: Any, content: bytes) -> None:
     Path("bad.png").write_bytes(content)
     done = call("run", "bad.png", "-m", "$M", "-o", "x.png")
     assert done.exit_code == 2 and done.stderr.count("bad.png") == 1
 
 
-def test_places_are_looked_at_before_anything_is_computed(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_paths_are_checked_before_anything_is_computed(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from pops.studio import Pops
 
     monkeypatch.setattr(Pops, "run", lambda self, *_, **__: pytest.fail("it was computed"))
@@ -288,7 +288,7 @@ def test_operators_and_models(call: Any) -> None:
     listed = call("operators", "list", "-m", "$M").stdout
     assert "texturing(object, texture)" in listed and "clothes(garment, ...)" in listed
     assert json.loads(call("operators", "list", "-m", "$M", "--json").stdout)["operators"]["union"]["guidance"] == 8.0
-    assert "operand 2: word, words" in call("operators", "show", "instruct", "-m", "$M").stdout
+    assert "operand 2: word, a text" in call("operators", "show", "instruct", "-m", "$M").stdout
     assert "kandinsky-2-2" in call("models", "list").stdout
     shown = json.loads(call("models", "show", "$M", "--json").stdout)
     assert shown["space"] == "random-32" and "union" in shown["operators"] and shown["weights_mb"] > 0
@@ -333,7 +333,7 @@ def test_toybox(call: Any) -> None:
     assert bad.exit_code == 2 and "teapot" in bad.stderr and not Path("y.png").exists()
 
 
-def test_progress_only_where_a_person_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     with shell.progress(quiet=False) as quiet_pipe:
         assert quiet_pipe is None
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

@@ -1,4 +1,4 @@
-"""The planner: what is shared, what is batched, what is refused; and how a plan reads."""
+"""The planner: what is shared, what is batched, what is an error, and the listing of a plan."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Role:
 
 @dataclass(frozen=True)
 class Spec:
-    """A stand-in with what the planner asks of an operator."""
+    """A fake with what the planner reads of an operator's spec."""
 
     name: str
     roles: tuple[Role, ...]
@@ -48,7 +48,7 @@ SPECS = {
 }
 
 
-def planned(text: str) -> Plan:
+def plan_of(text: str) -> Plan:
     return expression.parse(text).plan(SPECS)  # type: ignore[arg-type]
 
 
@@ -62,40 +62,40 @@ def test_the_real_specs_fit_the_protocol() -> None:
 
 
 def test_equal_parts_are_one_job() -> None:
-    layout = planned("union(texturing(a.png, b.png), let_me)".replace("let_me", "texturing(a.png,b.png)"))
-    assert [len(level.jobs) for level in layout.levels] == [1, 1]
-    texturing = layout.levels[0].jobs[0].node
-    assert layout.uses[texturing] == 2
-    assert layout.levels[1].jobs[0].operands == (texturing, texturing)
-    assert layout.photos == (Photo("a.png"), Photo("b.png"))
+    planned = plan_of("union(texturing(a.png, b.png), let_me)".replace("let_me", "texturing(a.png,b.png)"))
+    assert [len(level.jobs) for level in planned.levels] == [1, 1]
+    texturing = planned.levels[0].jobs[0].node
+    assert planned.uses[texturing] == 2
+    assert planned.levels[1].jobs[0].operands == (texturing, texturing)
+    assert planned.photos == (Photo("a.png"), Photo("b.png"))
 
 
 def test_equal_parts_are_one_job_however_the_options_are_ordered() -> None:
-    layout = planned("union(f(a.png, steps=3, guidance=2), f(a.png, guidance=2.0, steps=3))")
-    assert len(layout.levels[0].jobs) == 1
-    assert layout.levels[0].option("guidance") == 2 and layout.levels[0].option("sampler", "x") == "x"
+    planned = plan_of("union(f(a.png, steps=3, guidance=2), f(a.png, guidance=2.0, steps=3))")
+    assert len(planned.levels[0].jobs) == 1
+    assert planned.levels[0].option("guidance", 1.0) == 2 and planned.levels[0].option("sampler", "x") == "x"
 
 
 def test_a_seed_makes_another_job_in_the_same_batch() -> None:
-    layout = planned("let t = texturing(a.png, _); union(t, t@7)")
-    assert [(level.depth, level.operator, len(level.jobs)) for level in layout.levels] == [
+    planned = plan_of("let t = texturing(a.png, _); union(t, t@7)")
+    assert [(level.depth, level.operator, len(level.jobs)) for level in planned.levels] == [
         (1, "texturing", 2),
         (2, "union", 1),
     ]
-    assert [job.seed for job in layout.levels[0].jobs] == [None, 7]
-    assert layout.levels[0].jobs[1].operands == (Photo("a.png"), Missing())
+    assert [job.seed for job in planned.levels[0].jobs] == [None, 7]
+    assert planned.levels[0].jobs[1].operands == (Photo("a.png"), Missing())
 
 
 def test_a_seed_on_a_name_reaches_the_outermost_call_only() -> None:
-    layout = planned("let a = f(f(x.png) @1); let b = a; f(b@7)")
-    assert to_text(layout.root) == "f(f(f(x.png) @1) @7)"
+    planned = plan_of("let a = f(f(x.png) @1); let b = a; f(b@7)")
+    assert to_text(planned.root) == "f(f(f(x.png) @1) @7)"
 
 
 def test_levels_batch_by_operator_options_and_number_of_operands() -> None:
-    layout = planned(
+    planned = plan_of(
         "clothes(f(a.png), f(b.png), f(c.png, steps=3), clothes(a.png), clothes(b.png), clothes(a.png, b.png))"
     )
-    assert [(level.depth, level.operator, level.options, len(level.jobs)) for level in layout.levels] == [
+    assert [(level.depth, level.operator, level.options, len(level.jobs)) for level in planned.levels] == [
         (1, "f", (), 2),
         (1, "f", (("steps", 3),), 1),
         (1, "clothes", (), 2),
@@ -105,53 +105,53 @@ def test_levels_batch_by_operator_options_and_number_of_operands() -> None:
 
 
 def test_sums_and_texts_are_steps() -> None:
-    layout = planned('0.5*text("a cat") @3 - f(text("a dog"))')
-    assert [(level.depth, level.operator) for level in layout.levels] == [(1, TEXT), (2, "f"), (3, SUM)]
-    assert [(job.prompt, job.seed) for job in layout.levels[0].jobs] == [("a cat", 3), ("a dog", None)]
-    assert layout.levels[2].jobs[0].weights == (0.5, -1.0)
-    assert layout.levels[2].jobs[0].operands == (Text("a cat", (), 3), Call("f", (Text("a dog"),)))
+    planned = plan_of('0.5*text("a cat") @3 - f(text("a dog"))')
+    assert [(level.depth, level.operator) for level in planned.levels] == [(1, TEXT), (2, "f"), (3, SUM)]
+    assert [(job.prompt, job.seed) for job in planned.levels[0].jobs] == [("a cat", 3), ("a dog", None)]
+    assert planned.levels[2].jobs[0].weights == (0.5, -1.0)
+    assert planned.levels[2].jobs[0].operands == (Text("a cat", (), 3), Call("f", (Text("a dog"),)))
 
 
 def test_jobs_come_after_their_operands() -> None:
-    layout = planned("union(f(f(f(a.png))), let1)".replace("let1", "f(a.png) - f(f(b.png))"))
-    done = {*layout.photos}
-    for job in layout.jobs:
+    planned = plan_of("union(f(f(f(a.png))), let1)".replace("let1", "f(a.png) - f(f(b.png))"))
+    done = {*planned.photos}
+    for job in planned.jobs:
         assert set(job.operands) <= done
         done.add(job.node)
-    assert layout.root in done
+    assert planned.root in done
 
 
 def test_a_leaf_is_a_plan_of_no_steps() -> None:
-    assert planned("a.png").levels == () and planned("a.png").root == Photo("a.png")
-    assert planned("e.safetensors").saved == (Saved("e.safetensors"),)
+    assert plan_of("a.png").levels == () and plan_of("a.png").root == Photo("a.png")
+    assert plan_of("e.safetensors").saved == (Saved("e.safetensors"),)
 
 
 def test_texts_are_listed_once() -> None:
-    layout = planned('union(instruct(a.png, golden), instruct(text(golden), "golden"))')
-    assert layout.words == (Word("golden"),)
-    assert layout.texts == ("golden",)
+    planned = plan_of('union(instruct(a.png, golden), instruct(text(golden), "golden"))')
+    assert planned.words == (Word("golden"),)
+    assert planned.texts == ("golden",)
 
 
 def test_shared_names_cost_nothing_however_often_they_double() -> None:
     lets = "".join(f"let a{i + 1} = union(a{i}, a{i}); " for i in range(150))
-    layout = planned(f"let a0 = x.png; {lets}a150")
-    assert len(layout.jobs) == 150
-    assert len(str(layout)) < 20_000
+    planned = plan_of(f"let a0 = x.png; {lets}a150")
+    assert len(planned.jobs) == 150
+    assert len(str(planned)) < 20_000
 
 
 def test_long_chains_of_names_need_no_stack() -> None:
     lets = "".join(f"let a{i} = a{i + 1}; " for i in range(3000))
-    assert planned(f"{lets}let a3000 = x.png; a0").root == Photo("x.png")
+    assert plan_of(f"{lets}let a3000 = x.png; a0").root == Photo("x.png")
 
 
 def test_the_deepest_allowed_is_planned() -> None:
-    assert len(planned("f(" * MAX_DEPTH + "a.png" + ")" * MAX_DEPTH).levels) == MAX_DEPTH
+    assert len(plan_of("f(" * MAX_DEPTH + "a.png" + ")" * MAX_DEPTH).levels) == MAX_DEPTH
     lets = "".join(f"let a{i} = f(a{i + 1}); " for i in range(3000))
     with pytest.raises(ExpressionError, match="deeper than 200"):
-        planned(f"{lets}let a3000 = x.png; a0")
+        plan_of(f"{lets}let a3000 = x.png; a0")
 
 
-# --- words, photos, names --------------------------------------------------------------------------
+# --- texts, photos, names --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -170,12 +170,12 @@ def test_the_deepest_allowed_is_planned() -> None:
     ],
 )
 def test_names_and_roles_resolve(text: str, resolved: str) -> None:
-    assert to_text(planned(text).root) == resolved
+    assert to_text(plan_of(text).root) == resolved
 
 
 def test_without_specs_anything_goes() -> None:
-    layout = expression.parse("brew(a.png, strong, brew(_), steps=3)").plan()
-    assert to_text(layout.root) == 'brew(a.png, "strong", brew(_), steps=3)'
+    planned = expression.parse("brew(a.png, strong, brew(_), steps=3)").plan()
+    assert to_text(planned.root) == 'brew(a.png, "strong", brew(_), steps=3)'
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ def test_without_specs_anything_goes() -> None:
     [
         ("texturng(a.png, b.png)", "did you mean 'texturing'", "texturng"),
         ("f(texturing(b.png))", r"takes 2 operands \(object, texture\), got 1; write _", "texturing(b.png)"),
-        ("f(a.png, b.png)", r"takes 1 operand \(x\), got 2; take the others away", "f(a.png, b.png)"),
+        ("f(a.png, b.png)", r"takes 1 operand \(x\), got 2; remove the others", "f(a.png, b.png)"),
         ("clothes()", r"takes 1 to 12 operands \(garment, ...\), got 0", "clothes()"),
-        ('f("golden")', "is a text, but the operand 'x' of f is a picture; write text", '"golden"'),
-        ("instruct(a.png, b.png)", "is a picture, but the operand 'word' of instruct is a text", "b.png"),
-        ("instruct(a.png, f(a.png))", "f\\(a.png\\) is a picture", "f(a.png)"),
-        ("let t = a.png; instruct(a.png, t)", "a.png is a picture", "a.png"),
+        ('f("golden")', "is a text, but the operand 'x' of f must be an image; write text", '"golden"'),
+        ("instruct(a.png, b.png)", "is an image, but the operand 'word' of instruct must be a text", "b.png"),
+        ("instruct(a.png, f(a.png))", "f\\(a.png\\) is an image", "f(a.png)"),
+        ("let t = a.png; instruct(a.png, t)", "a.png is an image", "a.png"),
         ("f(a.png, stpes=3)", "unknown option 'stpes' .did you mean 'steps'", "f(a.png, stpes=3)"),
         ("f(a.png, steps=0)", "steps must be from 1 to 1000, a whole number, got 0", "f(a.png, steps=0)"),
         ("f(a.png, steps=2.5)", "steps must be .*got 2.5", "f(a.png, steps=2.5)"),
@@ -197,22 +197,22 @@ def test_without_specs_anything_goes() -> None:
         ("text(x, guidance=1e9)", "guidance must be", "text(x, guidance=1e9)"),
         ("f(a.png, sampler=3)", "sampler must be a name, got 3", "f(a.png, sampler=3)"),
         ("f(a.png, sampler=dim)", "did you mean 'ddim'", "f(a.png, sampler=dim)"),
-        ("let rabbit = a.png; f(rabit)", "no let binds 'rabit' .did you mean 'rabbit'", "rabit"),
+        ("let rabbit = a.png; f(rabit)", "unknown name 'rabit' .did you mean 'rabbit'", "rabit"),
         ("f(teapot)", r"teapot.png.*\./teapot", "teapot"),
-        ("instruct(a.png, t@7)", "no let binds 't'", "t@7"),
-        ("let a = b; let b = f(a); f(a)", "in a circle: a -> b -> a", "a"),
-        ("let a = a; a", "in a circle: a -> a", "a"),
-        ("let t = a.png; f(t@7)", "a photo, which no seed changes", "t@7"),
-        ("let t = a.png + b.png; f(t@7)", "a sum, which no seed changes", "t@7"),
-        ("a.png + _", "no open operands", "_"),
+        ("instruct(a.png, t@7)", "unknown name 't'", "t@7"),
+        ("let a = b; let b = f(a); f(a)", "a cycle: a -> b -> a", "a"),
+        ("let a = a; a", "a cycle: a -> a", "a"),
+        ("let t = a.png; f(t@7)", "a photo, which takes no seed", "t@7"),
+        ("let t = a.png + b.png; f(t@7)", "a sum, which takes no seed", "t@7"),
+        ("a.png + _", "a term of a sum cannot be missing", "_"),
         ("_", "nothing to compute", "_"),
-        ("golden", "no let binds 'golden'", "golden"),
-        ('"golden"', "the result is a picture", '"golden"'),
+        ("golden", "unknown name 'golden'", "golden"),
+        ('"golden"', "the result must be an image", '"golden"'),
     ],
 )  # fmt: skip
 def test_mistakes_are_shown_where_they_are(text: str, says: str, spot: str) -> None:
     with pytest.raises(ExpressionError, match=says) as caught:
-        planned(text)
+        plan_of(text)
     error = caught.value
     assert error.text == text and error.span is not None
     assert text[slice(*error.span)] == spot
@@ -220,7 +220,7 @@ def test_mistakes_are_shown_where_they_are(text: str, says: str, spot: str) -> N
 
 
 def test_mistakes_in_nodes_made_in_python_have_no_span() -> None:
-    with pytest.raises(ExpressionError, match="no let binds") as caught:
+    with pytest.raises(ExpressionError, match="unknown name") as caught:
         plan(Call("f", (Name("t"),)), SPECS)  # type: ignore[arg-type]
     assert caught.value.span is None and "\n" not in caught.value.pretty()
 
@@ -230,7 +230,7 @@ def test_mistakes_in_nodes_made_in_python_have_no_span() -> None:
 
 def test_a_plan_prints_itself() -> None:
     text = "let t = texturing(a.png, _, steps=5); instruct(union(t, t@7) - 0.5*union(t, t@7), golden)"
-    assert str(planned(text)) == (
+    assert str(plan_of(text)) == (
         "1 photo, 1 text, 5 steps in 4 batches\n"
         '  encode   a.png, "golden"\n'
         "  level 1  #1 = texturing(a.png, _, steps=5)\n"

@@ -99,8 +99,8 @@ def test_the_command(tmp_path: Path) -> None:
         ("--operators unoin", "did you mean 'union'"),
         ("--steps-list 4,x", "--steps-list takes whole numbers from 1 to 1000"),
         ("--steps-list 0", "--steps-list takes whole numbers"),
-        ("--steps-list ,", "--steps-list names none"),
-        ("--samplers ,", "--samplers names none"),
+        ("--steps-list ,", "--steps-list is empty"),
+        ("--samplers ,", "--samplers is empty"),
     ],
 )
 def test_mistakes(words: str, says: str) -> None:

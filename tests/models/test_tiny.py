@@ -89,15 +89,17 @@ def _grey_levels_apart(a: Image.Image, b: Image.Image) -> int:
 def test_operators_beat_the_average_on_held_out_triplets(tiny: Pops) -> None:
     from pops.measure.operators import measure
 
-    report = measure(tiny, operators=["texturing", "scene"], count=8, render=False)
+    report = measure(tiny, operators=["texturing", "scene"], count=8, render=False, audited=0)
     assert all(row["beats_average"] > 0.8 for row in report.operators.values())
 
 
 def test_pictures_of_some_triplets_are_judged(tiny: Pops) -> None:
     from pops.measure.operators import markdown, measure
 
-    report = measure(tiny, operators=["scene"], count=6, pictures=2, render_steps=2)
-    judged = report.operators["scene"]["oracle"]
+    report = measure(tiny, operators=["scene"], count=6, pictures=2, audited=3, render_steps=2)
+    judged, looks = report.operators["scene"]["oracle"], report.operators["scene"]["images"]
+    assert 0.1 < looks["result"]["sharpness"] < 2 and looks["round_trip"]["fidelity"] > 0.3
+    assert set(report.operators["scene"]["audit"]) >= {"answered_by_one", "hard", "average_hard", "hard_operand_a"}
     assert judged["true_pictures"]["object"] in (0, 0.5, 1) and set(judged) >= {"object", "scene", "all", "round_trip"}
     assert "6 held-out triplets" in markdown(report) and "Images of the first 2." in markdown(report)
 

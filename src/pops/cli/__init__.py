@@ -1,1 +1,1 @@
-"""The command line: one typer command a file (parse, call Pops, print); main.py holds the table."""
+"""The command line: one file per command, which parses options, calls Pops and prints; main.py lists them."""

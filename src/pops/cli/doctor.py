@@ -1,4 +1,4 @@
-"""pops doctor: what this machine offers, and whether anything is amiss."""
+"""pops doctor: checks the installation and the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,11 +20,11 @@ LOW_DISK_GB, LOW_MEMORY_GB = 2.0, 1.5
 
 @command
 def doctor(
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask whether the hub can be reached.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not contact the hub.")] = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Look at versions, devices, disk, the hub and the shipped model.
+    """Check versions, devices, memory, disk, the hub and the shipped model.
 
     The exit code is 1 if pops cannot run.
 
@@ -48,28 +48,29 @@ def doctor(
     if not offline:
         checks["hub"] = _hub
     rows = [_checked(name, check) for name, check in checks.items()]
-    needed = ("python", *PACKAGES, "devices", "tiny")
-    fine = not any(row["state"] == "bad" and row["check"] in needed for row in rows)
+    required = ("python", *PACKAGES, "devices", "tiny")
+    ok = not any(row["state"] == "bad" and row["check"] in required for row in rows)
     if json_output:
-        print_json({"ok": fine, "pops": __version__, "checks": rows})
+        print_json({"ok": ok, "pops": __version__, "checks": rows})
     else:
         typer.echo(f"pops {__version__}")
         for row in rows:
             typer.echo(f"  {row['state']:<5}{row['check']:<17}{row['found']}")
-    if not fine:
+    if not ok:
         raise typer.Exit(1)
 
 
 class _Warning(Exception):
-    """Something to know, that stops nobody."""
+    """A non-fatal finding."""
 
 
-def _checked(name: str, check: Callable[[], str]) -> dict[str, Any]:
+def _checked(name: str, check: Callable[[], str]) -> dict[str, str]:
+    """Runs one check; returns its name, state (ok, warn, bad) and finding."""
     try:
         return {"check": name, "state": "ok", "found": check()}
     except _Warning as e:
         return {"check": name, "state": "warn", "found": str(e)}
-    except Exception as e:  # a check that fails is a finding, whatever it raised
+    except Exception as e:  # whatever a check raises is its finding
         first = (str(e) or type(e).__name__).splitlines()[0]
         return {"check": name, "state": "bad", "found": first}
 
@@ -99,17 +100,17 @@ def _memory() -> str:
         return "unknown on this system"
     text = f"{page * total / 1e9:.1f} GB, {page * free / 1e9:.1f} GB free"
     if page * total / 1e9 < LOW_MEMORY_GB:
-        raise _Warning(f"{text}; tiny needs {LOW_MEMORY_GB} GB")
+        raise _Warning(f"{text}; the model tiny needs {LOW_MEMORY_GB} GB")
     return text
 
 
 def _disk() -> str:
     cache = _cache_folder()
-    there = next(p for p in (cache, *cache.parents) if p.exists())
-    free = shutil.disk_usage(there).free / 1e9
+    existing = next(p for p in (cache, *cache.parents) if p.exists())
+    free = shutil.disk_usage(existing).free / 1e9
     text = f"{free:.1f} GB free for {cache}"
     if free < LOW_DISK_GB:
-        raise _Warning(f"{text}; the larger models need more")
+        raise _Warning(f"{text}; larger models need more")
     return text
 
 
@@ -122,7 +123,7 @@ def _cache_folder() -> Path:
 def _cached() -> str:
     cache = _cache_folder()
     names = sorted(p.name.removeprefix("models--").replace("--", "/") for p in cache.glob("models--*"))
-    return ", ".join(names) or "no model of the hub is on this machine"
+    return ", ".join(names) or "no models of the hub are on this machine"
 
 
 def _hub() -> str:
@@ -132,13 +133,13 @@ def _hub() -> str:
 
     try:
         with urllib.request.urlopen(constants.ENDPOINT, timeout=5):  # https only: the endpoint's own scheme
-            return f"{constants.ENDPOINT} answers"
+            return f"{constants.ENDPOINT} is reachable"
     except OSError as e:
-        raise _Warning(f"{constants.ENDPOINT} cannot be reached ({e}); tiny works without it") from e
+        raise _Warning(f"{constants.ENDPOINT} is not reachable ({e}); the model tiny works without it") from e
 
 
 def _tiny() -> str:
-    """Every weights file of the shipped model opens, and its operators' descriptions read."""
+    """Opens every weights file of the shipped model and reads its operators' specs."""
     from safetensors import safe_open
 
     from pops.studio import load

@@ -1,4 +1,4 @@
-"""pops index: a folder of photos into a library; pops search: the photos nearest to an expression."""
+"""pops index: encodes a folder of photos into a library. pops search: finds the photos nearest to an expression."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print
 if TYPE_CHECKING:
     from pops.library import Report
 
-LISTED = 20  # files left out that are named one by one
+LISTED = 20  # skipped files that are listed one by one
 
 
 @command
 def index(
     folder: Annotated[
-        Path, typer.Argument(help="Of photos; the folders in it, too.", show_default=False, metavar="FOLDER")
+        Path, typer.Argument(help="Folder of photos, subfolders included.", show_default=False, metavar="FOLDER")
     ],
     library: Annotated[
-        Path, typer.Option("--out", "-o", help="The library: a folder, made or brought up to date.", show_default=False)
+        Path, typer.Option("--out", "-o", help="Library folder to create or update.", show_default=False)
     ],
     fit: Annotated[
         str | None,
-        typer.Option("--fit", help="How photos become square: squash, crop or pad. [default: the library's, squash]"),
+        typer.Option(
+            "--fit", help="How photos become square: squash, crop or pad. [default: the library's, or squash]"
+        ),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Forget photos of other folders, too, where they are no more.")
+        bool, typer.Option("--prune", help="Also remove photos of other folders that no longer exist.")
     ] = False,
     model: ModelName = "tiny",
     device: Device = "auto",
@@ -37,9 +39,9 @@ def index(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Encode a folder of photos into a library to search.
+    """Encode a folder of photos into a library for searching.
 
-    Run it again to take in what is new, changed or gone; stopped, it goes on where it was.
+    Run it again after photos were added, changed or removed. A stopped run resumes.
 
     Examples:
 
@@ -56,7 +58,7 @@ def index(
     with progress(quiet=quiet or json_output) as on_progress:
         report = index_folder(folder, library, p.space, fit=fit, side=side, prune=prune, on_progress=on_progress)
     if json_output:
-        print_json({"ok": True, **_told(report)})
+        print_json({"ok": True, **_report_data(report)})
         return
     if not quiet:
         _list_skipped(report)
@@ -69,12 +71,16 @@ def search(
         str, typer.Argument(help="An expression or a tree file (.yaml, .json).", show_default=False, metavar="EXPR")
     ],
     library: Annotated[
-        Path, typer.Option("--library", "-l", help="What pops index made.", show_default=False, metavar="LIBRARY")
+        Path, typer.Option("--library", "-l", help="Library made by pops index.", show_default=False, metavar="LIBRARY")
     ],
-    count: Annotated[int, typer.Option("--count", "-k", help="How many photos.", min=1, max=10_000)] = 10,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="Of the operators.", min=0)] = 0,
-    steps: Annotated[int | None, typer.Option("--steps", help="Steps of every operator.", min=1, max=1000)] = None,
-    guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance of every operator.", min=0)] = None,
+    count: Annotated[int, typer.Option("--count", "-k", help="Number of photos.", min=1, max=10_000)] = 10,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Seed of the operators.", min=0)] = 0,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Sampling steps of every operator.", min=1, max=1000)
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="Guidance scale of every operator.", min=0)
+    ] = None,
     model: ModelName = "tiny",
     device: Device = "auto",
     json_output: Json = False,
@@ -83,7 +89,7 @@ def search(
 ) -> None:
     """Find the photos of a library nearest to an expression.
 
-    The score (cosine) and the path of each.
+    Prints the score (cosine similarity) and the path of each.
 
     Examples:
 
@@ -96,27 +102,28 @@ def search(
     from pops.library import Library
     from pops.recipe import Recipe
 
-    asked = Recipe.read(expression).changed(seed=seed, steps=steps, guidance=guidance)
+    recipe = Recipe.read(expression).changed(seed=seed, steps=steps, guidance=guidance)
     opened = Library.open(library)
     p = pops.load(model, device=device)
     opened.require_encoder(p.space)
     with progress(quiet=quiet or json_output) as on_progress:
-        making = asked.making
+        making = recipe.making
         e = p.evaluate(
-            asked.expression, seed=seed, steps=making.steps, guidance=making.guidance, sampler=making.sampler,
+            recipe.expression, seed=seed, steps=making.steps, guidance=making.guidance, sampler=making.sampler,
             fit=making.fit, on_progress=on_progress,
         )  # fmt: skip
     matches = opened.search(e, count)[0]
     if json_output:
         found = [{**asdict(m), "there": Path(m.path).is_file()} for m in matches]
-        print_json({"ok": True, "expression": asked.expression, "library": str(library), "matches": found})
+        print_json({"ok": True, "expression": recipe.expression, "library": str(library), "matches": found})
         return
     for m in matches:
         gone = "" if Path(m.path).is_file() else "  (no longer there)"
         typer.echo(f"{m.score:.4f}  {m.path}{gone}")
 
 
-def _told(report: Report) -> dict[str, Any]:
+def _report_data(report: Report) -> dict[str, Any]:
+    """Returns the report for --json."""
     listed = {
         name: [{"path": path, "reason": why} for path, why in getattr(report, name).items()]
         for name in ("skipped", "others")
@@ -125,21 +132,22 @@ def _told(report: Report) -> dict[str, Any]:
 
 
 def _list_skipped(report: Report) -> None:
+    """Prints the skipped files, at most LISTED."""
     for path, why in list(report.skipped.items())[:LISTED]:
         typer.echo(f"pops: {path} {why}", err=True)
     more = len(report.skipped) - LISTED
     if more > 0:
-        typer.echo(f"pops: {more} more files were left out; --json lists all", err=True)
+        typer.echo(f"pops: {more} more files were skipped; --json lists all", err=True)
 
 
 def _summary(report: Report) -> str:
-    """One line: what the library holds, and what changed."""
+    """Returns one line: what the library holds and what changed."""
     counts = {
         "new": report.new,
         "changed": report.changed,
         "removed": report.removed,
-        "left out": len(report.skipped),
+        "skipped": len(report.skipped),
         "of other kinds": len(report.others),
     }
-    said = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing changed"
-    return f"{report.library}: {report.photos} photos ({said})"
+    changes = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing changed"
+    return f"{report.library}: {report.photos} photos ({changes})"

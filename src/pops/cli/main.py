@@ -1,4 +1,4 @@
-"""The table of commands. Importing it loads typer and nothing heavy: `pops --help` answers at once."""
+"""The table of commands. Imports nothing heavy but typer, so that `pops --help` answers at once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""From a recipe to files: what `pops run` and `pops mix` share. Checks places, runs, writes, tells."""
+"""Runs a recipe and writes its files: shared by `pops run` and `pops mix`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ from pops.files import check_place, expanded
 
 if TYPE_CHECKING:
     from pops.expression.plan import Plan
+    from pops.progress import OnControl
     from pops.recipe import Recipe
     from pops.render.base import Control
     from pops.result import Result
@@ -27,18 +28,18 @@ FIGURES: tuple[Literal["tree"], Literal["equation"]] = ("tree", "equation")
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files that a command is to write; None: not asked for."""
+    """The files that a command writes; None for each that it does not."""
 
-    out: Path | None = None  # the pictures
+    out: Path | None = None  # the images
     tree: Path | None = None
     equation: Path | None = None
     embedding: Path | None = None
     latent: Path | None = None
     control: Path | None = None
-    recipe: bool = True  # whether pictures carry it
+    recipe: bool = True  # write it into images
 
-    def pictures(self) -> list[Path]:
-        """The places of pictures."""
+    def images(self) -> list[Path]:
+        """Returns the paths of the images and figures."""
         return [path for path in (self.out, self.tree, self.equation, self.control) if path]
 
 
@@ -51,13 +52,16 @@ def make(
     json_output: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Runs a recipe and writes what it makes; prints the paths, or one JSON object."""
-    # 1) All that can be refused is refused before anything is computed.
-    start = time.monotonic()
-    places = check_outputs(outputs, recipe, pops.plan(recipe.expression))
+    """Runs a recipe, writes the outputs and prints their paths, or one JSON object.
 
-    # 2) The images.
-    told: list[str] = []
+    given: the values of operands that text cannot express, by `$key`.
+    """
+    # 1) Check every output path before anything is computed.
+    start = time.monotonic()
+    paths = check_outputs(outputs, recipe, pops.plan(recipe.expression))
+
+    # 2) Run the recipe.
+    notes: list[str] = []
     with progress(quiet=quiet or json_output) as on_progress:
         result = pops.run(
             recipe,
@@ -66,22 +70,24 @@ def make(
             render=outputs.out is not None,
             embed=outputs.embedding is not None,
             on_progress=on_progress,
-            on_control=_keeper(outputs.control, len(recipe.rendering.control)),
-            on_note=told.append,
+            on_control=_control_writer(outputs.control, len(recipe.rendering.control)),
+            on_note=notes.append,
         )
 
-    # 3) The files, and what is told.
-    written = _write(pops, result, outputs, places)
-    for line in dict.fromkeys([*told, *_changed(recipe, result)]):
+    # 3) Write the files, print notes and paths.
+    written = _write(pops, result, outputs, paths)
+    for line in dict.fromkeys([*notes, *_changed(recipe, result)]):
         typer.echo(f"pops: {line}", err=True)
     others = {"embedding": outputs.embedding, "tree": outputs.tree, "equation": outputs.equation}
     if json_output:
-        data: dict[str, Any] = {"ok": True, "outputs": [str(path) for path in written]}
+        data: dict[str, object] = {"ok": True, "outputs": [str(path) for path in written]}
         data |= {name: str(path) for name, path in others.items() if path}
         if outputs.latent:
             data["latents"] = [str(path) for path in _numbered(outputs.latent, len(result.latents))]
         data |= {"expression": recipe.expression, "seeds": list(recipe.seeds), "model": pops.name}
-        found = [{"output": str(p), **i.info["pops"]["found"]} for p, i in zip(written, result) if _found(i)]
+        found = [
+            {"output": str(p), **i.info["pops"]["found"]} for p, i in zip(written, result) if "found" in i.info["pops"]
+        ]
         data |= {"found": found} if found else {}
         print_json({**data, "seconds": round(time.monotonic() - start, 3)})
     elif not quiet:
@@ -91,90 +97,86 @@ def make(
 
 
 def check_outputs(outputs: Outputs, recipe: Recipe, plan: Plan) -> list[Path]:
-    """Refuses what cannot be written: no output at all, two of one name, an operand's place, no permission.
+    """Returns the paths of the images; raises ConfigError for an output that cannot or must not be written.
 
-    Returns the places of the images.
+    Two outputs of one name and outputs that would overwrite an operand are refused, too.
     """
     from pops.embedding import WRITTEN_SUFFIXES
     from pops.images import PICTURE_SUFFIXES
 
-    wanted = [*outputs.pictures(), *(path for path in (outputs.embedding, outputs.latent) if path)]
-    ensure(bool(wanted), "say where the picture goes: -o out.png (or --save-embedding, --tree, --equation)")
+    wanted = [*outputs.images(), *(path for path in (outputs.embedding, outputs.latent) if path)]
+    ensure(bool(wanted), "no output given; add -o out.png (or --save-embedding, --tree, --equation)")
     controlled = not outputs.control or bool(outputs.out and recipe.rendering.control)
-    ensure(controlled, "--save-control goes with --control and -o")
-    for picture in outputs.pictures():
-        fits = picture.suffix.lower() in PICTURE_SUFFIXES
-        ensure(fits, f"{picture}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
+    ensure(controlled, "--save-control goes with --control and -o; add them")
+    for path in outputs.images():
+        fits = path.suffix.lower() in PICTURE_SUFFIXES
+        ensure(fits, f"{path}: images are written as {', '.join(PICTURE_SUFFIXES)}; use one of these endings")
     ensure(
         outputs.embedding is None or outputs.embedding.suffix.lower() in WRITTEN_SUFFIXES,
         f"--save-embedding writes {', '.join(WRITTEN_SUFFIXES)}, got {outputs.embedding}; change the suffix",
     )
     if outputs.latent:
-        ensure(not recipe.sweep, "a grid has many latents; leave --save-latent out, or mix without --sweep")
+        ensure(not recipe.sweep, "a grid has no latent of its own; remove --save-latent or --sweep")
         fits = outputs.latent.suffix.lower() == ".safetensors"
-        ensure(fits, f"--save-latent {outputs.latent}: a latent's file ends in .safetensors")
+        ensure(fits, f"--save-latent {outputs.latent}: a latent file ends in .safetensors; change the suffix")
     count = 1 if recipe.image is not None or recipe.shows != "image" else len(recipe.seeds) * recipe.num_images
     images = _numbered(outputs.out, count) if outputs.out else []
     latents = _numbered(outputs.latent, count) if outputs.latent else []
     others = (outputs.tree, outputs.equation, outputs.control, outputs.embedding)
-    places = [*images, *latents, *(path for path in others if path)]
-    for path in places:
+    paths = [*images, *latents, *(path for path in others if path)]
+    for path in paths:
         check_place(path)
-    resolved = [path.resolve() for path in places]
-    ensure(len(set(resolved)) == len(resolved), "two outputs have one name; give each its own")
+    resolved = [path.resolve() for path in paths]
+    ensure(len(set(resolved)) == len(resolved), "two outputs have the same name; give each its own")
     operands = [*(node.path for node in plan.photos), *(node.path for node in plan.saved)]
     operands += [source.removeprefix("map:") for source in recipe.rendering.control.values()]
     inputs = {expanded(path).resolve() for path in operands}
-    for place, path in zip(resolved, places, strict=True):
-        ensure(place not in inputs, f"{path} is an operand of the expression; write to another file")
+    for target, path in zip(resolved, paths, strict=True):
+        ensure(target not in inputs, f"{path} is an operand of the expression; write to another file")
     return images
 
 
-def _write(pops: Pops, result: Result, outputs: Outputs, places: Sequence[Path]) -> list[Path]:
-    """Writes every image, figure, embedding and latent; returns the places of the images."""
+def _write(pops: Pops, result: Result, outputs: Outputs, paths: Sequence[Path]) -> list[Path]:
+    """Writes every image, figure, embedding and latent; returns the paths of the images."""
     from pops.images import save_picture
 
-    for place, image in zip(places, result, strict=False):
-        save_picture(image, place, image.info["pops"] if outputs.recipe else None)
+    for path, image in zip(paths, result, strict=False):  # without -o there are no paths
+        save_picture(image, path, image.info["pops"] if outputs.recipe else None)
     for name, figure in result.figures.items():
-        path = getattr(outputs, name)
-        if path:
-            save_picture(figure, path, figure.info["pops"] if outputs.recipe else None)
+        figure_path: Path | None = getattr(outputs, name)
+        if figure_path:
+            save_picture(figure, figure_path, figure.info["pops"] if outputs.recipe else None)
     if outputs.embedding and result.trace:
         result.trace.result.save(outputs.embedding)
     if outputs.latent:
         mixer = pops.mixer(result.recipe.loading.renderer)
         for path, latent in zip(_numbered(outputs.latent, len(result.latents)), result.latents, strict=True):
             mixer.save_latent(latent, path, result.recipe.to_data())
-    return list(places)
+    return list(paths)
 
 
 def _changed(recipe: Recipe, result: Result) -> list[str]:
-    """A line for inputs that are not what they were when the recipe was made."""
+    """Returns a note if input files have changed since the recipe was made."""
     now = result.recipe.inputs
     changed = [path for path, digest in recipe.inputs.items() if now.get(path) != digest]
-    return [f"{', '.join(changed)} changed since the recipe was made; the picture will differ"] if changed else []
+    return [f"{', '.join(changed)} changed since the recipe was made; the image will differ"] if changed else []
 
 
-def _found(image: Any) -> bool:
-    return "found" in image.info["pops"]
-
-
-def _keeper(path: Path | None, controls: int) -> Any:
-    """What writes a control image; of several each with its kind in the name."""
+def _control_writer(path: Path | None, controls: int) -> OnControl | None:
+    """Returns the callback that writes control images; with several controls, each has its kind in the name."""
     if path is None:
         return None
     from pops.images import save_picture
 
-    def keep(control: Control) -> None:
-        save_picture(
-            control.image, path.with_name(f"{path.stem}-{control.kind}{path.suffix}") if controls > 1 else path
-        )
+    def write(control: Control) -> None:
+        own = path.with_name(f"{path.stem}-{control.kind}{path.suffix}") if controls > 1 else path
+        save_picture(control.image, own)
 
-    return keep
+    return write
 
 
 def _numbered(path: Path, count: int) -> list[Path]:
+    """Returns the paths of several files; imports pops.result on use."""
     from pops.result import numbered
 
     return numbered(path, count)

@@ -1,4 +1,4 @@
-"""pops mix: a layout's shape with a content's look, by MagicMix; or a grid of them over one or two settings."""
+"""pops mix: mixes the shape of a layout with the look of a content (MagicMix), or a grid of mixes over settings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pops.recipe import Sweep
 
 SWEPT = ("nu", "k_min", "k_max", "strength", "guidance", "steps")
-MAX_CELLS = 400  # of one grid
+MAX_CELLS = 400  # along one axis of a grid
 HELP = """Mix the shape of one thing with the look of another (MagicMix).
 
-It is the call mix(LAYOUT, CONTENT, ...) of the language.
+In expressions it is written mix(LAYOUT, CONTENT, ...).
 
 Examples:
 
@@ -31,7 +31,7 @@ Examples:
     pops mix rabbit.png "texturing(teapot.png, tiger.png)" -o out.png
 
 \b
-    a grid over two settings; a mix of a mix, without decoding between; the same again
+    a grid over two settings; a mix of a mix, without decoding between; the same image again
     pops mix rabbit.png tiger -o grid.png --sweep nu=0.1:0.9:5 --sweep k_max=0.4:0.8:3
     pops mix rabbit.png tiger -o out.png --save-latent mixed.safetensors
     pops mix mixed.safetensors "a cactus" -o second.png
@@ -40,7 +40,7 @@ Examples:
 LayoutOperand = Annotated[
     str,
     typer.Argument(
-        help="The shape: a photo, a text, an expression, the file of an embedding or a latent.",
+        help="The shape: a photo, a text, an expression, an embedding file or a latent file.",
         show_default=False,
         metavar="LAYOUT",
     ),
@@ -48,42 +48,55 @@ LayoutOperand = Annotated[
 ContentOperand = Annotated[
     str,
     typer.Argument(
-        help='The look: a text ("tiger", "tiger:1.5 fur:-1"), a photo, an embedding\'s file or an expression.',
+        help='The look: a text ("tiger", "tiger:1.5 fur:-1"), a photo, an embedding file or an expression.',
         show_default=False,
         metavar="CONTENT",
     ),
 ]
 Out = Annotated[
     Path,
-    typer.Option("--out", "-o", help="The picture; several become NAME-0.png, NAME-1.png, ...", show_default=False),
+    typer.Option("--out", "-o", help="Image to write; several become NAME-0.png, NAME-1.png, ...", show_default=False),
 ]
 NuOption = Annotated[
     str | None,
-    typer.Option("--nu", help="0 the layout, 1 plain image-to-image; 0.9,0.5 changes over the window. [0.9]"),
+    typer.Option("--nu", help="0: the layout, 1: image-to-image; 0.9,0.5: from 0.9 to 0.5 over the window. [0.9]"),
 ]
-KMin = Annotated[float | None, typer.Option("--k-min", help="Mixing stops here, counted from the end. [0.3]")]
-KMax = Annotated[float | None, typer.Option("--k-max", help="Mixing starts here. [0.6]")]
+KMin = Annotated[
+    float | None,
+    typer.Option("--k-min", help="Fraction of the steps, counted from the end, where mixing stops. [0.3]"),
+]
+KMax = Annotated[
+    float | None,
+    typer.Option("--k-max", help="Fraction of the steps, counted from the end, where mixing starts. [0.6]"),
+]
 Strength = Annotated[
-    float | None, typer.Option("--strength", help="Of the content's words, from -2 (removed) to 2. [1]")
+    float | None, typer.Option("--strength", help="Strength of the content's words, from -2 (removed) to 2. [1]")
 ]
 Reach = Annotated[
-    str | None, typer.Option("--reach", help="Strength is of the words alone, or of all the text says by them: text.")
+    str | None,
+    typer.Option(
+        "--reach", help="What strength acts on: the words, or with text also what they add to others. [words]"
+    ),
 ]
-Steps = Annotated[int | None, typer.Option("--steps", help="Steps of the denoising. [50]")]
-Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance. [the model's own]")]
-Negative = Annotated[str | None, typer.Option("--negative", help="A text to keep away from.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps. [50]")]
+Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale. [the model's own]")]
+Negative = Annotated[str | None, typer.Option("--negative", help="Negative prompt.")]
 Inject = Annotated[
-    str | None, typer.Option("--inject", help="state (the paper's) or input (diffusers' community's). [state]")
+    str | None,
+    typer.Option("--inject", help="What is mixed: the state (as the paper does) or the network's input. [state]"),
 ]
-Preset = Annotated[str | None, typer.Option("--preset", help="style, object, breed or remove: settings to begin with.")]
+Preset = Annotated[str | None, typer.Option("--preset", help="Settings to start from: style, object, breed or remove.")]
 SweepOption = Annotated[
     list[str] | None,
-    typer.Option("--sweep", help="nu=0.1:0.9:5: one labelled grid over it; twice for two axes."),
+    typer.Option("--sweep", help="nu=0.1:0.9:5: a labelled grid over a setting; give it twice for two axes."),
 ]
 SaveLatent = Annotated[
-    Path | None, typer.Option("--save-latent", help="Keep the latent (.safetensors), as a layout for other mixes.")
+    Path | None, typer.Option("--save-latent", help="Write the latent (.safetensors), a layout for other mixes.")
 ]
-Size = Annotated[str | None, typer.Option("--size", help="HEIGHTxWIDTH, or one number for a square's area.")]
+Size = Annotated[
+    str | None,
+    typer.Option("--size", help="Image size: HEIGHTxWIDTH, or one number: the area of that square. [the model's own]"),
+]
 
 
 @command
@@ -93,7 +106,7 @@ def mix(
     layout: LayoutOperand,
     content: ContentOperand,
     out: Out,
-    asked: Mapping[str, Any],
+    options: Mapping[str, Any],
     nu: NuOption = None,
     k_min: KMin = None,
     k_max: KMax = None,
@@ -112,7 +125,7 @@ def mix(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Mix the shape of one thing with the look of another; see HELP."""
+    """Mixes the shape of one thing with the look of another; the help text is HELP."""
     from pops.cli.make import Outputs, make
     from pops.magicmix.presets import preset as preset_of
     from pops.magicmix.spec import mix_settings
@@ -131,28 +144,28 @@ def mix(
         _check_removal(content, settings.get("strength", 1.0))
     axes = [sweep_of(text) for text in sweep or []]
     for axis in axes:
-        for value in axis.values:  # a mistake is told before a model is read
+        for value in axis.values:  # finds mistakes before a model is loaded
             mix_settings({**settings, axis.name: value})
-    ensure(len(axes) <= 2, f"a grid has one --sweep or two, got {len(axes)}")
-    pops = Pops.of(Recipe.of("_", **asked))
-    recipe, python = pops.mix_recipe(layout, content, settings)
+    ensure(len(axes) <= 2, f"--sweep can be given at most twice, got {len(axes)}")
+    pops = Pops.of(Recipe.of("_", **options))
+    recipe, in_python = pops.mix_recipe(layout, content, settings)
     make(
         pops,
-        recipe.changed(**asked, sweep=axes),
+        recipe.changed(**options, sweep=axes),
         Outputs(out, latent=save_latent, recipe=not no_recipe),
-        given=python,
+        given=in_python,
         json_output=json_output,
         quiet=quiet,
     )
 
 
 def sweep_of(text: str) -> Sweep:
-    """Reads `nu=0.1:0.9:5`, five values from 0.1 to 0.9; ConfigError for anything else."""
+    """Parses `nu=0.1:0.9:5` into five values from 0.1 to 0.9; raises ConfigError for anything else."""
     from pops.recipe import Sweep
 
     name, _, numbers = text.partition("=")
     name = name.strip().replace("-", "_")
-    ensure(name in SWEPT, f"--sweep takes {', '.join(SWEPT)}, got {name!r}{suggest(name, SWEPT)}")
+    ensure(name in SWEPT, f"unknown --sweep {name!r}{suggest(name, SWEPT)}; choose from {', '.join(SWEPT)}")
     try:
         first, last, count = numbers.split(":")
         low, high, n = float(first), float(last), int(count)
@@ -165,18 +178,20 @@ def sweep_of(text: str) -> Sweep:
 
 
 def _check_removal(content: str, strength: float) -> None:
+    """Raises ConfigError unless the content has words to remove."""
     from pops.magicmix.prompt import Prompt
 
     least = min((strength if own is None else own for own in Prompt.of(content).strengths), default=strength)
     ensure(
         least <= 0,
-        f"nothing in {content!r} is marked to go; say what the picture shows, with a strength of 0 or less on that: "
+        f"{content!r} has no words to remove; describe the image, with a strength of 0 or less on what to remove: "
         '"a zebra:0 rabbit"',
         ConfigError,
     )
 
 
 def _size(text: str | None) -> int | tuple[int, int] | None:
+    """Parses --size as mix(size=...) takes it: one number stays one."""
     if text is None:
         return None
     both = parse_size(text)

@@ -1,4 +1,4 @@
-"""pops models: the models by name, what one holds, and fetching one."""
+"""pops models: lists the named models, shows one, downloads one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import typer
 
 from pops.cli.shell import Debug, Json, command, print_json, print_table
 
-app = typer.Typer(help="List the known models, show one, or fetch one.", no_args_is_help=True)
+app = typer.Typer(help="List models, show one, download one.", no_args_is_help=True)
 
 
 @app.command("list")
 @command
 def list_models(json_output: Json = False, debug: Debug = False) -> None:
-    """List the models that have a name.
+    """List the named models, and whether each is on this machine.
 
     Examples:
 
@@ -35,11 +35,11 @@ def list_models(json_output: Json = False, debug: Debug = False) -> None:
 @app.command("show")
 @command
 def show_model(
-    name: Annotated[str, typer.Argument(help="A model's name, its folder or a hub id.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Model name, folder or hub id.", show_default=False)],
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show one model: where it lies, its operators, its renderer and its sizes.
+    """Show one model: its folder, operators, renderer and sizes.
 
     Examples:
 
@@ -69,11 +69,11 @@ def show_model(
 @app.command("pull")
 @command
 def pull_model(
-    name: Annotated[str, typer.Argument(help="A model's name, or a hub id.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Model name or hub id.", show_default=False)],
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Fetch a model's prior and decoder from the hub, only the files that are needed. Goes on where it was stopped.
+    """Download a model's prior and decoder from the hub, only the files that are needed. A stopped download resumes.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""pops operators: the operators of a model, what each one takes, and official checkpoints of them."""
+"""pops operators: lists the operators of a model, shows one, imports and downloads official checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pops.cli.shell import Debug, Json, ModelName, command, print_json, print_ta
 if TYPE_CHECKING:
     from pops.operators.spec import OperatorSpec
 
-app = typer.Typer(help="List operators, show one, fetch or import official ones.", no_args_is_help=True)
+app = typer.Typer(help="List operators, show one, import or download official ones.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -39,12 +39,12 @@ def list_operators(model: ModelName = "tiny", json_output: Json = False, debug: 
 @app.command("show")
 @command
 def show_operator(
-    name: Annotated[str, typer.Argument(help="The operator's name, such as texturing.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Operator name, such as texturing.", show_default=False)],
     model: ModelName = "tiny",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show one operator: its operands, defaults and training recipe.
+    """Show one operator: its operands and defaults.
 
     Examples:
 
@@ -60,27 +60,29 @@ def show_operator(
     typer.echo(f"{_form(spec)}: {spec.summary}")
     for i, role in enumerate(spec.roles, start=1):
         more = " (repeatable)" if spec.repeat and i == len(spec.roles) else ""
-        typer.echo(f"  operand {i}: {role.name}, {'a photo' if role.kind == 'image' else 'words'}{more}")
+        typer.echo(f"  operand {i}: {role.name}, {'a photo' if role.kind == 'image' else 'a text'}{more}")
     whole, partial = spec.defaults(missing=False), spec.defaults(missing=True)
     typer.echo(f"  guidance {whole[1]:g}, steps {whole[0]} by default; _ stands for a missing operand")
     if partial != whole:
-        typer.echo(f"  where one is missing: guidance {partial[1]:g}, steps {partial[0]}")
+        typer.echo(f"  with a missing operand: guidance {partial[1]:g}, steps {partial[0]}")
 
 
 @app.command("import")
 @command
 def import_operator(
-    file: Annotated[Path, typer.Argument(help="The checkpoint, such as learned_prior.pth.", show_default=False)],
-    name: Annotated[str, typer.Option("--as", help="Which operator it is, such as texturing.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The operator folder to write.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="Official checkpoint, such as learned_prior.pth.", show_default=False)],
+    name: Annotated[
+        str, typer.Option("--as", help="Name of the operator that it holds, such as texturing.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Operator folder to write.", show_default=False)],
     model: ModelName = "tiny",
-    force: Annotated[bool, typer.Option("--force", help="Replace an operator that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an operator in that folder.")] = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Turn an official checkpoint into an operator folder for a model.
+    """Convert an official checkpoint to an operator folder for a model.
 
-    The weights keep their precision. The file is read in a process of its own and runs no code.
+    The weights keep their precision. The file is read in a separate process and cannot run code.
 
     Examples:
 
@@ -103,12 +105,12 @@ def import_operator(
 @app.command("pull")
 @command
 def pull_operators(
-    names: Annotated[list[str] | None, typer.Argument(help="Which of them; all when left out.")] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="The model that they are for.")] = "kandinsky-2-2",
+    names: Annotated[list[str] | None, typer.Argument(help="Operators to download; all unless given.")] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Model that they belong to.")] = "kandinsky-2-2",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Fetch official operators from the hub; about 4 GB each. Goes on where it was stopped.
+    """Download official operators from the hub, about 4 GB each. A stopped download resumes.
 
     Examples:
 
@@ -127,5 +129,5 @@ def pull_operators(
 
 
 def _form(spec: OperatorSpec) -> str:
-    """texturing(object, texture)"""
+    """Returns the operator's signature: texturing(object, texture)."""
     return f"{spec.name}({', '.join(role.name for role in spec.roles)}{', ...' if spec.repeat else ''})"

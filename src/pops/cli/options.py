@@ -1,7 +1,7 @@
-"""The options by which commands change a recipe: one table, and what puts them onto a command.
+"""The command-line options that change a recipe: one table, and the decorator that adds them to a command.
 
-An option's name is the name of a recipe's setting (pops.recipe.Options); its value becomes that setting. A command
-that is decorated with `recipe_options` gets them all in one mapping, `asked`.
+An option's key in the table is the name of a recipe's setting (pops.recipe.Options). A command decorated with
+`recipe_options` receives the options that were given as one mapping, `options`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pops.errors import ConfigError, ensure
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Reads `96` or `96x128` as (height, width) in pixels; ConfigError for anything else."""
+    """Parses `96` or `96x128` into (height, width) in pixels; raises ConfigError for anything else."""
     match = re.fullmatch(r"(\d{1,5})(?:[xX×](\d{1,5}))?", text.strip())
     if match is None:
         raise ConfigError(f"--size is HEIGHTxWIDTH or one number, such as 96x128; got {text!r}")
@@ -28,7 +28,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def named_paths(
     words: Sequence[str], option: str = "--operator", such_as: str = "texturing=learned_prior.pth"
 ) -> dict[str, str]:
-    """Reads ["texturing=PATH", ...] as {"texturing": PATH}; ConfigError for anything else."""
+    """Parses ["texturing=PATH", ...] into {"texturing": PATH}; raises ConfigError for anything else."""
     pairs = [word.partition("=") for word in words]
     for word, (name, _, path) in zip(words, pairs, strict=True):
         ensure(bool(name and path), f"{option} is NAME=PATH, such as {such_as}; got {word!r}")
@@ -42,10 +42,12 @@ def _seeds(text: str) -> list[int]:
 
 
 def _embedding_scale(text: str) -> float | str:
+    """Parses a number; returns anything else, the name of a preset, as it is."""
     return _number(text, text) if text[:1] in "+-.0123456789" else text
 
 
 def _control_scale(words: Sequence[str]) -> float | dict[str, float] | None:
+    """Parses ["0.5"], the scale of every control, or ["depth=0.5", ...], one per control."""
     if len(words) == 1 and "=" not in words[0]:
         return _number(words[0], words[0])
     pairs = named_paths(words, "--control-scale", "0.5, or depth=0.5")
@@ -61,19 +63,20 @@ def _number(text: str, shown: str) -> float:
 
 Text, Texts, Number, Whole = str | None, list[str] | None, float | None, int | None
 
-# Option -> (its type and help for the command line, what makes the recipe's value of what was typed).
+# Setting -> (type and help of its option, parser of the given value; None: it is used as it is).
 OPTIONS: dict[str, tuple[Any, Callable[[Any], Any] | None]] = {
     "model": (
-        Annotated[Text, typer.Option("--model", "-m", help="A model's name, folder or hub id. [default: tiny]")],
+        Annotated[Text, typer.Option("--model", "-m", help="Model name, folder or hub id. [default: tiny]")],
         None,
     ),
     "decoder": (
-        Annotated[Text, typer.Option("--decoder", help="A decoder's folder or hub id, instead of the model's own.")],
+        Annotated[Text, typer.Option("--decoder", help="Decoder folder or hub id, in place of the model's own.")],
         None,
     ),
     "precision": (
         Annotated[
-            Text, typer.Option("--precision", help="Of the prior: float32, bfloat16, float16, int8. [default: float32]")
+            Text,
+            typer.Option("--precision", help="Prior's precision: float32, bfloat16, float16, int8. [default: float32]"),
         ],
         None,
     ),
@@ -84,62 +87,83 @@ OPTIONS: dict[str, tuple[Any, Callable[[Any], Any] | None]] = {
         ],
         named_paths,
     ),
-    "seed": (Annotated[Text, typer.Option("--seed", "-s", help="0, or several: 0,1,2 or 0:4. [default: 0]")], _seeds),
+    "seed": (
+        Annotated[Text, typer.Option("--seed", "-s", help="One seed or several: 0,1,2 or 0:4. [default: 0]")],
+        _seeds,
+    ),
     "num_images": (
-        Annotated[
-            Whole, typer.Option("--num-images", "-n", help="Pictures of each seed. [default: 1]", min=1, max=1000)
-        ],
+        Annotated[Whole, typer.Option("--num-images", "-n", help="Images per seed. [default: 1]", min=1, max=1000)],
         None,
     ),
-    "steps": (Annotated[Whole, typer.Option("--steps", help="Steps of every operator.", min=1, max=1000)], None),
-    "guidance": (Annotated[Number, typer.Option("--guidance", help="Guidance of every operator.", min=0)], None),
-    "sampler": (Annotated[Text, typer.Option("--sampler", help="How operators sample.")], None),
+    "steps": (
+        Annotated[Whole, typer.Option("--steps", help="Sampling steps of every operator.", min=1, max=1000)],
+        None,
+    ),
+    "guidance": (Annotated[Number, typer.Option("--guidance", help="Guidance scale of every operator.", min=0)], None),
+    "sampler": (
+        Annotated[Text, typer.Option("--sampler", help="Sampler of every operator. [default: ancestral]")],
+        None,
+    ),
     "render_steps": (
-        Annotated[Whole, typer.Option("--render-steps", help="Steps of the renderer.", min=1, max=1000)],
+        Annotated[Whole, typer.Option("--render-steps", help="Sampling steps of the renderer.", min=1, max=1000)],
         None,
     ),
     "render_guidance": (
-        Annotated[Number, typer.Option("--render-guidance", help="Guidance of the renderer.", min=0)],
+        Annotated[Number, typer.Option("--render-guidance", help="Guidance scale of the renderer.", min=0)],
         None,
     ),
     "renderer": (
-        Annotated[Text, typer.Option("--renderer", help="Other than the model's own: its name, folder or hub id.")],
+        Annotated[
+            Text, typer.Option("--renderer", help="Renderer name, folder or hub id, in place of the model's own.")
+        ],
         None,
     ),
     "library": (
         Annotated[
-            Text, typer.Option("--library", help="Of photos (pops index), for --renderer retrieval: the nearest.")
+            Text, typer.Option("--library", help="Library of photos (pops index) that --renderer retrieval searches.")
         ],
         None,
     ),
     "adapter": (
-        Annotated[Text, typer.Option("--adapter", help="The IP-Adapter's file, instead of the renderer's own.")],
+        Annotated[Text, typer.Option("--adapter", help="IP-Adapter file, in place of the renderer's own.")],
         None,
     ),
     "scale": (
         Annotated[
             Text,
-            typer.Option("--embedding-scale", help="0.7, or of SDXL style, layout, style+layout. [default: 1]"),
+            typer.Option(
+                "--embedding-scale",
+                help="Weight of the embedding: 0.7; for SDXL also style, layout, style+layout. [default: 1]",
+            ),
         ],
         _embedding_scale,
     ),
     "control": (
         Annotated[
             Texts,
-            typer.Option("--control", help="depth=PHOTO, canny=PHOTO, or ready: depth=map:PICTURE. Repeatable."),
+            typer.Option("--control", help="depth=PHOTO, canny=PHOTO, or a finished map: depth=map:IMAGE. Repeatable."),
         ],
         lambda words: named_paths(words, "--control", "depth=photo.png"),
     ),
     "control_scale": (
-        Annotated[Texts, typer.Option("--control-scale", help="0.5, or depth=0.5. Repeatable. [default: 1]")],
+        Annotated[
+            Texts,
+            typer.Option("--control-scale", help="Weight of the controls: 0.5, or depth=0.5. Repeatable. [default: 1]"),
+        ],
         _control_scale,
     ),
     "controlnets": (
-        Annotated[Texts, typer.Option("--controlnet", help="KIND=FOLDER, beside the renderer's own. Repeatable.")],
+        Annotated[
+            Texts,
+            typer.Option("--controlnet", help="KIND=FOLDER: a ControlNet besides the renderer's own. Repeatable."),
+        ],
         lambda words: named_paths(words, "--controlnet", "depth=FOLDER"),
     ),
     "offload": (
-        Annotated[bool, typer.Option("--offload", help="For a small GPU: networks on it only as they run.")],
+        Annotated[
+            bool,
+            typer.Option("--offload", help="Keep each network on the GPU only while it runs: less memory, slower."),
+        ],
         lambda on: on or None,
     ),
     "fit": (
@@ -147,27 +171,28 @@ OPTIONS: dict[str, tuple[Any, Callable[[Any], Any] | None]] = {
         None,
     ),
     "size": (
-        Annotated[Text, typer.Option("--size", help="HEIGHTxWIDTH in pixels, multiples of 8.")],
+        Annotated[Text, typer.Option("--size", help="Image size: HEIGHTxWIDTH in pixels, multiples of 8.")],
         parse_size,
     ),
     "enlarge": (
-        Annotated[Whole, typer.Option("--scale", help="Enlarge the finished picture N times.", min=1, max=16)],
+        Annotated[Whole, typer.Option("--scale", help="Enlarge the finished image N times.", min=1, max=16)],
         None,
     ),
-    "prompt": (Annotated[Text, typer.Option("--prompt", help="A text beside the embedding.")], None),
-    "negative": (Annotated[Text, typer.Option("--negative", help="A text to keep away from.")], None),
+    "prompt": (
+        Annotated[Text, typer.Option("--prompt", help="Text prompt of the renderer, beside the embedding.")],
+        None,
+    ),
+    "negative": (Annotated[Text, typer.Option("--negative", help="Negative prompt of the renderer.")], None),
     "device": (Annotated[Text, typer.Option("--device", help="auto, cpu, cuda or mps. [default: auto]")], None),
 }
 ALL = tuple(OPTIONS)
 
 
 def recipe_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command these options (ALL: every one); the command takes what was given as `asked`, a mapping of a
-    recipe's settings (see Recipe.changed).
-    """
+    """Adds these options to a command, which receives those that were given as `options`, for Recipe.changed."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "asked"]
+        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "options"]
         first = [p for p in own if p.default is inspect.Parameter.empty or p.name == "out"]
         rest = [p for p in own if p not in first]
         added = [
@@ -181,11 +206,11 @@ def recipe_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
         ]
 
         @functools.wraps(function)
-        def wrapped(**words: Any) -> None:
-            typed = {name: words.pop(name) for name in names}
-            kept = {name: value for name, value in typed.items() if value is not None and value != []}
-            asked = {name: make(value) if (make := OPTIONS[name][1]) else value for name, value in kept.items()}
-            function(asked=asked, **words)
+        def wrapped(**arguments: Any) -> None:
+            values = {name: arguments.pop(name) for name in names}
+            given = {name: value for name, value in values.items() if value is not None and value != []}
+            options = {name: parse(value) if (parse := OPTIONS[name][1]) else value for name, value in given.items()}
+            function(options=options, **arguments)
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*first, *added, *rest)]
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads

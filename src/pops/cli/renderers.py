@@ -1,4 +1,4 @@
-"""pops renderers: what can turn an embedding into pictures here."""
+"""pops renderers: lists the installed renderers and what each can do."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 @command
 def renderers(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Only these.", show_default=False, metavar="[NAME]...")
+        list[str] | None, typer.Argument(help="List only these.", show_default=False, metavar="[NAME]...")
     ] = None,
-    library: Annotated[str | None, typer.Option("--library", help="Of photos, for retrieval.")] = None,
+    library: Annotated[str | None, typer.Option("--library", help="Library of photos, for retrieval.")] = None,
     decoder: Decoder = None,
     model: ModelName = "tiny",
     device: Device = "auto",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the renderers, and what each can do with a model.
+    """List the renderers and what each can do with a model.
 
-    Those of pops, and of other packages that are installed.
+    Other installed packages may add renderers to those of pops.
 
     Examples:
 
@@ -41,10 +41,10 @@ def renderers(
     from pops.render import names as installed
 
     for name in names or ():
-        get(name)  # an unknown name is told, with those there are
+        get(name)  # raises for an unknown name
     p = pops.load(model, decoder=decoder, device=device, library=library)
     own = p.model.files.renderer
-    rows = [{"name": name, "from": _origin(name), **_able(p, name)} for name in names or installed()]
+    rows = [{"name": name, "from": _origin(name), **_capabilities(p, name)} for name in names or installed()]
     if json_output:
         print_json({"model": p.name, "folder": str(own) if own else None, "renderers": rows})
         return
@@ -52,36 +52,37 @@ def renderers(
     print_table(titles, [[_shown(row, title) for title in titles] for row in rows])
 
 
-def _able(p: Pops, name: str) -> dict[str, Any]:
-    """A renderer's capabilities, or why it cannot be had with this model."""
+def _capabilities(p: Pops, name: str) -> dict[str, object]:
+    """Returns a renderer's capabilities, or why it cannot be used with this model."""
     try:
-        able = p.renderer(name).capabilities
+        found = p.renderer(name).capabilities
     except (PopsError, OSError) as e:
         return {"ready": False, "reason": (str(e).splitlines() or [type(e).__name__])[0]}
-    return {"ready": True, **{k: getattr(able, k) for k in able.__dataclass_fields__}}
+    return {"ready": True, **{k: getattr(found, k) for k in found.__dataclass_fields__}}
 
 
 def _origin(name: str) -> str:
-    """The package that brought a renderer."""
+    """Returns the package that registers a renderer."""
     from importlib.metadata import entry_points
 
     from pops.render import GROUP
 
-    brought = [e.dist.name for e in entry_points(group=GROUP, name=name) if e.dist]
-    return brought[0] if brought else "pops-diffusion"
+    packages = [e.dist.name for e in entry_points(group=GROUP, name=name) if e.dist]
+    return packages[0] if packages else "pops-diffusion"
 
 
 def _shown(row: dict[str, Any], title: str) -> str:
+    """Returns the cell of a renderer's row under a title."""
     if title == "not ready":
         return str(row.get("reason", ""))
     if title == "size" and "native" in row:
         height, width = row["native"]
-        return f"{height}x{width}" if height else "each photo's own"
+        return f"{height}x{width}" if height else "that of each photo"
     value = row.get(title, "")
     if isinstance(value, bool):
         return "yes" if value else "no"
     return _joined(value)
 
 
-def _joined(value: Any) -> str:
+def _joined(value: object) -> str:
     return ", ".join(value) or "none" if isinstance(value, (list, tuple)) else str(value)

@@ -1,4 +1,4 @@
-"""pops run: an expression, a tree file, a recipe, or a picture that pops made -> pictures."""
+"""pops run: computes an expression, a tree file, a recipe, or the recipe inside an image, and writes images."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ Examples:
     pops run 'text("a marble rabbit")' -o rabbit.png --num-images 4
 
 \b
-    an open operand, four ideas; a weighted sum; a tree with every node rendered
+    a missing operand, four seeds; a weighted sum; a tree with every node rendered
     pops run "texturing(teapot.png, _)" --seed 0:4 -o idea.png
     pops run "0.5*dog.png + 0.5*hat.png" -o out.png --save-embedding e.safetensors
     pops run "union(dog.png, hat.png)" -o out.png --tree tree.png
 
 \b
-    in the pose of another photo, by a depth ControlNet
+    in the pose of another photo, with a depth ControlNet
     pops run "texturing(teapot.png, tiger.png)" --control depth=pose.png --control-scale 0.5 -o out.png
 
 \b
-    the same picture again, byte for byte, from the recipe inside it, or from the recipe alone
+    the same image again, byte for byte, from the recipe inside it, or from the recipe alone
     pops run out.png -o again.png
     pops show out.png --json > recipe.json; pops run recipe.json -o again.png
 """
 Source = Annotated[
     str,
     typer.Argument(
-        help="An expression, a tree file (.yaml, .json), a recipe (.json), or a picture made by pops, to repeat it.",
+        help="An expression, a tree file (.yaml, .json), a recipe (.json), or an image made by pops, to make it again.",
         show_default=False,
         metavar="EXPR",
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="The picture; several become NAME-0.png, NAME-1.png, ...", show_default=False),
+    typer.Option("--out", "-o", help="Image to write; several become NAME-0.png, NAME-1.png, ...", show_default=False),
 ]
-SaveControl = Annotated[Path | None, typer.Option("--save-control", help="Keep the control picture.")]
+SaveControl = Annotated[Path | None, typer.Option("--save-control", help="Write the control image, too.")]
 SaveEmbedding = Annotated[
-    Path | None, typer.Option("--save-embedding", help="Keep the embedding: .safetensors, .npy or .ipadpt.")
+    Path | None, typer.Option("--save-embedding", help="Write the embedding: .safetensors, .npy or .ipadpt.")
 ]
-Tree = Annotated[Path | None, typer.Option("--tree", help="Draw the tree, every node rendered.")]
-Equation = Annotated[Path | None, typer.Option("--equation", help="Draw the equation as a strip.")]
-NoRecipe = Annotated[bool, typer.Option("--no-recipe", help="Write pictures without the recipe inside.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+Tree = Annotated[Path | None, typer.Option("--tree", help="Write a figure of the tree, with every node rendered.")]
+Equation = Annotated[Path | None, typer.Option("--equation", help="Write a figure of the equation.")]
+NoRecipe = Annotated[bool, typer.Option("--no-recipe", help="Write images without the recipe inside.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]
 
 
 @command
@@ -64,7 +64,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop
 @recipe_options(*ALL)
 def run(
     expression: Source,
-    asked: Mapping[str, Any],
+    options: Mapping[str, Any],
     out: Out = None,
     save_control: SaveControl = None,
     save_embedding: SaveEmbedding = None,
@@ -76,14 +76,14 @@ def run(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Compute an expression and render it; see HELP."""
+    """Computes an expression and renders it; the help text is HELP."""
     from pops.cli.make import Outputs, make
     from pops.recipe import Recipe
     from pops.studio import Pops
 
-    recipe = Recipe.read(expression).changed(**asked)
+    recipe = Recipe.read(expression).changed(**options)
     if is_file(expanded(expression)) and not recipe.versions and "(" not in recipe.expression:
-        typer.echo(f"pops: {expression} carries no recipe of pops; it is taken as a photo", err=True)
+        typer.echo(f"pops: {expression} carries no recipe; it is used as a photo", err=True)
     pops = Pops.of(recipe)
     if dry_run:
         plan = str(pops.plan(recipe.expression))

@@ -1,7 +1,7 @@
-"""What every command shares: errors become one line and an exit code, progress goes to a terminal only.
+"""Shared by all commands: common options, errors as one line and an exit code, JSON, tables and the progress bar.
 
-stdout carries data (paths, tables, one JSON object), stderr everything else. Exit codes: 0 done, 2 the user's
-mistake, 1 ours, 130 stopped with Ctrl-C.
+stdout carries data (paths, tables, one JSON object), stderr everything else. Exit codes: 0 success, 1 a fault of pops
+or of the machine, 2 a mistake in the request, 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ParamSpec
 
 import typer
 import typer.core
@@ -23,30 +23,38 @@ from pops.errors import PopsError
 from pops.progress import OnProgress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", envvar="POPS_DEBUG")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-ModelName = Annotated[str, typer.Option("--model", "-m", help="A model's name, its folder or a hub id.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.", envvar="POPS_DEBUG")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+ModelName = Annotated[str, typer.Option("--model", "-m", help="Model name, folder or hub id.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 Decoder = Annotated[
-    str | None, typer.Option("--decoder", help="A decoder's folder or hub id, instead of the model's own.")
+    str | None, typer.Option("--decoder", help="Decoder folder or hub id, in place of the model's own.")
 ]
-RendererName = Annotated[
-    str | None, typer.Option("--renderer", help="Other than the model's own: its name, folder or hub id.")
-]
-Command = TypeVar("Command", bound=Callable[..., None])
+P = ParamSpec("P")
 
 
 class Root(typer.core.TyperGroup):
-    """The commands, as one; with --json a mistake of usage is told in a JSON object, too."""
+    """The group of all commands. With --json, it prints usage errors as a JSON object, too."""
 
-    def main(self, *args: Any, **how: Any) -> Any:
-        words = how.get("args", args[0] if args else None)
-        if "--json" not in (sys.argv[1:] if words is None else words) or not how.get("standalone_mode", True):
-            return super().main(*args, **how)
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,  # of typer's context
+    ) -> Any:
+        """Runs the command line and exits, as typer does."""
+        options = {
+            "prog_name": prog_name, "complete_var": complete_var, "windows_expand_args": windows_expand_args, **extra
+        }  # fmt: skip
+        if "--json" not in (sys.argv[1:] if args is None else args) or not standalone_mode:
+            return super().main(args, standalone_mode=standalone_mode, **options)
         try:
-            code = super().main(*args, **{**how, "standalone_mode": False})
+            code = super().main(args, standalone_mode=False, **options)
         except Exception as error:
-            if not hasattr(error, "format_message"):  # typer's own errors, which it shows, have it
+            if not hasattr(error, "format_message"):  # only typer's usage errors have it
                 raise
             error.show()  # type: ignore[attr-defined]
             code = 2
@@ -54,12 +62,12 @@ class Root(typer.core.TyperGroup):
         return sys.exit(code)
 
 
-def command(function: Command) -> Command:
-    """Wraps a command so that no error of it reaches the user as a traceback (unless --debug)."""
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Makes a command report errors as one line and an exit code; with --debug they are raised."""
 
     @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        _hush()
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        _set_environment()
         try:
             function(*args, **kwargs)
             sys.stdout.flush()
@@ -70,25 +78,25 @@ def command(function: Command) -> Command:
                 raise
             raise typer.Exit(_report(error, as_json=bool(kwargs.get("json_output")))) from None
 
-    return guarded  # type: ignore[return-value]
+    return guarded
 
 
 def _report(error: BaseException, *, as_json: bool) -> int:
-    """One clear line on stderr (and the JSON object on stdout, if that was asked for) -> the exit code."""
-    if isinstance(error, BrokenPipeError):  # the reader of our output went away, which is its right
+    """Prints the error as one line on stderr, with --json also as an object on stdout; returns the exit code."""
+    if isinstance(error, BrokenPipeError):  # the reader of our stdout (head, less) has closed it: not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, KeyboardInterrupt):
-        code, kind, message, shown = 130, "cancelled", "stopped; nothing half-written remains", None
+        code, kind, message, shown = 130, "cancelled", "stopped; no partial files were left", None
     elif isinstance(error, PopsError):
         code, kind, message, shown = error.exit_code, _snake(type(error).__name__), str(error), error.pretty()
     elif isinstance(error, MemoryError):
         code, kind, shown = 1, "memory_error", None
-        message = "not enough memory; ask for fewer or smaller pictures"
+        message = "out of memory; ask for fewer or smaller images"
     else:
         first = (str(error).strip() or "no message").splitlines()[0]
         code, kind, shown = 1, "internal_error", None
-        message = f"something went wrong in pops ({type(error).__name__}: {first}); --debug shows where"
+        message = f"internal error ({type(error).__name__}: {first}); run again with --debug for the traceback"
     if as_json:
         print_failure(kind, message, code)
     typer.echo(f"pops: {shown or message}", err=True)
@@ -96,18 +104,19 @@ def _report(error: BaseException, *, as_json: bool) -> int:
 
 
 def _snake(name: str) -> str:
+    """Returns PhotoError as photo_error."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _hush() -> None:
-    """Settings of the libraries below, unless the user made them: quiet loading, threads that soon sleep."""
+def _set_environment() -> None:
+    """Sets the environment variables by which libraries load quietly and threads stop spinning, unless set already."""
     for key, value in {
         "TRANSFORMERS_VERBOSITY": "error",
         "DIFFUSERS_VERBOSITY": "error",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        # Threads that wait by spinning take the cores from whatever else runs; those that sleep at once make the
-        # engine's short layers half as slow again. So they spin for some microseconds. Read when torch is imported.
+        # OpenMP threads that wait by spinning take cores from other processes; threads that sleep at once make the
+        # engine's short layers 1.5 times as slow. So they spin for a few microseconds. Read when torch is imported.
         "GOMP_SPINCOUNT": "20000",
     }.items():
         os.environ.setdefault(key, value)
@@ -116,17 +125,17 @@ def _hush() -> None:
 
 
 def print_failure(kind: str, message: str, code: int) -> None:
-    """What --json prints where the command failed."""
+    """Prints the JSON object of a failed command."""
     print_json({"ok": False, "error": {"code": kind, "message": message, "exit_code": code}})
 
 
-def print_json(data: Any) -> None:
-    """One JSON object, whole, on stdout."""
+def print_json(data: object) -> None:
+    """Prints one JSON object on stdout."""
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
 
 
 def print_table(title: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their longest cell, two spaces apart; plain text, so that it pipes well."""
+    """Prints a table as plain text: columns as wide as their longest cell, two spaces apart."""
     cells = [[str(c) for c in row] for row in ([c.upper() for c in title], *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(title))]
     for row in cells:
@@ -135,8 +144,9 @@ def print_table(title: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Around a command: nothing is collected within, and what it leaves is not looked at again. Imports make millions
-    of objects that live on, and going through them again and again takes a third of a short command.
+    """Turns the garbage collector off, and afterwards excludes all objects that exist from later collections.
+
+    Imports create millions of objects that stay alive; scanning them repeatedly takes a third of a short command.
     """
     gc.disable()
     try:
@@ -148,7 +158,7 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[OnProgress | None]:
-    """A bar on stderr when a person watches, else None: a callback (done, total, what)."""
+    """Yields a callback that draws a progress bar on stderr; None if stderr is no terminal, or with --quiet."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""pops show: the recipe of a picture that pops made."""
+"""pops show: prints the recipe inside an image that pops made."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pops.cli.shell import Debug, Json, command
 
 @command
 def show(
-    picture: Annotated[Path, typer.Argument(help="A picture that `pops run` wrote.", show_default=False)],
+    image: Annotated[Path, typer.Argument(help="An image made by pops.", show_default=False)],
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print the recipe of a picture.
+    """Print the recipe inside an image.
 
-    Its expression, seeds, settings, model and versions.
+    The expression, seeds, settings, model and versions it was made with.
 
     Examples:
 
@@ -29,7 +29,7 @@ def show(
     """
     from pops.recipe import Recipe
 
-    recipe = Recipe.from_png(picture)
+    recipe = Recipe.from_png(image)
     if json_output:
         typer.echo(recipe.to_json())
         return
@@ -38,7 +38,7 @@ def show(
 
 
 def _flat(data: dict[str, Any], place: str = "") -> list[tuple[str, str]]:
-    """Every setting with its place in the recipe: rendering.steps, loading.model, ..."""
+    """Returns (path, value) of every setting: rendering.steps, loading.model, ..."""
     rows: list[tuple[str, str]] = []
     for key, value in data.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""pops toybox: pictures of the procedural world whose renderings trained `tiny`."""
+"""pops toybox: renders images of the procedural world on which `tiny` was trained."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pops.errors import PhotoError, UserError, ensure
 @command
 def toybox(
     caption: Annotated[
-        str | None, typer.Argument(help="What to show: an object, a material, a scene.", show_default=False)
+        str | None, typer.Argument(help="What to draw: an object, a material, a scene.", show_default=False)
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="Draws whatever the caption leaves open.", min=0)] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Image to write.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Seed of what the caption leaves open.", min=0)] = 0,
     size: Annotated[int, typer.Option("--size", help="Side in pixels, an even number.", min=16, max=2048)] = 256,
     contact_sheet: Annotated[
         Path | None,
-        typer.Option("--contact-sheet", help="Draw the whole world: every object, material and scene."),
+        typer.Option("--contact-sheet", help="Write an overview of every object, material and scene."),
     ] = None,
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Render a caption in the toybox.
+    """Render a caption in the toybox, a procedural world.
 
     Examples:
 
@@ -37,14 +37,14 @@ def toybox(
         pops toybox "a golden rabbit" --seed 7 --size 512 -o rabbit.png
         pops toybox --contact-sheet sheet.png
     """
-    ensure(out is not None or contact_sheet is not None, "say where the picture goes: -o out.png")
-    ensure(out is None or bool(caption), 'say what to draw, such as "a tiger teapot on a beach"')
+    ensure(out is not None or contact_sheet is not None, "no output given; add -o out.png or --contact-sheet sheet.png")
+    ensure(out is None or bool(caption), 'no caption given; add one such as "a tiger teapot on a beach"')
     ensure(size % 2 == 0, f"--size must be even, got {size}")
     from pops.images import PICTURE_SUFFIXES, save_picture
 
     for path in filter(None, (out, contact_sheet)):
         if path.suffix.lower() not in PICTURE_SUFFIXES:
-            raise PhotoError(f"{path}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
+            raise PhotoError(f"{path}: images are written as {', '.join(PICTURE_SUFFIXES)}; use one of these endings")
     from pops.toybox import draw, words
 
     written: list[Path] = []

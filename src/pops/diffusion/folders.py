@@ -6,9 +6,10 @@ Safetensors only; every tensor fits or an error names it. Renderers and mixing g
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from pops.diffusion.ip_adapter import ADAPTER, add_ip_adapter
 from pops.diffusion.scheduler import OUTDATED, Scheduler, read_scheduler
 from pops.errors import ModelError, ensure
 from pops.files import read_json_object
+from pops.loading.lock import LOADING
+from pops.loading.parts import AGAIN, DIFFUSERS, TRANSFORMERS, check_files, check_network, check_tokenizer
 from pops.weights import check_fit
 
 if TYPE_CHECKING:
@@ -27,8 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pops.diffusion")
 
 CONTROLNETS = "controlnets"  # in a renderer's folder: <kind>/config.json and its weights
-# The pipelines whose networks the loops of pops.render.stable_diffusion and pops.magicmix fit.
-MIXABLE = sorted(f"StableDiffusion{xl}{way}Pipeline" for xl in ("", "XL") for way in ("", "Img2Img"))
+# The pipelines whose networks the loops of pops.render.stable_diffusion and pops.magicmix fit: all that have the parts.
+_PIPELINES = re.compile(r"(?:StableDiffusion|LatentConsistencyModel)(?!3)\w*Pipeline")
+MIXABLE = "StableDiffusionPipeline, StableDiffusionXLPipeline and others of the same parts"
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 # Autoencoders of a Stable Diffusion layout: the class in vae/config.json -> where diffusers keeps it.
 _AUTOENCODERS = {
     "AutoencoderKL": "diffusers.models.autoencoders.autoencoder_kl",
@@ -64,10 +69,18 @@ def read_networks(
     layout, with its second text encoder. Raises ModelError for an absent part, CheckpointError for weights that do not
     fit.
     """
+    with LOADING:
+        return _read_networks(folder, device, dtype, adapter, second)
+
+
+def _read_networks(
+    folder: Path, device: str, dtype: torch.dtype | None, adapter: bool | Path, second: bool
+) -> Networks:
     import torch
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+    _check_channels(folder)
     kinds: dict[str, Any] = {
         "unet": UNet2DConditionModel,
         "vae": _autoencoder(folder),
@@ -79,6 +92,7 @@ def read_networks(
     parts: dict[str, Any] = {}
     for part, kind in kinds.items():
         if part.startswith("tokenizer"):
+            check_tokenizer(folder / part, whose="the renderer's")
             parts[part] = pretrained(kind, folder / part, "the renderer's")
         else:
             parts[part] = read_network(kind, folder / part, "the renderer's", dtype=dtype)
@@ -96,9 +110,7 @@ def read_networks(
     return Networks(**parts, scheduler=scheduler, empty_is_zero=zero)
 
 
-def read_network(
-    kind: Any, folder: Path, whose: str, *, dtype: torch.dtype | None = None, advice: str = "fetch or make it again"
-) -> Any:
+def read_network(kind: Any, folder: Path, whose: str, *, dtype: torch.dtype | None = None, advice: str = AGAIN) -> Any:
     """Reads a network of this class of diffusers or transformers, ready for inference, on the CPU.
 
     whose: what a message calls the folder, "the renderer's"; dtype: None for float32. Raises ModelError where it cannot
@@ -106,8 +118,11 @@ def read_network(
     """
     import torch
 
+    of_transformers = kind.__module__.startswith("transformers")
+    stem = TRANSFORMERS if of_transformers else DIFFUSERS
     weights = {"dtype": dtype or torch.float32, "use_safetensors": True, "output_loading_info": True}
-    if kind.__module__.startswith("transformers"):
+    weights["variant"] = check_network(folder, stem, whose=whose, advice=advice)
+    if of_transformers:
         weights["ignore_mismatched_sizes"] = True  # then they are in its info; diffusers refuses them itself
     began = time.perf_counter()
     network, info = pretrained(kind, folder, whose, weights, advice=advice)
@@ -122,7 +137,7 @@ def pretrained(
     whose: str,
     settings: dict[str, Any] | None = None,
     *,
-    advice: str = "fetch or make it again",
+    advice: str = AGAIN,
 ) -> Any:
     """Calls from_pretrained of a class of diffusers or transformers on a local folder; ModelError where it fails."""
     with silence():
@@ -136,29 +151,33 @@ def pretrained(
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Hides what diffusers and transformers write to stderr while they load."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
+    """Hides what diffusers and transformers write to stderr while they load; one thread at a time."""
+    with LOADING, ExitStack() as after:
+        from diffusers.utils import logging as of_diffusers
+        from transformers.utils import logging as of_transformers
 
-    levels = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
-    bars = of_transformers.is_progress_bar_enabled()
-    of_diffusers.set_verbosity_error()
-    of_transformers.set_verbosity_error()
-    of_transformers.disable_progress_bar()
-    try:
+        for library in (of_diffusers, of_transformers):
+            after.callback(library.set_verbosity, library.get_verbosity())
+            if library.is_progress_bar_enabled():
+                after.callback(library.enable_progress_bar)
+            library.set_verbosity_error()
+            library.disable_progress_bar()
         yield
-    finally:
-        of_diffusers.set_verbosity(levels[0])
-        of_transformers.set_verbosity(levels[1])
-        if bars:
-            of_transformers.enable_progress_bar()
+
+
+def layout_of(pipeline: str, folder: Path) -> str | None:
+    """Returns the layout, "sd" or "sdxl", that a pipeline's folder has by its class and its parts; None for another."""
+    parts = all((folder / part).is_dir() for part in _PARTS)
+    if not parts or _PIPELINES.fullmatch(pipeline) is None:
+        return None
+    return "sdxl" if (folder / "text_encoder_2").is_dir() else "sd"
 
 
 def pipeline_of(folder: Path) -> str:
     """Returns the class in model_index.json; ModelError for one whose networks cannot mix."""
     path = folder / "model_index.json"
     name = str(read_json_object(path, ModelError, "give a folder in Stable Diffusion's layout").get("_class_name"))
-    ensure(name in MIXABLE, f"{folder} holds a {name}; mixing works with {', '.join(MIXABLE)}", ModelError)
+    ensure(_PIPELINES.fullmatch(name) is not None, f"{folder} holds a {name}; mixing works with {MIXABLE}", ModelError)
     return name
 
 
@@ -173,11 +192,22 @@ def read_controlnet(folder: Path, *, device: str = "cpu", dtype: torch.dtype | N
 
     dtype: None for float32. Raises ModelError where it cannot be read, CheckpointError for weights that do not fit.
     """
-    from diffusers.models.controlnets.controlnet import ControlNetModel
+    with LOADING:
+        from diffusers.models.controlnets.controlnet import ControlNetModel
 
     kind = read_json_object(folder / "config.json", ModelError).get("_class_name", "ControlNetModel")
     ensure(kind == "ControlNetModel", f"{folder} holds a {kind}; pops reads ControlNetModel", ModelError)
     return read_network(ControlNetModel, folder, "the ControlNet", dtype=dtype).to(device)
+
+
+def _check_channels(folder: Path) -> None:
+    """Raises ModelError for a UNet that reads more than latents, before gigabytes are read."""
+    configs = [folder / part / "config.json" for part in ("unet", "vae")]
+    if all(path.is_file() for path in configs):
+        unet, vae = (read_json_object(path, ModelError) for path in configs)
+        reads, gives = unet.get("in_channels", 4), vae.get("latent_channels", 4)
+        told = f"the UNet in {folder} reads {reads} channels, the autoencoder gives {gives} (is it for inpainting?)"
+        ensure(reads == gives, f"{told}; give a plain text-to-image UNet", ModelError)
 
 
 def _autoencoder(folder: Path) -> Any:
@@ -185,6 +215,7 @@ def _autoencoder(folder: Path) -> Any:
     from importlib import import_module
 
     path = folder / "vae" / "config.json"
+    check_files(path.parent, path.name, whose="the renderer's")
     name = read_json_object(path, ModelError).get("_class_name", "AutoencoderKL")
     known = ", ".join(_AUTOENCODERS)
     ensure(name in _AUTOENCODERS, f"{path} names the autoencoder {name}; pops decodes with {known}", ModelError)

@@ -15,6 +15,7 @@ from pops.diffusion.loop import pixels_per_latent
 from pops.diffusion.scheduler import Scheduler, read_scheduler
 from pops.errors import ModelError, ensure
 from pops.files import read_json_object
+from pops.loading.lock import LOADING
 
 if TYPE_CHECKING:
     import torch
@@ -72,15 +73,16 @@ def read_decoder(
     dtype: None for float32; beside: the folder whose movq/ and scheduler/ are used where this one has none. Raises
     ModelError for an absent part or another kind of UNet, CheckpointError for weights that do not fit.
     """
-    from diffusers.models.autoencoders.vq_model import VQModel
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
     reads_hint(folder)
-    kinds: dict[str, Any] = {"unet": UNet2DConditionModel, "movq": VQModel}
-    networks = {
-        part: read_network(kind, _place(folder, part, beside), "the renderer's", dtype=dtype).to(device)
-        for part, kind in kinds.items()
-    }
+    with LOADING:
+        from diffusers.models.autoencoders.vq_model import VQModel
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        kinds: dict[str, Any] = {"unet": UNet2DConditionModel, "movq": VQModel}
+        networks = {
+            part: read_network(kind, _place(folder, part, beside), "the renderer's", dtype=dtype).to(device)
+            for part, kind in kinds.items()
+        }
     decoder = Decoder(**networks, scheduler=read_scheduler(_place(folder, "scheduler", beside).parent))
     _check(decoder, folder)
     return decoder

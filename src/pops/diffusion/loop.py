@@ -61,6 +61,20 @@ def time_ids(size: tuple[int, int], rows: int, device: str | torch.device, dtype
     return torch.tensor([[*size, 0, 0, *size]] * rows, device=device, dtype=dtype)
 
 
+# The embedding of w - 1 that latent consistency distillation adds to the timestep's: arXiv 2310.04378 section 4.3, in
+# the arithmetic of diffusers' get_guidance_scale_embedding.
+def guidance_embedding(guidance: float, width: int) -> Tensor:
+    """Returns the guidance scale as a distilled UNet reads it [1, width], float32."""
+    import torch
+
+    half = width // 2
+    w = torch.tensor(guidance - 1).repeat(1) * 1000.0
+    rate = torch.exp(torch.arange(half, dtype=torch.float32) * -(torch.log(torch.tensor(10000.0)) / (half - 1)))
+    angles = w.to(torch.float32)[:, None] * rate[None, :]
+    embedding = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+    return torch.nn.functional.pad(embedding, (0, 1)) if width % 2 else embedding
+
+
 # --- latents and pixels
 
 

@@ -204,7 +204,7 @@ def from_bare(text: str, span: Span | None = None) -> Node:
 
 
 def from_quoted(text: str, span: Span | None = None) -> Node:
-    """Returns the node of a quoted token: a file if it has a known suffix or a leading ./, ~/ or /, otherwise a text."""
+    """Returns the node of a quoted token: a file by a known suffix or a leading ./, ~/ or /, otherwise a text."""
     rooted = re.match(r"\.{0,2}[/\\]|~[/\\]|[A-Za-z]:[/\\]", text) is not None
     return path_node(text, span) if rooted or has_path_suffix(text) else Word(text, span=span)
 
@@ -213,7 +213,7 @@ def from_quoted(text: str, span: Span | None = None) -> Node:
 
 
 def _explain(text: str, error: UnexpectedInput) -> NoReturn:
-    """Raises the ExpressionError for a syntax error of lark: unmatched brackets and quotes first, then the bad token."""
+    """Raises ExpressionError for a syntax error of lark's: an unmatched bracket or quote, or the unexpected token."""
     tokens = [match for match in _SCAN.finditer(text) if match.lastgroup != "skip"]
     if not tokens:
         raise ExpressionError(f"the expression is empty; write for instance {EXAMPLE}", text, None) from None

@@ -1,8 +1,8 @@
-"""A tree becomes a plan: levels of equal operators, each a batch, everything that repeats computed once.
+"""The planner: orders a tree into levels, each a batch of calls of one operator; equal nodes are computed once.
 
-Pure: no tensors, no files, and no operator known by name. The nodes of a plan are resolved (resolve.py), and
-are the keys under which whoever executes it keeps what was computed: first photos, saved, given, words, then
-level by level `values[job.node]` from `values[operand]`; `values[plan.root]` is the answer.
+Pure: no tensors and no files. It knows no operators by name but mix. The nodes of a plan are resolved (resolve.py)
+and serve as the keys of the values that the executor computes: first photos, saved, given and words, then level by
+level `values[job.node]` from `values[operand]`; `values[plan.root]` is the result.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TypeVar, cast
 
 from pops.errors import ExpressionError
 from pops.expression.grammar import located, to_text
 from pops.expression.nodes import Call, Given, Missing, Node, Option, Photo, Saved, Sum, Text, Word, is_blend, is_mix
 from pops.expression.resolve import Resolver, SpecLike
 
-SUM, TEXT = "+", "text"  # the `operator` of levels that no trained operator computes
+Leaf = TypeVar("Leaf", bound=Node)
+Value = TypeVar("Value")
+
+SUM, TEXT = "+", "text"  # the `operator` of levels of weighted sums and of text(...) calls
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to compute: `node` from its `operands` (resolved nodes, in order).
+    """One computation: the value of `node` from those of its `operands` (resolved nodes, in order).
 
-    `weights` belongs to sums (one a term), `prompt` to texts. `seed` is the node's own; None: the run's.
+    weights: of a sum, one per term; prompt: of a text(...); seed: the node's own, None for the run's.
     """
 
     node: Node
@@ -36,32 +39,32 @@ class Job:
 
     @property
     def partial(self) -> bool:
-        """Whether an operand is missing."""
+        """True if an operand is missing."""
         return any(isinstance(operand, Missing) for operand in self.operands)
 
 
 @dataclass(frozen=True)
 class Level:
-    """Jobs that one batch computes: the same operator (or SUM, TEXT or MIX), options and number of operands."""
+    """Jobs computed as one batch: they share the operator (or SUM, TEXT or MIX), options and number of operands."""
 
-    depth: int  # 1 needs encoded photos and words only; n needs levels up to n - 1
+    depth: int  # 1 if the operands are leaves (photos, words, ...), n if they come from levels up to n - 1
     operator: str
     options: tuple[Option, ...]
     jobs: tuple[Job, ...]
 
     @property
     def partial(self) -> bool:
-        """Whether an operand of its jobs is missing: of all of them, or of none."""
+        """True if every job misses an operand; jobs with and without missing operands never share a level."""
         return self.jobs[0].partial
 
-    def option(self, key: str, default: Any = None) -> Any:
-        """The value that the expression gives to `key`, else the default."""
-        return dict(self.options).get(key, default)
+    def option(self, key: str, default: Value) -> Value:
+        """Returns the option's value in the expression, or the default, whose type the operator's spec has checked."""
+        return cast("Value", dict(self.options).get(key, default))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to encode, what to compute in which order, and which node is the answer. Prints itself."""
+    """What to encode, what to compute in which order, and which node is the result. `str()` returns a listing."""
 
     root: Node
     photos: tuple[Photo, ...]
@@ -69,13 +72,15 @@ class Plan:
     given: tuple[Given, ...]
     words: tuple[Word, ...]
     levels: tuple[Level, ...]
-    uses: Mapping[Node, int] = field(repr=False)  # how many operands each node is, over all jobs
+    uses: Mapping[Node, int] = field(repr=False)  # how often each node is an operand, over all jobs
 
     @cached_property
     def embedded(self) -> frozenset[Node]:
-        """The nodes that somebody needs as an embedding (or, of words, as the text encoder reads them): the result,
-        what operators and sums take, and of a mix the content. Its words stay texts; a layout that is a photo, a mix
-        or a value stays what it is."""
+        """The nodes needed as embeddings (words: as output of the text encoder): the result, every operand of
+        operators and sums, and the content of mixes.
+        """
+        # A mix uses its texts as texts, and a layout that is a photo, a file, a given value or another mix as an
+        # image or latent: encoding those would be wasted.
         needed: set[Node] = {self.root}
         for job in self.jobs:
             if not is_mix(job.node):
@@ -89,13 +94,13 @@ class Plan:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All texts that the space's text encoder sees, once each: words of text roles, prompts of text(...)."""
+        """The texts that the space's text encoder encodes, each once: words of text roles and prompts of text(...)."""
         prompts = (job.prompt for level in self.levels if level.operator == TEXT for job in level.jobs)
         return tuple(dict.fromkeys([*(word.text for word in self.words if word in self.embedded), *prompts]))
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """All jobs, in an order in which they can run."""
+        """All jobs, each after those that it depends on."""
         return tuple(job for level in self.levels for job in level.jobs)
 
     def __str__(self) -> str:
@@ -103,38 +108,53 @@ class Plan:
 
 
 def plan(root: Node, operators: Mapping[str, SpecLike] | None, *, text: str = "") -> Plan:
-    """Check the tree against the operators and lay it out in levels.
+    """Returns the plan of a tree, after checking it against the operators.
 
-    With None for operators any name is one, and takes whatever it is given. `text` is what the tree was
-    parsed from, for the carets of errors. ExpressionError where a name is unbound, an operator unknown, or an
-    operand or option wrong.
+    operators: specs by name; None allows any name with any operands; text: what the tree was parsed from, which errors
+    quote. Raises ExpressionError for an unbound name, an unknown operator, or a wrong operand or option.
     """
     try:
         resolved = Resolver(operators).run(root)
     except ExpressionError as error:
         raise located(error, text) from None
-    leaves, jobs = _Leaves(), []
+    leaves: list[Node] = []
+    jobs: list[Job] = []
     for node in _in_order(resolved):
         job = _job(node)
         if job is not None:
             jobs.append(job)
-        elif not is_blend(node):
-            leaves.add(node)
+        elif not is_blend(node):  # the mix that takes a blend computes it, term by term
+            leaves.append(node)
     depths: dict[Node, int] = {}
     groups: dict[tuple[int, str, tuple[Option, ...], int, bool], list[Job]] = {}
     for job in jobs:
+        # The terms of a blend have no job between them and the mix, so the mix depends on them directly.
         below = (part for operand in job.operands for part in (operand, *_encoded(operand)))
         depths[job.node] = depth = 1 + max((depths.get(part, 0) for part in below), default=0)
         operator, options = _batch_of(job.node)
+        # Jobs of one batch must have equal tensor shapes (operands) and the same defaults (partial).
         groups.setdefault((depth, operator, options, len(job.operands), job.partial), []).append(job)
     levels = [Level(key[0], key[1], key[2], tuple(members)) for key, members in groups.items()]
-    levels.sort(key=lambda level: level.depth)  # stable: otherwise in order of appearance
+    levels.sort(key=lambda level: level.depth)  # stable: within a depth in order of appearance
     uses = Counter(operand for job in jobs for operand in job.operands)
-    return Plan(resolved, *leaves.found(), tuple(levels), uses)
+    return Plan(
+        resolved,
+        photos=_of_type(leaves, Photo),
+        saved=_of_type(leaves, Saved),
+        given=_of_type(leaves, Given),
+        words=_of_type(leaves, Word),
+        levels=tuple(levels),
+        uses=uses,
+    )
+
+
+def _of_type(nodes: list[Node], kind: type[Leaf]) -> tuple[Leaf, ...]:
+    return tuple(node for node in nodes if isinstance(node, kind))
 
 
 def _in_order(root: Node) -> list[Node]:
-    """Every node once, operands before what is made of them, left to right."""
+    """Returns every node once, operands before the nodes that take them, left to right."""
+    # An explicit stack: long chains of shared nodes would exceed Python's recursion limit.
     order: dict[Node, None] = {}
     stack: list[tuple[Node, bool]] = [(root, False)]
     while stack:
@@ -149,25 +169,15 @@ def _in_order(root: Node) -> list[Node]:
     return list(order)
 
 
-class _Leaves:
-    def __init__(self) -> None:
-        self._of: dict[type[Node], list[Any]] = {Photo: [], Saved: [], Given: [], Word: [], Missing: []}
-
-    def add(self, node: Node) -> None:
-        self._of[type(node)].append(node)
-
-    def found(self) -> tuple[tuple[Photo, ...], tuple[Saved, ...], tuple[Given, ...], tuple[Word, ...]]:
-        return tuple(self._of[Photo]), tuple(self._of[Saved]), tuple(self._of[Given]), tuple(self._of[Word])
-
-
 def _encoded(node: Node) -> tuple[Node, ...]:
-    """What has to be an embedding so that a mix can take the node: nothing of a text."""
+    """Returns the nodes that must be embeddings for a mix to use this operand; a text needs none."""
     if is_blend(node):
         return tuple(part for part in node.children() if not isinstance(part, Word))
     return () if isinstance(node, Word) else (node,)
 
 
 def _job(node: Node) -> Job | None:
+    """Returns the computation of a node; None for leaves and for blends."""
     match node:
         case Sum() if is_blend(node):
             return None
@@ -181,6 +191,7 @@ def _job(node: Node) -> Job | None:
 
 
 def _batch_of(node: Node) -> tuple[str, tuple[Option, ...]]:
+    """Returns the operator and options that the jobs of one batch share."""
     match node:
         case Call(operator, _, options, _):
             return operator, options
@@ -193,7 +204,7 @@ def _batch_of(node: Node) -> tuple[str, tuple[Option, ...]]:
 
 
 def _listing(plan: Plan) -> str:
-    """Levels, operators, shared sub-expressions; a job's result is #n, and later lines call it so."""
+    """Returns the plan as text: what is encoded, each level's jobs (#n names the value of job n), what is shared."""
     number = {job.node: f"#{i}" for i, job in enumerate(plan.jobs, 1)}
 
     def short(node: Node) -> str:

@@ -258,6 +258,8 @@ class MagicMix:
             prompts = [term.prompt for content in [*read_contents, *moving] for term in content]
             texts = dict.fromkeys(prompt.text for prompt in [*prompts, Prompt.of(settings.negative)])
             tell_cut(map(self.texts.encode, texts), on_note)
+            if on_note and (lost := settings.lost()):
+                on_note(lost)
             jobs = [Job(n, read_layouts[i], read_contents[j], seed) for n, (i, j, seed) in enumerate(trios)]
             alike = [list(run) for _, run in groupby(sorted(jobs, key=lambda job: job.kind), key=lambda job: job.kind)]
             batches = [run[i.start : i.stop] for run in alike for i in batches_of(len(run), self.max_batch)]

@@ -83,6 +83,18 @@ class MixSettings:
         """The steps in which layout and content are mixed."""
         return Window.of(self.k_min, self.k_max, self.steps)
 
+    def lost(self) -> str | None:
+        """Says in a line which settings have no effect because fractions of few steps are no step; None for none."""
+        window, few = self.window, f"{self.steps} step{'s' * (self.steps != 1)}"
+        if self.k_max > 0 and window.start == self.steps:
+            told = f"k_max {self.k_max:g} of {few} is less than one step: the content has no effect"
+            return f"{told}; give more steps or a larger k_max"
+        given = any(getattr(self, name) != getattr(MixSettings, name) for name in ("nu", "k_min", "k_max"))
+        if given and self.k_min < self.k_max and window.end - window.start < 2:
+            told = f"k_min {self.k_min:g} to k_max {self.k_max:g} of {few} leaves no step to mix: nu has no effect"
+            return f"{told}; give more steps or a wider window"
+        return None
+
 
 def with_defaults(given: Mapping[str, Any], info: Mapping[str, Any], native: tuple[int, int]) -> dict[str, Any]:
     """Returns the settings that are given over a model's own steps, guidance and size.

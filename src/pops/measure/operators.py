@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, ensure, suggest
+from pops.measure.audit import hard_negatives, shortcuts
+from pops.measure.figures import cosines, kernel_distance, recall, sharpness
 from pops.progress import named_steps
 from pops.seeds import generators
 
@@ -32,6 +34,7 @@ ASKED = {
     "instruct": ("adjective",),
 }
 SIDE = 96  # pixels of the oracle's images
+SHARP_SIDE = 256  # pixels at which sharpness is measured
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def measure(
     seed: int = 0,
     render: bool = True,
     pictures: int | None = None,
+    audited: int = 100,
     steps: int | None = None,
     guidance: float | None = None,
     sampler: str = "ancestral",
@@ -74,7 +78,8 @@ def measure(
     """Measures `count` held-out triplets of each operator, drawn from `seed`.
 
     steps, guidance, sampler: as in Pops.apply. render=False leaves out all that needs rendered images; pictures: how
-    many results are rendered, None for all. Raises ConfigError for an operator whose truth toybox does not know.
+    many results are rendered, None for all; audited: how many results meet hard negatives (see audit.py), 0 for none.
+    Raises ConfigError for an operator whose truth toybox does not know.
     """
     ensure(count >= 2, f"count must be at least 2, got {count}", ConfigError)
     shown = min(count, pictures or count)
@@ -85,9 +90,12 @@ def measure(
     for name in operators:
         cases = draw_cases(p, name, count, seed, on_progress)
         result = apply(p, cases, seed, steps=steps, guidance=guidance, sampler=sampler, on_progress=on_progress)
-        report.operators[name] = figures(result, cases.plain, cases.truth)
+        row = report.operators[name] = figures(result, cases.plain, cases.truth)
+        row["audit"] = shortcuts(result, cases.plain, cases.truth)
+        if audited:
+            row["audit"] |= hard_negatives(p, cases, result[:audited], seed, on_progress)
         if render:
-            report.operators[name]["oracle"] = _judged(p, cases, result[:shown], seed, render_steps, on_progress)
+            row["oracle"], row["images"] = _judged(p, cases, result[:shown], seed, render_steps, on_progress)
     return report
 
 
@@ -191,34 +199,13 @@ def figures(result: Tensor, plain: Tensor, truth: Tensor) -> dict[str, Any]:
     }
 
 
-def cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the cosine of each row: [n, D], [n, D] => [n]."""
-    from torch.nn.functional import cosine_similarity
-
-    return cosine_similarity(a, b, dim=-1)
-
-
-def recall(e: Tensor, truth: Tensor) -> float:
-    """Returns the share of rows whose nearest truth by cosine, among all, is their own."""
-    return float(hits(e, truth).float().mean())
-
-
-def hits(e: Tensor, truth: Tensor) -> Tensor:
-    """Returns whether each row's nearest truth by cosine, among all, is its own: [n, D], [n, D] => bool [n]."""
-    import torch
-    from torch.nn.functional import normalize
-
-    near = (normalize(e, dim=-1) @ normalize(truth, dim=-1).T).argmax(1)
-    return near == torch.arange(len(e))
-
-
 # --- rendered images ------------------------------------------------------------------------------------------------
 
 
 def _judged(
     p: Pops, cases: Cases, result: Tensor, seed: int, steps: int | None, on_progress: OnProgress | None
-) -> dict[str, Any]:
-    """Returns the shares that the oracle reads right in rendered results, and in baselines and ceilings.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what the oracle reads right in rendered results, in baselines and ceilings; and figures of the images.
 
     average: the operands' average, rendered; round_trip: the truth's own embedding, rendered; both on a quarter of the
     cases. true_pictures: the true images themselves.
@@ -228,15 +215,44 @@ def _judged(
     oracle, n = Oracle.load(), len(result)
     part = max(2, n // 4)
 
-    def read(vectors: Tensor, what: str) -> list[dict[str, str]]:
-        return oracle.read(rendered(p, vectors, seed, steps, f"{cases.operator}: {what}", on_progress))
+    def read(images: Sequence[Image.Image]) -> list[dict[str, str]]:
+        return oracle.read(stacked(images, SIDE))
+
+    def draw(vectors: Tensor, what: str) -> list[Image.Image]:
+        return rendered(p, vectors, seed, steps, f"{cases.operator}: {what}", on_progress)
 
     average, answers = cases.plain.mean(1), cases.answers[:n]
-    return {
-        **score(read(result, "rendering"), answers, cases.operator),
-        "average": score(read(average[:part], "average"), answers[:part], cases.operator),
-        "round_trip": score(read(cases.truth[:part], "round trip"), answers[:part], cases.operator),
+    made = {"result": draw(result, "rendering"), "average": draw(average[:part], "average")}
+    made["round_trip"] = draw(cases.truth[:part], "round trip")
+    shares = {
+        **score(read(made["result"]), answers, cases.operator),
+        "average": score(read(made["average"]), answers[:part], cases.operator),
+        "round_trip": score(read(made["round_trip"]), answers[:part], cases.operator),
         "true_pictures": score(oracle.read(cases.pictures[:n]), answers, cases.operator),
+    }
+    return shares, {name: _look(p, cases, images, seed) for name, images in made.items()}
+
+
+def _look(p: Pops, cases: Cases, images: Sequence[Image.Image], seed: int) -> dict[str, float]:
+    """Returns figures of rendered images against the true ones of the same cases.
+
+    sharpness: share of the truth's mean luminance gradient at 256 pixels; fidelity: mean cosine of the image, embedded
+    again, to the truth; kernel_distance: of the two sets in the image tower's embeddings, times 1000.
+    """
+    import torch
+
+    from pops.toybox.draw import draw
+    from pops.toybox.pairs import triplet
+
+    n = len(images)
+    sharp = sharpness(stacked(images, SHARP_SIDE)).mean()
+    some = range(min(n, 64))  # of the truth at this size: enough for a mean
+    true = sharpness(torch.stack([draw(triplet(cases.operator, seed + k, "test").result, SHARP_SIDE) for k in some]))
+    again, truth = _embed(p, images), cases.truth[:n]
+    return {
+        "sharpness": float(sharp / true.mean()),
+        "fidelity": float(cosines(again, truth).mean()),
+        "kernel_distance": kernel_distance(again, truth),
     }
 
 
@@ -256,19 +272,23 @@ def right(
 
 def rendered(
     p: Pops, vectors: Tensor, seed: int, steps: int | None, what: str, on_progress: OnProgress | None
-) -> Tensor:
-    """Renders vectors [n, D] => uint8 [n, 3, SIDE, SIDE], row k with seed + k."""
-    import numpy as np
-    import torch
-    from PIL.Image import Resampling
-
+) -> list[Image.Image]:
+    """Renders vectors [n, D], row k with seed + k, in the renderer's own size."""
     from pops.render.base import RenderOptions
 
     backend = p.renderer()
     seeds = [seed + k for k in range(len(vectors))]
     options = RenderOptions(steps=steps, on_step=named_steps(on_progress, what))
-    pictures = backend.render(vectors, seeds, backend.capabilities.native, options)
-    arrays = [np.asarray(x.convert("RGB").resize((SIDE, SIDE), Resampling.LANCZOS)) for x in pictures]
+    return backend.render(vectors, seeds, backend.capabilities.native, options)
+
+
+def stacked(images: Sequence[Image.Image], side: int) -> Tensor:
+    """Returns images of any size as uint8 [n, 3, side, side]."""
+    import numpy as np
+    import torch
+    from PIL.Image import Resampling
+
+    arrays = [np.asarray(x.convert("RGB").resize((side, side), Resampling.LANCZOS)) for x in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -285,20 +305,46 @@ def markdown(report: Report) -> str:
         f"Model `{report.model}`, {report.count} held-out triplets per operator, seed {report.seed}; percent."
         + (f" Images of the first {report.pictures}." if 0 < report.pictures < report.count else ""),
         "",
-        "| operator | | cosine | recall@1 | beats average | oracle |",
+        "| operator | | cosine | recall@1 | beats average | oracle | sharpness | fidelity | distance |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in report.operators.items():
+        judged, images = row.get("oracle", {}), row.get("images", {})
+        shares = " | ".join(pc(row[k]) for k in ("cosine", "recall_at_1", "beats_average"))
+        lines.append(f"| **{name}** | result | {shares} | {_shares(judged)} | {_looks(images.get('result'))} |")
+        for base, b in row["baselines"].items():
+            read = _shares(judged.get("average", {})) if base == "average" else ""
+            look = _looks(images.get("average") if base == "average" else None)
+            figures = f"{pc(b['cosine'])} | {pc(b['recall_at_1'])}"
+            lines.append(f"| | {base.replace('_', ' ')} | {figures} | | {read} | {look} |")
+        for extra in ("round_trip", "true_pictures"):
+            if extra in judged:
+                look = _looks(images.get(extra))
+                lines.append(f"| | {extra.replace('_', ' ')} | | | | {_shares(judged[extra])} | {look} |")
+    return "\n".join([*lines, "", *_audit_table(report)]) + "\n"
+
+
+def _audit_table(report: Report) -> list[str]:
+    """The audit as lines of Markdown; the operands' average stands in brackets."""
+    lines = [
+        "| audit | one operand answers | recall@1 of the rest | hard | hard, operand a | hard, operand b |",
         "|---|---|---|---|---|---|",
     ]
     for name, row in report.operators.items():
-        judged = row.get("oracle", {})
-        shares = " | ".join(pc(row[k]) for k in ("cosine", "recall_at_1", "beats_average"))
-        lines.append(f"| **{name}** | result | {shares} | {_shares(judged)} |")
-        for base, b in row["baselines"].items():
-            read = _shares(judged.get("average", {})) if base == "average" else ""
-            lines.append(f"| | {base.replace('_', ' ')} | {pc(b['cosine'])} | {pc(b['recall_at_1'])} | | {read} |")
-        for extra in ("round_trip", "true_pictures"):
-            if extra in judged:
-                lines.append(f"| | {extra.replace('_', ' ')} | | | | {_shares(judged[extra])} |")
-    return "\n".join(lines) + "\n"
+        audit = row["audit"]
+        cells = [f"{100 * audit['answered_by_one']:.1f}"]
+        for key in ("recall_at_1_of_rest", "hard"):
+            both = [f"{100 * audit[k]:.1f}" for k in (key, f"average_{key}") if k in audit]
+            cells.append(f"{both[0]} ({both[1]})" if both else "")
+        cells += [f"{100 * audit[k]:.1f}" if k in audit else "" for k in ("hard_operand_a", "hard_operand_b")]
+        lines.append(f"| **{name}** | {' | '.join(cells)} |")
+    return lines
+
+
+def _looks(images: Mapping[str, float] | None) -> str:
+    if images is None:
+        return " | | "
+    return f"{images['sharpness']:.2f} | {images['fidelity']:.3f} | {images['kernel_distance']:.1f}"
 
 
 def _shares(judged: Mapping[str, Any]) -> str:

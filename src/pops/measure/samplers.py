@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pops.errors import ConfigError, ensure
 from pops.measure import operators as toybox
+from pops.measure.figures import cosines, hits
 from pops.measure.operators import OPERATORS, Cases
 from pops.prior.samplers import SAMPLERS, check_sampler
 
@@ -140,9 +141,9 @@ def _scores(cases: Cases, of_draws: Sequence[Tensor]) -> dict[str, Tensor]:
     """Returns each case's figures [n], as means over the draws [n, D]."""
     import torch
 
-    theirs = toybox.cosines(cases.plain.mean(1), cases.truth)
-    mine = torch.stack([toybox.cosines(e, cases.truth) for e in of_draws])
-    found = torch.stack([toybox.hits(e, cases.truth) for e in of_draws])
+    theirs = cosines(cases.plain.mean(1), cases.truth)
+    mine = torch.stack([cosines(e, cases.truth) for e in of_draws])
+    found = torch.stack([hits(e, cases.truth) for e in of_draws])
     return {
         "cosine": mine.mean(0),
         "recall_at_1": found.float().mean(0),
@@ -158,14 +159,16 @@ def _read(
 
     from pops.toybox.oracle import Oracle
 
-    pictures = toybox.rendered(p, result, seed, steps, f"{cases.operator}: rendering", on_progress)
+    pictures = toybox.stacked(
+        toybox.rendered(p, result, seed, steps, f"{cases.operator}: rendering", on_progress), toybox.SIDE
+    )
     rows = toybox.right(Oracle.load().read(pictures), cases.answers, cases.operator)
     return {f"oracle_{k}": torch.tensor([float(row[k]) for row in rows]) for k in rows[0]}
 
 
 def _spread(of_draws: Sequence[Tensor]) -> float:
     """Returns 1 - cosine between two draws of a case, mean over cases; 0 if there is only one draw."""
-    return float(1 - toybox.cosines(of_draws[0], of_draws[-1]).mean()) if len(of_draws) > 1 else 0.0
+    return float(1 - cosines(of_draws[0], of_draws[-1]).mean()) if len(of_draws) > 1 else 0.0
 
 
 def _figures(score: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Figure]:

@@ -36,7 +36,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COPY = "or copy the model's folder here and give its path"
 # The weights once, as safetensors in full precision, and what describes them.
 _WANTED = ("*.json", "*.txt", "*.safetensors")
-_TWICE = ["*.fp16.safetensors", "*.non_ema.safetensors", "*.bin", "*.ckpt", "*.msgpack", "*.onnx"]
+_NEVER = ["*.bin", "*.ckpt", "*.msgpack", "*.onnx"]
+_TWICE = ["*.fp16.safetensors", "*.fp16-*.safetensors", "*.non_ema.safetensors", *_NEVER]
 
 
 @dataclass(frozen=True)
@@ -228,10 +229,21 @@ def _fetch(repo: str, name: str, advice: str = _COPY, patterns: Sequence[str] = 
     begun = time.perf_counter()
     try:
         folder = Path(snapshot_download(repo, allow_patterns=list(patterns), ignore_patterns=_TWICE))
+        if half := [f"{part}/*.fp16*.safetensors" for part in _without_weights(folder)]:
+            snapshot_download(repo, allow_patterns=half, ignore_patterns=_NEVER)  # there is no full precision of these
     except Exception as e:  # the hub client lets its HTTP library's own errors through, which differ by version
         raise ModelError(_why_not(e, repo, name, advice)) from e
     logger.info("fetched %s to %s in %.1f s", repo, folder, time.perf_counter() - begun)
     return folder
+
+
+def _without_weights(folder: Path) -> list[str]:
+    """Returns the parts of a snapshot that are networks, by their config.json, and have no safetensors."""
+    parts = (path.parent for path in sorted(folder.rglob("config.json")) if path.parent != folder)
+    bare = (
+        part for part in parts if not any(part.glob("*.safetensors")) and not (part / "tokenizer_config.json").exists()
+    )
+    return [part.relative_to(folder).as_posix() for part in bare]
 
 
 def _why_not(error: Exception, repo: str, name: str, advice: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pops.errors import ModelError
 from pops.files import read_json_object
+from pops.loading.manifest import MANIFEST, check_sizes, has_manifest
 
 PARTS = ("image_encoder", "image_processor", "text_encoder", "tokenizer", "prior", "scheduler")
 DECODER_PARTS = ("unet", "movq")
@@ -36,6 +37,7 @@ class ModelFiles:
     operators: Mapping[str, Path] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, Path | None] = field(default_factory=dict)
+    verified: tuple[Path, ...] = ()  # folders with a manifest, the model's own and its operators'
 
     def part(self, name: str) -> Path | None:
         """Returns the folder of one of PARTS; None if the model lacks it."""
@@ -45,6 +47,9 @@ class ModelFiles:
 def read_folder(folder: Path, *, name: str | None = None) -> ModelFiles:
     """Finds a model's files in its folder. ModelError if a part is missing or pops.json is wrong."""
     info = _read_info(folder)
+    verified = tuple(path for path in (folder, *_operator_folders(folder)) if has_manifest(path))
+    for path in verified:
+        check_sizes(path)
     repos_inside = (folder / "prior" / "image_encoder").is_dir()  # the hub's repos as they are, side by side
     home = folder / "prior" if repos_inside else folder
     parts = _moved_parts(home)
@@ -60,7 +65,13 @@ def read_folder(folder: Path, *, name: str | None = None) -> ModelFiles:
     official = official_files(folder / "operators")
     info = {**info, "official": official} if official else info
     name = name or str(info.get("name", folder.resolve().name))
-    return ModelFiles(name, home, renderer, operators, info, parts)
+    return ModelFiles(name, home, renderer, operators, info, parts, verified)
+
+
+def _operator_folders(folder: Path) -> list[Path]:
+    """Returns the folders of a model's operators, those included of which only the manifest is left."""
+    found = [*folder.glob("operators/*/operator.json"), *folder.glob(f"operators/*/{MANIFEST}")]
+    return sorted({path.parent for path in found})
 
 
 def official_files(folder: Path | None) -> dict[str, Path]:

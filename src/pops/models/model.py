@@ -1,18 +1,19 @@
-"""Model: what is loaded, its parts each read once on first use: space, prior, operators, renderers, MagicMix.
+"""Model: the loaded networks (CLIP space, prior, operators, renderers, MagicMix), each read once, on first use.
 
-Knows no expression and no request.
+Knows no expressions and no recipes but their Loading part.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pops.errors import ConfigError, OperandError, ensure, suggest
-from pops.files import expanded
+from pops.errors import ConfigError, ModelError, OperandError, ensure, suggest
+from pops.files import expanded, read_json_object
+from pops.loading.lock import LOADING, once
+from pops.loading.manifest import Verification, check_sizes, has_manifest
+from pops.loading.parts import DIFFUSERS, check_files, weights_of
 from pops.magicmix.spec import MIX, MixSpec
 from pops.models.hub import HUB, fetched, hub_renderer, renderer_at, resolve
 from pops.operators.spec import BUILTIN, OperatorSpec
@@ -33,16 +34,16 @@ if TYPE_CHECKING:
 
 PHOTO_SIDE = 512  # pixels; a photo is squashed to this square before CLIP's own preprocessing, as the papers did
 MAX_BATCH = 8  # images rendered together, unless given
-# What decides the model itself; the rest of Loading may differ from one recipe to the next.
+# The fields of Loading that determine a Model; the others may differ between recipes that it runs.
 OF_THE_MODEL = (
     "model", "decoder", "operators", "adapter", "controlnets", "device", "dtype", "precision", "offload", "max_batch"
 )  # fmt: skip
 
 
 class Model:
-    """A model by name, folder or hub id, and what was loaded beside it. Threads may share it.
+    """The networks of one model and what is loaded beside them. Threads may share it.
 
-    Raises ModelError for an unknown or absent model, CheckpointError for an operator that is not there.
+    Raises ModelError for an unknown or absent model, CheckpointError for an operator that does not exist.
     """
 
     def __init__(self, loading: Loading) -> None:
@@ -56,16 +57,27 @@ class Model:
         official = {name: path for name, path in self.files.info.get("official", {}).items() if name in BUILTIN}
         given = {name: expanded(path) for name, path in loading.operators.items()}
         for name, path in given.items():
-            spec_at(name, path)  # a mistake is told now, and not at the first use
+            spec_at(name, path)  # raises now for a bad path, not at the first use
         self._folders: dict[str, Path] = {**official, **self.files.operators, **given}
         self._operators: dict[str, Operator] = {}
         self._renderers: dict[tuple[Any, ...], Renderer] = {}
         self._mixers: dict[int, MagicMix] = {}
-        self._lock = threading.RLock()
+        self._verification = Verification(self._with_manifests())
+
+    def _with_manifests(self) -> list[Path]:
+        """Returns the folders of this model that have a manifest, their files' sizes checked."""
+        folders, renderer = list(self.files.verified), self.files.renderer
+        home = None if renderer is None else renderer.parent  # of a decoder that is another model's
+        if home is not None and home not in folders and has_manifest(home):
+            check_sizes(home)
+            folders.append(home)
+        return folders
 
     def fits(self, asked: Loading) -> bool:
-        """Whether what is asked for is what is loaded. A recipe that names its model stands for just what it lists; of
-        one that names none only what it gives counts.
+        """Returns whether this model can run a recipe that asks for `asked`.
+
+        If `asked` names a model, None means "none" and every field must match; otherwise only the given fields must.
+        device, offload and max_batch count only if they are given.
         """
         named = asked.model is not None
         for field in OF_THE_MODEL:
@@ -80,9 +92,9 @@ class Model:
                 return False
         return True
 
-    # --- the parts, each on first use
+    # --- the parts, each read on first use
 
-    @cached_property
+    @once
     def operators(self) -> Mapping[str, OperatorSpec]:
         """The specs of this model's operators by name, the built-in ones first; reads no weights."""
         from pops.operators.official import spec_at
@@ -92,11 +104,11 @@ class Model:
 
     @property
     def calls(self) -> Mapping[str, OperatorSpec | MixSpec]:
-        """What an expression may call: the operators, and mix."""
+        """The specs of all that an expression may call: the operators and mix."""
         return {**self.operators, MIX.name: MIX}
 
     def spec(self, name: str) -> OperatorSpec:
-        """One operator's spec; OperandError for an unknown name."""
+        """Returns an operator's spec; raises OperandError for an unknown name."""
         if name not in self.operators:
             known = ", ".join(self.operators) or "none"
             pull = f"; run: pops operators pull {name}" if self.name in HUB and name in BUILTIN else ""
@@ -104,7 +116,7 @@ class Model:
             raise OperandError(f"{self.name} has no operator {name!r}{hint}; choose from {known}{pull}")
         return self.operators[name]
 
-    @cached_property
+    @once
     def device(self) -> str:
         """Where the networks run: cpu, cuda or mps."""
         import torch
@@ -120,7 +132,7 @@ class Model:
         ensure(there, told, ConfigError)
         return asked
 
-    @cached_property
+    @once
     def dtype(self) -> torch.dtype:
         """The type of the networks' weights; embeddings are always float32."""
         import torch
@@ -133,7 +145,7 @@ class Model:
         )
         return cast("torch.dtype", getattr(torch, asked))
 
-    @cached_property
+    @once
     def precision(self) -> Precision:
         """The precision of the prior's engine."""
         from pops.prior.linear import check_precision
@@ -142,44 +154,73 @@ class Model:
         check_precision(precision, self.device.partition(":")[0])
         return cast("Precision", precision)
 
-    @cached_property
+    @once
     def space(self) -> Space:
-        """The CLIP space; each of its towers is read on first use."""
+        """The CLIP space; reads each of its towers on first use."""
         from pops.space import Space
 
-        with self._lock:
-            return Space.load(self.files.folder, device=self.device, dtype=self.dtype, parts=self.files.parts)
+        self._verification.wait()
+        return Space.load(self.files.folder, device=self.device, dtype=self.dtype, parts=self.files.parts)
 
-    @cached_property
+    @once
     def prior(self) -> PriorModel:
         """The base prior."""
+        from pops.prior.noise import SCHEDULER_FILE
         from pops.prior.transformer import PriorModel
 
-        with self._lock:
-            prior, scheduler = self.files.part("prior"), self.files.part("scheduler")
-            assert prior is not None  # a model without one is refused when it is resolved
-            return PriorModel.load_parts(prior, scheduler, device=self.device, precision=self.precision)
+        self._verification.wait()
+        prior, scheduler = self.files.part("prior"), self.files.part("scheduler")
+        assert prior is not None  # a model without one is refused when it is resolved
+        if scheduler is not None:
+            check_files(scheduler, SCHEDULER_FILE)
+        check_files(prior, "config.json")
+        variant, files = weights_of(prior, DIFFUSERS)
+        if variant is not None:
+            return self._prior_of(prior, files, scheduler)
+        return PriorModel.load_parts(prior, scheduler, device=self.device, precision=self.precision)
 
-    @cached_property
+    # PriorModel.load_parts knows weights by one name alone.
+    def _prior_of(self, folder: Path, files: Sequence[Path], scheduler: Path | None) -> PriorModel:
+        """Loads a prior whose weights are a variant's files."""
+        from pops.prior.config import PriorConfig
+        from pops.prior.noise import SchedulerConfig
+        from pops.prior.tensors import TensorFiles
+        from pops.prior.transformer import PriorModel
+        from pops.weights import check_shapes
+
+        settings, tensors = read_json_object(folder / "config.json", ModelError), TensorFiles(*files)
+        wanted = PriorConfig.of(settings, str(folder)).shapes
+        told = f"the weights in {folder} do not fit"
+        check_shapes(wanted, tensors.shapes, told, ignored=("causal_attention_mask",))
+        noise = None if scheduler is None else SchedulerConfig.load(scheduler)
+        return PriorModel(
+            scheduler=noise, tensors=tensors, settings=settings, precision=self.precision, device=self.device
+        )
+
+    @once
     def text_prior(self) -> TextPrior:
-        """The base prior as it computes text("...")."""
+        """The base prior as used for text("...")."""
         from pops.operators.operator import TextPrior
 
         return TextPrior(self.prior)
 
     def operator(self, name: str) -> Operator:
-        """An operator with its weights; OperandError for an unknown name."""
+        """Returns an operator with its weights; raises OperandError for an unknown name."""
         from pops.operators.official import operator_at
 
         spec = self.spec(name)
-        with self._lock:
+        if name in self._operators:  # without waiting for others that load
+            return self._operators[name]
+        with LOADING:
             if name not in self._operators:
                 self._operators[name] = operator_at(self._folders[name], spec, self.prior, space=self.space.id)
             return self._operators[name]
 
     def renderer(self, name: str | None = None, *, library: str | Path | None = None) -> Renderer:
-        """A renderer by its backend's name, its folder or hub id; None for the model's own, or retrieval where there is
-        a library of photos. ConfigError if the model has none.
+        """Returns a renderer by its backend's name, folder or hub id.
+
+        None stands for the one that was loaded, else for retrieval if there is a library, else for the model's own.
+        Raises ConfigError if the model has none.
         """
         from pops.render import RendererOptions, get
 
@@ -187,8 +228,11 @@ class Model:
         asked = name or self.loading.renderer or ("retrieval" if library else None)
         backend, folder, own = self._which_renderer(asked)
         adapter, offload = self.loading.adapter, bool(self.loading.offload)
-        with self._lock:
-            key = (backend, folder and folder.resolve(), library if backend == "retrieval" else None)
+        key = (backend, folder and folder.resolve(), library if backend == "retrieval" else None)
+        if key in self._renderers:
+            return self._renderers[key]
+        with LOADING:
+            self._verification.wait()
             if key not in self._renderers:
                 options = RendererOptions(
                     self.space.id,
@@ -205,7 +249,7 @@ class Model:
             return self._renderers[key]
 
     def _which_renderer(self, asked: str | None) -> tuple[str, Path | None, bool]:
-        """The backend, the folder it reads, and whether that is the model's own, which the model's settings are for."""
+        """Returns the backend, its folder, and whether it is the model's own, to which the model's settings apply."""
         from pops.render import backend_of, names
 
         folder, own = self.files.renderer, self.loading.decoder is None
@@ -220,37 +264,41 @@ class Model:
             return backend_of(given), given, own and folder is not None and given.resolve() == folder.resolve()
         return asked, folder, own
 
-    @cached_property
+    @once
     def control_maker(self) -> ControlMaker:
-        """Makes control images of photos, with the model's own depth estimator, or the hub's."""
+        """The maker of control images, with the model's own depth estimator or else the hub's."""
         from pops.render.controls import ESTIMATOR, ControlMaker
 
+        self._verification.wait()
         own = self.files.folder / "depth_estimator"
         return ControlMaker(own if own.is_dir() else ESTIMATOR, device=self.device)
 
     def mixer(self, renderer: str | None = None) -> MagicMix:
-        """MagicMix with a renderer's networks, which are not read again; ConfigError if they cannot mix."""
+        """Returns MagicMix on a renderer's networks, which are shared; raises ConfigError if they cannot mix."""
         from pops.magicmix.mix import MagicMix
 
         backend: Any = self.renderer(renderer)
         networks = getattr(backend, "networks", None)
         told = f"mixing needs a Stable Diffusion renderer, {backend.name} is none; use another (--renderer)"
         ensure(networks is not None, told, ConfigError)
-        with self._lock:
+        with LOADING:
             if id(backend) not in self._mixers:
                 how = {"space": backend.space, "max_batch": self.max_batch, "running": backend.running}
                 self._mixers[id(backend)] = MagicMix(**vars(networks), **how)
             return self._mixers[id(backend)]
 
-    # --- what the parts do together
+    # --- what several parts do together
 
     @property
     def photo_side(self) -> int:
-        """Pixels of the square that a photo becomes before CLIP's own preprocessing."""
+        """The side in pixels of the square that a photo becomes before CLIP's own preprocessing."""
         return int(self.files.info.get("photo_side", PHOTO_SIDE))
 
     def encode_photos(self, photos: Sequence[str | Path | Image.Image], fit: str) -> Tensor:
-        """Embeds photos in one batch: un-normalised [n, D], float32. All are opened before the tower is read."""
+        """Returns the embeddings of photos, computed as one batch: un-normalised [n, D], float32.
+
+        Every photo is opened before the image tower is read, so that a bad path fails early.
+        """
         from pops.images import load_photo
 
         return self.space.encode_images([load_photo(photo, fit=fit, size=self.photo_side) for photo in photos])

@@ -5,7 +5,6 @@ Knows no photo: a Control's image is ready (pops.render.controls makes it).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pops.diffusion.folders import found_controlnets, read_controlnet
 from pops.errors import CheckpointError, ConfigError, ModelError, ensure
+from pops.loading.lock import LOADING
 from pops.render.base import Control, RendererOptions
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ class ControlNets:
         self._unet, self._factor = unet, factor
         self._device = "cpu" if options.offload else options.device
         self._networks: dict[str, ControlNetModel] = {}
-        self._lock = threading.Lock()
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -53,7 +52,9 @@ class ControlNets:
 
     def network(self, kind: str) -> ControlNetModel:
         """Returns the ControlNet of a kind; CheckpointError if it belongs to another UNet."""
-        with self._lock:
+        if kind in self._networks:  # without waiting for others that load
+            return self._networks[kind]
+        with LOADING:
             if kind not in self._networks:
                 known = ", ".join(self.folders) or "none"
                 ensure(kind in self.folders, f"unknown ControlNet {kind!r}; choose from {known}", ConfigError)

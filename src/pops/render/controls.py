@@ -5,7 +5,6 @@ Depth comes from a depth estimator of transformers, edges from OpenCV's Canny; a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,6 +13,8 @@ from pops.diffusion.checks import check_finite, is_number
 from pops.diffusion.folders import pretrained, read_network
 from pops.errors import ConfigError, MissingExtra, ensure, suggest
 from pops.images import read_rgb
+from pops.loading.lock import LOADING
+from pops.loading.parts import check_files
 from pops.render.base import Control
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ class ControlMaker:
         """estimator: the folder or hub id of a depth estimator of transformers."""
         self.estimator, self.device = estimator, device
         self._depth: DepthEstimator | None = None
-        self._lock = threading.Lock()
 
     def make(
         self, kind: str, source: str | Path | Image.Image | Control, size: tuple[int, int], *, scale: float = 1.0
@@ -63,7 +63,7 @@ class ControlMaker:
     @property
     def depth(self) -> DepthEstimator:
         """The depth estimator with its weights."""
-        with self._lock:
+        with LOADING:
             if self._depth is None:
                 self._depth = DepthEstimator.load(self.estimator, device=self.device)
             return self._depth
@@ -106,16 +106,19 @@ class DepthEstimator:
     @classmethod
     def load(cls, where: str | Path, *, device: str = "cpu") -> DepthEstimator:
         """Reads a folder or a hub id; ModelError where it is not here, CheckpointError for weights that do not fit."""
-        import transformers
-        from transformers import AutoImageProcessor, AutoModelForDepthEstimation
-
         from pops.models.hub import fetched
 
         folder = fetched(where, "depth estimator", f"or give the depth itself: depth={READY}PICTURE")
-        # The PIL kind whatever is installed: torchvision resizes differently, and pops does not need it.
-        plain = {"use_fast": False} if transformers.__version__.startswith("4.") else {"backend": "pil"}
-        processor = pretrained(AutoImageProcessor, folder, "the depth estimator", plain)
-        return cls(read_network(AutoModelForDepthEstimation, folder, "the depth estimator").to(device), processor)
+        check_files(folder, "preprocessor_config.json", whose="the depth estimator")
+        with LOADING:
+            import transformers
+            from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+
+            # The PIL kind whatever is installed: torchvision resizes differently, and pops does not need it.
+            plain = {"use_fast": False} if transformers.__version__.startswith("4.") else {"backend": "pil"}
+            processor = pretrained(AutoImageProcessor, folder, "the depth estimator", plain)
+            network = read_network(AutoModelForDepthEstimation, folder, "the depth estimator")
+        return cls(network.to(device), processor)
 
     def __call__(self, photo: Image.Image, size: tuple[int, int]) -> Image.Image:
         """Returns the nearness of a photo at size (height, width), as grey RGB: 0 is its farthest, 255 its nearest."""

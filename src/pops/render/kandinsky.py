@@ -22,8 +22,9 @@ from pops.diffusion.checks import check_finite, check_guidance, memory_told
 from pops.diffusion.folders import CONTROLNETS
 from pops.diffusion.kandinsky_folder import Decoder, read_decoder, reads_hint
 from pops.diffusion.loop import batches_of, images_of, on_device, preview_due
-from pops.diffusion.scheduler import fresh_scheduler, step_arguments
+from pops.diffusion.scheduler import scheduler_of_call, step_arguments
 from pops.errors import ConfigError, ModelError, SpaceError, ensure
+from pops.loading.lock import LOADING
 from pops.progress import steps_of_part
 from pops.render.base import Capabilities, Control, RendererOptions, RenderOptions, check_request
 from pops.seeds import generators, randn_items
@@ -57,7 +58,7 @@ class KandinskyRenderer:
         self._decoders: dict[str | None, Decoder | Callable[[], Decoder]] = dict(decoders)
         self._zero_image = zero_image
         self._zero: Tensor | None = None
-        self._lock, self._turn = threading.RLock(), threading.Lock()
+        self._turn = threading.Lock()
         self.space, self.max_batch = options.space, options.max_batch
         self.device, self.offload = options.device, options.offload
         first = self.decoder(next(iter(decoders)))
@@ -77,7 +78,10 @@ class KandinskyRenderer:
 
     def decoder(self, kind: str | None = None) -> Decoder:
         """Returns the plain decoder, or the one that reads this kind of control; read from its folder on first use."""
-        with self._lock:
+        ready = self._decoders[kind]
+        if isinstance(ready, Decoder):  # without waiting for others that load
+            return ready
+        with LOADING:
             found = self._decoders[kind]
             if not isinstance(found, Decoder):
                 found = self._decoders[kind] = found()
@@ -144,7 +148,7 @@ class KandinskyRenderer:
 
     def _zero_embedding(self) -> Tensor:
         """Returns the embedding [1, D] of all-zero pixels, computed once."""
-        with self._lock:
+        with LOADING:
             if self._zero is None:
                 if self._zero_image is None:
                     raise ConfigError(
@@ -191,7 +195,7 @@ class Loop:
             added["hint"] = self.hint.expand(len(rows), -1, -1, -1)
 
         # 2) A scheduler of this batch's own, and each image's noise from its own CPU generator.
-        scheduler = fresh_scheduler(decoder.scheduler, self.steps, self.device)
+        scheduler = scheduler_of_call(decoder.scheduler, self.steps, self.device)
         gens = generators(seeds)
         grid = (decoder.channels, size[0] // decoder.factor, size[1] // decoder.factor)
         x: Tensor = randn_items(grid, gens).to(self.device, vectors.dtype) * scheduler.init_noise_sigma

@@ -9,6 +9,7 @@ import logging
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from pops.diffusion.folders import layout_of
 from pops.errors import ModelError, PopsError, ensure, suggest
 from pops.files import read_json_object
 from pops.render.base import Factory
@@ -27,6 +28,8 @@ LAYOUTS = {
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusionXLControlNetPipeline": "sdxl",
 }
+# Further pipelines over the same parts (image to image, inpainting, ...): by what the folder holds.
+_OF_LAYOUT = {"sd": "stable-diffusion", "sdxl": "sdxl"}
 _registered: dict[str, Factory] = {}
 
 
@@ -69,6 +72,7 @@ def backend_of(folder: Path) -> str:
             return "kandinsky"
         raise
     found = LAYOUTS.get(pipeline) or _reader_of(pipeline) or ("kandinsky" if decoder else None)
+    found = found or _OF_LAYOUT.get(layout_of(pipeline, folder) or "")
     ensure(
         found is not None, f"unknown pipeline {pipeline!r} in {folder}; choose from {', '.join(LAYOUTS)}", ModelError
     )

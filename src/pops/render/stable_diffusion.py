@@ -24,6 +24,7 @@ from pops.diffusion.ip_adapter import adapter_width, right_adapter
 from pops.diffusion.loop import (
     batches_of,
     decoded,
+    guidance_embedding,
     images_of,
     native_size,
     on_device,
@@ -31,7 +32,7 @@ from pops.diffusion.loop import (
     preview_due,
     time_ids,
 )
-from pops.diffusion.scheduler import Scheduler, fresh_scheduler, step_arguments
+from pops.diffusion.scheduler import Scheduler, scheduler_of_call, step_arguments
 from pops.diffusion.text import TextEncoders, tell_cut
 from pops.errors import ModelError, SpaceError, ensure
 from pops.progress import steps_of_part
@@ -62,6 +63,7 @@ class Call:
     text: Tensor  # [1 or 2, tokens, width]
     added: Mapping[str, Tensor] = field(default_factory=dict)  # SDXL's text_embeds and time_ids, [1 or 2, ...]
     hints: Sequence[Hint] = ()
+    timestep: Tensor | None = None  # [1, width], added to the timestep's embedding
 
 
 class StableDiffusionRenderer:
@@ -91,6 +93,7 @@ class StableDiffusionRenderer:
         self.native = (int(side), int(side)) if side else native_size(self.unet, self.factor)
         self.steps = int(options.defaults.get("steps", STEPS))
         self.guidance = float(options.defaults.get("guidance", GUIDANCE))
+        self.distilled: int | None = self.unet.config.time_cond_proj_dim  # guidance is an input of the UNet (LCM)
         width = adapter_width(self.unet)
         ensure(width is not None, "this UNet has no IP-Adapter, which reads the embedding; give one", ModelError)
         self.dim = int(width or 0)  # of the embeddings
@@ -150,10 +153,12 @@ class StableDiffusionRenderer:
         turn = self._turn if self.offload else nullcontext()
         batches = batches_of(len(seeds), self.max_batch)
         with turn, torch.no_grad(), memory_told(min(len(seeds), self.max_batch), size), scaling(scales):
-            guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None
+            guided = guidance > 1 and self.distilled is None
             uncond = [self.texts.encode(options.negative, negative=True)] if guided else []
             texts = [*uncond, self.texts.encode(options.prompt)]
             tell_cut(texts, options.on_note)
+            if options.on_note and options.negative and not guided:
+                options.on_note(self._why_unguided(guidance))
             dtype = self.unet.dtype
             text = torch.stack([each.hidden for each in texts]).to(dtype)
             pooled = [each.pooled.to(dtype) for each in texts if each.pooled is not None]
@@ -162,7 +167,7 @@ class StableDiffusionRenderer:
                 ids = time_ids(size, len(texts), self.device, dtype)
                 added = {"text_embeds": torch.stack(pooled), "time_ids": ids}
             hints = self.controlnets.hints(options.controls, size, self.device)
-            call = Call(steps, guidance, guided, size, options, text, added, hints)
+            call = Call(steps, guidance, guided, size, options, text, added, hints, self._embedded(guidance))
 
             # 3) All latents, then all images: with offload each network moves once.
             with self._running([self.unet, *(hint.network for hint in hints)]):
@@ -188,9 +193,10 @@ class StableDiffusionRenderer:
         images = torch.cat([torch.zeros_like(images), images]) if call.guided else images
         text = call.text.repeat_interleave(count, dim=0)
         added = {name: rows.repeat_interleave(count, dim=0) for name, rows in call.added.items()}
+        timestep = None if call.timestep is None else call.timestep.expand(count, -1)
 
         # 2) A scheduler of this batch's own, and each image's noise from its own CPU generator.
-        scheduler = fresh_scheduler(self.scheduler, call.steps, device)
+        scheduler = scheduler_of_call(self.scheduler, call.steps, device)
         gens = generators(seeds)
         grid = (self.unet.config.in_channels, call.size[0] // self.factor, call.size[1] // self.factor)
         x: Tensor = randn_items(grid, gens).to(device, dtype) * scheduler.init_noise_sigma
@@ -205,6 +211,7 @@ class StableDiffusionRenderer:
                 x_in,
                 t,
                 encoder_hidden_states=text,
+                timestep_cond=timestep,
                 added_cond_kwargs={**added, "image_embeds": [images]},
                 **residuals(call.hints, x_in, t, text, added),
                 return_dict=False,
@@ -221,6 +228,16 @@ class StableDiffusionRenderer:
                 options.on_preview(rough, batch * total + done, batches * total)
         check_finite(x)
         return x
+
+    def _embedded(self, guidance: float) -> Tensor | None:
+        """Returns the guidance scale as a distilled UNet reads it [1, width]; None for any other UNet."""
+        if self.distilled is None:
+            return None
+        return guidance_embedding(guidance, self.distilled).to(self.device, self.unet.dtype)
+
+    def _why_unguided(self, guidance: float) -> str:
+        why = f"guidance {guidance:g} is none" if self.distilled is None else "this UNet has guidance built in"
+        return f"{why}: the negative text has no effect"
 
     def _decode(self, latents: Tensor) -> list[Image.Image]:
         """Decodes latents [B, C, h, w] to B images (8-bit sRGB)."""

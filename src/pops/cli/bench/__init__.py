@@ -1,4 +1,4 @@
-"""pops bench: measurements, as a table for people or one JSON object."""
+"""pops bench: measures a model; prints a table, or one JSON object."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pops.cli.bench.mix import mix
 from pops.cli.bench.operators import samplers, toybox
 from pops.cli.bench.render import control, retrieval
 
-app = typer.Typer(help="Measure a model against the truth.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Measure a model on toybox, where the true result is known.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()

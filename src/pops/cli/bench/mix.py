@@ -1,4 +1,4 @@
-"""pops bench mix: how mixes keep their layout and show their content, on toybox."""
+"""pops bench mix: measures how well mixes keep their layout and show their content, on toybox."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from pops.cli.bench.shared import tell
+from pops.cli.bench.shared import Markdown, tell
+from pops.cli.mix import KMax, KMin, Reach
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, progress
 from pops.errors import ConfigError, ensure
 
@@ -17,29 +18,33 @@ from pops.errors import ConfigError, ensure
 @command
 def mix(
     count: Annotated[int, typer.Option("--count", "-n", help="Held-out pairs of a layout and a content.", min=2)] = 200,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="The first pair.", min=0)] = 0,
-    nu: Annotated[str | None, typer.Option("--nu", help="With commas.", show_default="0 to 1, eight values")] = None,
-    strength: Annotated[
-        str | None, typer.Option("--strength", help="With commas.", show_default="-1 to 2, six values")
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Seed of the first pair.", min=0)] = 0,
+    nu: Annotated[
+        str | None, typer.Option("--nu", help="Values of nu, with commas.", show_default="0 to 1, eight values")
     ] = None,
-    at_nu: Annotated[float | None, typer.Option("--at-nu", help="nu where strength varies. [0.9]")] = None,
-    k_min: Annotated[float | None, typer.Option("--k-min", help="Mixing stops here. [0.3]")] = None,
-    k_max: Annotated[float | None, typer.Option("--k-max", help="Mixing starts here. [0.6]")] = None,
-    reach: Annotated[str | None, typer.Option("--reach", help="Of strengths: words or text. [words]")] = None,
-    steps: Annotated[int, typer.Option("--steps", help="Of each mix.", min=1)] = 20,
-    guidance: Annotated[float | None, typer.Option("--guidance", help="Of each mix. [the model's own]")] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Pictures mixed together.", min=1)] = 16,
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write the table here, too.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curves here.")] = None,
+    strength: Annotated[
+        str | None, typer.Option("--strength", help="Strengths, with commas.", show_default="-1 to 2, six values")
+    ] = None,
+    at_nu: Annotated[float | None, typer.Option("--at-nu", help="Value of nu while strength varies. [0.9]")] = None,
+    k_min: KMin = None,
+    k_max: KMax = None,
+    reach: Reach = None,
+    steps: Annotated[int, typer.Option("--steps", help="Denoising steps of each mix.", min=1)] = 20,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="Guidance scale of each mix. [the model's own]")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", help="Images per batch.", min=1)] = 16,
+    markdown: Markdown = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curves into this image.")] = None,
     model: ModelName = "tiny",
     device: Device = "auto",
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Mixes against the truth: are layout and content kept?
+    """Measure how well mixes keep their layout and show their content.
 
-    Silhouette overlap with the layout, and the oracle's reading of the content, over nu and over strength.
+    Reports the silhouette's overlap with the layout, and the oracle's score of the content, over nu and strength.
 
     Examples:
 
@@ -55,14 +60,14 @@ def mix(
 
     if plot is not None:
         fits = plot.suffix.lower() in PICTURE_SUFFIXES
-        ensure(fits, f"{plot}: pictures are written as {', '.join(PICTURE_SUFFIXES)}; name one of them")
+        ensure(fits, f"{plot}: images are written as {', '.join(PICTURE_SUFFIXES)}; use one of these endings")
     for path in filter(None, (markdown, plot)):
         check_place(path)
     nus = bench.NUS if nu is None else _numbers(nu, "--nu", "0,0.5,1")
     strengths = bench.STRENGTHS if strength is None else _numbers(strength, "--strength", "0,1,2")
     p = pops.load(model, device=device, max_batch=batch)
-    asked = {"nu": at_nu, "k_min": k_min, "k_max": k_max, "reach": reach, "steps": steps, "guidance": guidance}
-    how = {name: value for name, value in asked.items() if value is not None}
+    given = {"nu": at_nu, "k_min": k_min, "k_max": k_max, "reach": reach, "steps": steps, "guidance": guidance}
+    how = {name: value for name, value in given.items() if value is not None}
     with progress(quiet=quiet or json_output) as on_progress:
         found = bench.measure(p, count=count, seed=seed, nus=nus, strengths=strengths, how=how, on_progress=on_progress)
     report, table = asdict(found), mix_figures.markdown(found)
@@ -72,11 +77,11 @@ def mix(
 
 
 def _numbers(text: str, option: str, example: str) -> list[float]:
-    """Numbers with commas, rising."""
-    told = f"{option} takes rising numbers with commas, such as {example}; got {text!r}"
+    """Parses rising numbers with commas; raises ConfigError for anything else."""
+    message = f"{option} takes rising numbers with commas, such as {example}; got {text!r}"
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(told) from None
-    ensure(all(a < b for a, b in itertools.pairwise(numbers)), told)
+        raise ConfigError(message) from None
+    ensure(all(a < b for a, b in itertools.pairwise(numbers)), message)
     return numbers

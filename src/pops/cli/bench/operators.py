@@ -1,4 +1,4 @@
-"""pops bench toybox, pops bench samplers: operators where the truth is known."""
+"""pops bench toybox and pops bench samplers: measure operators on toybox, where the true result is known."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def toybox(
     seed: First = 0,
     no_render: NoRender = False,
     pictures: Annotated[
-        int | None, typer.Option("--pictures", help="Render only the first so many.", min=2, show_default="all")
+        int | None, typer.Option("--pictures", help="Render only the first N results.", min=2, show_default="all")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Of the operators.", min=1, show_default="each's own")
+        int | None,
+        typer.Option("--steps", help="Sampling steps of the operators.", min=1, show_default="each one's own"),
     ] = None,
     guidance: Guidance = None,
-    sampler: Annotated[str, typer.Option("--sampler", help="Of the operators.")] = "ancestral",
+    sampler: Annotated[str, typer.Option("--sampler", help="Sampler of the operators.")] = "ancestral",
     render_steps: RenderSteps = None,
     markdown: Markdown = None,
     model: ModelName = "tiny",
@@ -35,7 +36,7 @@ def toybox(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Operators on held-out combinations of toybox, beside the truth.
+    """Measure operators on held-out combinations of toybox.
 
     Examples:
 
@@ -67,12 +68,12 @@ def toybox(
 def samplers(
     operators: Operators = "texturing,union,scene,instruct",
     names: Annotated[
-        str | None, typer.Option("--samplers", help="Which, with commas.", show_default="all there are")
+        str | None, typer.Option("--samplers", help="Samplers to measure, with commas.", show_default="all")
     ] = None,
     steps_list: Annotated[str, typer.Option("--steps-list", help="Numbers of steps, with commas.")] = "1,2,4,6,8,25",
     count: Count = 500,
     seed: First = 0,
-    draws: Annotated[int, typer.Option("--draws", help="How often each triplet is sampled.", min=1)] = 2,
+    draws: Annotated[int, typer.Option("--draws", help="Samples per triplet.", min=1)] = 2,
     guidance: Guidance = None,
     no_render: NoRender = False,
     render_steps: RenderSteps = None,
@@ -83,7 +84,7 @@ def samplers(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Samplers at few steps, beside 25 ancestral ones.
+    """Measure samplers at few steps against 25 ancestral steps.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""pops bench render, control, retrieval: what becomes of embeddings."""
+"""pops bench control and pops bench retrieval: measure spatial control and composed image search on toybox."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pops.files import check_place
 @command
 def control(
     count: Annotated[
-        int, typer.Option("--count", "-n", help="Held-out texturings, each in another pose.", min=1)
+        int, typer.Option("--count", "-n", help="Held-out texturings, each rendered in another pose.", min=1)
     ] = 100,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="The first case.", min=0)] = 0,
-    scale: Annotated[float, typer.Option("--scale", help="Of the control.", min=0)] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Seed of the first case.", min=0)] = 0,
+    scale: Annotated[float, typer.Option("--scale", help="Weight of the control.", min=0)] = 1.0,
     render_steps: RenderSteps = None,
     markdown: Markdown = None,
     model: ModelName = "tiny",
@@ -28,7 +28,7 @@ def control(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Spatial control: do results stand where a depth map says?
+    """Measure spatial control: do results follow a depth map?
 
     Examples:
 
@@ -50,11 +50,11 @@ def control(
 
 @command
 def retrieval(
-    count: Annotated[int, typer.Option("--count", "-n", help="Pictures in the library.", min=2)] = 10_000,
-    queries: Annotated[int, typer.Option("--queries", help="Held-out combinations searched for.", min=1)] = 200,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="The first query.", min=0)] = 0,
+    count: Annotated[int, typer.Option("--count", "-n", help="Images in the library.", min=2)] = 10_000,
+    queries: Annotated[int, typer.Option("--queries", help="Held-out combinations to search for.", min=1)] = 200,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Seed of the first query.", min=0)] = 0,
     cache: Annotated[
-        Path | None, typer.Option("--cache", help="Keep pictures and library here; a stopped run goes on.")
+        Path | None, typer.Option("--cache", help="Folder for the images and the library; a stopped run resumes.")
     ] = None,
     markdown: Markdown = None,
     model: ModelName = "tiny",
@@ -63,9 +63,9 @@ def retrieval(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Composed image search: is the true picture found?
+    """Measure composed image search: is the true image found?
 
-    scene(texturing(A, B), C) in a library of toybox pictures.
+    Searches for scene(texturing(A, B), C) in a library of toybox images.
 
     Examples:
 

@@ -1,0 +1,275 @@
+"""Stage 4c: the upscaler, which makes LARGE pixels of the renderer's CANVAS.
+
+    python -m recipes.tiny.render --split train --families 60 --size 512 --samples 1
+    python -m recipes.tiny.upscaler --minutes 60
+
+It learns on what the renderer gives, not on shrunken truths (../shared/TINY.md): round trips through the autoencoder
+with noise on the latents, and, if there is a UNet, truths noised to a quarter and to a half of the way and denoised
+again. Where an input is uncertain, the mean of what may be true is blur; so the loss is adversarial first, and pixels
+hold it only on a leash, mostly by the averages of 4 x 4.
+
+The result, `runs/tiny/upscaler/model`, is config.json (the arguments of Upscaler) and model.safetensors (float16).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pops.toybox.draw import draw
+from pops.toybox.pairs import OPERATORS, triplet
+from recipes.tiny import data, settings
+from recipes.tiny.autoencoder import Discriminator, hinge
+from recipes.tiny.diffusion import sample, trained
+from recipes.tiny.encode import embed, latents, text_states, tokenizer, towers, vae
+from recipes.tiny.loop import Budget, Stage, compiled, half, prepare
+
+SCALE = settings.LARGE // settings.CANVAS
+CROP = 32  # pixels of a training crop of the input
+AMOUNTS = (0.0, 0.1, 0.2)  # noise on the latents of the round trips
+BEGINS = (250, 500)  # timesteps from which the UNet denoises truths again
+CONFIG = {"channels": 3, "width": 64, "blocks": 8, "scale": SCALE}
+
+
+class Upscaler(nn.Module):
+    """Enlarges images [B, channels, H, W] in 0..1 => [B, channels, scale H, scale W], not clamped.
+
+    Convolutions of 3 x 3 at the input's size: one into `width` channels, `blocks` residual pairs with PReLU, one out to
+    scale^2 values a pixel and channel, which are shuffled into place and added to the nearest-neighbour enlargement.
+    The last starts at zero, so that an untrained one gives that enlargement. With the defaults 0.62 M parameters.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 64, blocks: int = 8, scale: int = 4) -> None:
+        super().__init__()
+        self.scale = scale
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width), nn.Conv2d(width, width, 3, padding=1))
+            for _ in range(blocks)
+        )
+        self.act = nn.PReLU(width)
+        self.last = nn.Conv2d(width, channels * scale**2, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x - 0.5)
+        for block in self.blocks:
+            h = h + block(h)
+        detail = F.pixel_shuffle(self.last(self.act(h)), self.scale)
+        return detail + F.interpolate(x, scale_factor=self.scale, mode="nearest")
+
+
+def write(model: Upscaler, folder: Path) -> None:
+    """Writes config.json and model.safetensors (float16)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"_class_name": "Upscaler", **CONFIG}, indent=2) + "\n")
+    state = {k: v.detach().half().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+def read(folder: Path) -> Upscaler:
+    """Loads an upscaler that `write` wrote."""
+    config = json.loads((folder / "config.json").read_text())
+    model = Upscaler(**{k: v for k, v in config.items() if not k.startswith("_")})
+    model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+    return model.eval()
+
+
+class Renderer:
+    """What the renderer makes of pictures: the shipped kinds of degradation, each one way to spoil a truth."""
+
+    def __init__(self, folder: Path | None, device: torch.device) -> None:
+        self.coder: AutoencoderTiny = vae(folder).to(device)
+        self.unet: UNet2DConditionModel | None = None
+        if (settings.WORK / "diffusion" / "checkpoint.pt").exists():
+            self.unet, self.eye = trained().to(device), towers().to(device)
+            short = {"padding": "max_length", "max_length": settings.PROMPT, "return_tensors": "pt"}
+            self.empty = text_states(self.eye, tokenizer()([""], **short)["input_ids"])[1].float().to(device)
+        nets = [self.coder] if self.unet is None else [self.coder, self.unet]
+        digest = hashlib.sha256()
+        for net in nets:
+            for value in net.state_dict().values():
+                digest.update(f"{float(value.double().sum()):.9g} ".encode())
+        self.name = digest.hexdigest()[:16]
+
+    @property
+    def ways(self) -> int:
+        return len(AMOUNTS) + (len(BEGINS) if self.unet is not None else 0)
+
+    @torch.no_grad()
+    def spoil(self, truths: Tensor) -> Tensor:
+        """Truths uint8 [N, 3, LARGE, LARGE] => inputs uint8 [N, ways, 3, CANVAS, CANVAS], aligned, on the CPU."""
+        device, rows = self.coder.device, []
+        for part in truths.split(32):
+            small = F.avg_pool2d(part.to(device).float(), SCALE).round().to(torch.uint8)
+            z = latents(self.coder, small).float().to(device)
+            gen = torch.Generator().manual_seed(int(small[0].sum()))
+            made = [z + amount * torch.randn(z.shape, generator=gen).to(z) for amount in AMOUNTS]
+            if self.unet is not None:
+                e, nothing = embed(self.eye, small).to(device), self.empty.expand(len(z), -1, -1)
+                made += [sample(self.unet, e, nothing, self.empty, 2.0, 12, z, begin) for begin in BEGINS]
+            rows.append(torch.stack([data.to_bytes(self.coder.decode(m).sample) for m in made], 1).cpu())
+        return torch.cat(rows)
+
+
+class Pairs:
+    """Truths and inputs on a device; `grow` adds those of truths that were rendered meanwhile."""
+
+    def __init__(self, renderer: Renderer, device: torch.device) -> None:
+        self.renderer, self.device, self.count = renderer, device, 0
+        self.truths = torch.zeros(0, 3, settings.LARGE, settings.LARGE, dtype=torch.uint8, device=device)
+        self.inputs = torch.zeros(
+            0, renderer.ways, 3, settings.CANVAS, settings.CANVAS, dtype=torch.uint8, device=device
+        )
+        self.grow()
+        if not len(self.truths):
+            folder = settings.data(settings.LARGE)
+            raise SystemExit(
+                f"no shards in {folder}: run `python -m recipes.tiny.render --size {settings.LARGE}` first"
+            )
+
+    def grow(self) -> None:
+        paths = data.shards("train", settings.LARGE)
+        for path in paths[self.count :]:
+            truths = load_file(path)["images"]
+            self.truths = torch.cat([self.truths, truths.to(self.device)])
+            self.inputs = torch.cat([self.inputs, self.spoiled(path, truths).to(self.device)])
+        self.count = len(paths)
+
+    def spoiled(self, path: Path, truths: Tensor) -> Tensor:
+        """Returns the inputs of a shard, stored beside it for the same autoencoder and UNet."""
+        kept, by = path.with_name(f"inputs-{path.stem}.safetensors"), {"renderer": self.renderer.name}
+        if kept.exists():
+            with safe_open(kept, "pt") as file:
+                if file.metadata() == by:
+                    return load_file(kept)["inputs"]
+        inputs = self.renderer.spoil(truths)
+        save_file({"inputs": inputs}, kept, by)
+        return inputs
+
+    def crops(self, count: int, gen: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random crops of inputs and the same places of truths, in 0..1, half of them mirrored."""
+        at = {"generator": gen, "device": self.device}
+        rows = torch.randint(len(self.truths), (count,), **at)
+        ways = torch.randint(self.inputs.shape[1], (count,), **at)
+        corners = torch.randint(settings.CANVAS - CROP + 1, (count, 2), **at)
+        mirrored = torch.rand(count, 1, **at) < 0.5
+
+        def cut(scale: int, take: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+            line = torch.arange(CROP * scale, device=self.device)
+            y, x = scale * corners[:, :1] + line, scale * corners[:, 1:] + line
+            x = torch.where(mirrored, x.flip(1), x)
+            values = take(y[:, :, None], x[:, None, :]).permute(0, 3, 1, 2).float() / 255
+            return values.contiguous(memory_format=torch.channels_last)
+
+        n = (slice(None), None, None)
+        return (
+            cut(1, lambda y, x: self.inputs[rows[n], ways[n], :, y, x]),
+            cut(SCALE, lambda y, x: self.truths[rows[n], :, y, x]),
+        )
+
+
+class Finishing(nn.Module):
+    """What the stage trains together: the upscaler, and the discriminator that it is to please."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.upscaler, self.discriminator = Upscaler(**CONFIG), Discriminator()
+
+
+def losses(
+    nets: Finishing, enlarge: Callable[[Tensor], Tensor], small: Tensor, truth: Tensor, adversarial: float
+) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """Loss of both networks in one: each one's term leaves the other's weights alone."""
+    with half(small.device):
+        made = enlarge(small)
+        pleased, told = hinge(nets.discriminator, 2 * truth - 1, 2 * made - 1)
+    made = made.float()
+    l1 = (made - truth).abs().mean()
+    coarse = (F.avg_pool2d(made, SCALE) - F.avg_pool2d(truth, SCALE)).abs().mean()
+    loss = adversarial * pleased + 2 * (0.1 * l1 + 0.25 * coarse) + told  # pixels in -1..1, as elsewhere
+    return loss, {"l1": l1.detach(), "coarse": coarse.detach(), "told": told.detach()}
+
+
+class Watch:
+    """Held-out inputs, results and truths, one above the other, as the stage goes on; writes the model folder."""
+
+    def __init__(self, stage: Stage, renderer: Renderer) -> None:
+        self.stage = stage
+        specs = [triplet(name, seed, "test").result for seed in range(2) for name in OPERATORS]
+        truths = torch.stack([draw(s, settings.LARGE, 1) for s in specs])
+        inputs = renderer.spoil(truths)
+        turn = torch.arange(len(specs)) % renderer.ways  # every way of spoiling in turn
+        self.truths, self.inputs = truths, inputs[torch.arange(len(specs)), turn].float() / 255
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        model = Upscaler(**CONFIG)
+        state = {k: v.cpu() for k, v in self.stage.average.values.items() if k.startswith("upscaler.")}
+        model.load_state_dict({k.removeprefix("upscaler."): v for k, v in state.items()})
+        write(model, self.stage.folder / "model")
+        large = F.interpolate(self.inputs, scale_factor=SCALE, mode="nearest")
+        made, truths = model(self.inputs), data.to_unit(self.truths)
+        error = (F.avg_pool2d(2 * made - 1, SCALE) - F.avg_pool2d(truths, SCALE)).abs().mean()
+        sharp = gradient(made) / gradient(truths / 2 + 0.5)
+        row = f"step {self.stage.step}: held out averages {error:.4f} off, gradients {sharp:.3f} of the truths'"
+        print(self.stage.name, row, flush=True)
+        with (self.stage.folder / "held_out.txt").open("a") as log:
+            log.write(row + "\n")
+        data.sheet([2 * large - 1, 2 * made - 1, truths], self.stage.folder / "grid.png")
+
+
+def gradient(x: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels."""
+    return x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    Budget.add_arguments(parser, 20000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=4e-4)
+    parser.add_argument("--adversarial", type=float, default=0.1)
+    parser.add_argument("--vae", type=Path, default=None, help="a folder of the autoencoder to use")
+    parser.add_argument("--follow", action="store_true", help="take in pictures as they are rendered")
+    parser.add_argument("--look", type=int, default=1000, help="steps from one look at held-out pictures to the next")
+    args = parser.parse_args()
+    device = prepare(args)
+    renderer = Renderer(args.vae, device)
+    pairs, looked = Pairs(renderer, device), time.time()
+    nets = Finishing().to(device, memory_format=torch.channels_last)
+    print(
+        sum(p.numel() for p in nets.upscaler.parameters()) / 1e6,
+        "M parameters;",
+        len(pairs.truths),
+        "truths",
+        flush=True,
+    )
+    stage = Stage("upscaler", nets, Budget.of(args), args.lr, ema=0.998, weight_decay=0.0, betas=(0.5, 0.99))
+    enlarge = compiled(nets.upscaler, device)
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        nonlocal looked
+        if args.follow and time.time() - looked > 20:
+            pairs.grow()
+            looked = time.time()
+        return losses(nets, enlarge, *pairs.crops(args.batch, stage.generator()), args.adversarial)
+
+    stage.run(step_loss, Watch(stage, renderer), log_every=100, picture_every=args.look)
+
+
+if __name__ == "__main__":
+    main()
