@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,30 @@ def test_an_unknown_space_fits_any_of_its_width() -> None:
         Embedding.cat([unknown, known, Embedding(E, "t")])
     with pytest.raises(EmbeddingError, match="4 and 5 numbers"):
         Embedding.cat([known, Embedding(torch.ones(1, 5), UNKNOWN_SPACE)])
+
+
+def test_pipes_devices_and_hostile_files_are_one_line(tmp_path: Path) -> None:
+    for suffix in (".safetensors", ".npy", ".pth"):
+        os.mkfifo(tmp_path / f"pipe{suffix}")
+        with pytest.raises(EmbeddingError, match="not a regular file"):
+            Embedding.load(tmp_path / f"pipe{suffix}")
+    with pytest.raises(EmbeddingError, match="not a regular file"):
+        Embedding.load("/dev/zero")
+    for header in (
+        b"{" * 2000,
+        b"(" * 9000,
+        b"{'shape': (9**9**9,)}",
+        b"{'descr': '<f4', 'shape': (10**12,)}",
+        b"\xff" * 60,
+    ):
+        head = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+        (tmp_path / "e.npy").write_bytes(head)
+        with pytest.raises(EmbeddingError, match="not a readable .npy"):
+            Embedding.load(tmp_path / "e.npy")
+    for provenance in ("[" * 5000, '{"a": ' + "9" * 5000 + "}"):
+        save_file({"embeds": torch.ones(1, 4)}, tmp_path / "e.safetensors", {**GOOD, "provenance": provenance})
+        with pytest.raises(EmbeddingError, match="is damaged"):
+            Embedding.load(tmp_path / "e.safetensors")
+    with pytest.raises(EmbeddingError) as caught:
+        Embedding.load("x" * 100_000 + ".npy")
+    assert len(str(caught.value)) < 400

@@ -23,7 +23,6 @@ FULL = Recipe(
     seeds=(3,),
     image=0,
     sweep=(Sweep(name="nu", values=(0.1, 0.9)), Sweep(name="steps", values=(2, 3))),
-    shows="tree",
     making=Making(steps=4, guidance=2.5, sampler="ddim", fit="pad"),
     rendering=Rendering(
         steps=5,
@@ -55,8 +54,7 @@ FULL = Recipe(
     inputs={"a.png": "0" * 16},
     versions={"pops": "0.1.0"},
     found={"path": "p.png", "score": 0.5, "rank": 0},
-).model_copy(update={"num_images": 2})
-ONLY_ONE_IMAGE = {"num_images"}  # a grid has one: that field is varied without sweep
+).model_copy(update={"num_images": 2, "shows": "tree"})  # a grid has one image and no tree: never together
 
 
 def fields(part: BaseModel, place: str = "") -> dict[str, tuple[Any, Any]]:
@@ -108,8 +106,9 @@ def test_every_option_reaches_its_field() -> None:
             continue
         made = Recipe.of("a.png", **{option: value})  # type: ignore[misc]
         assert fields(made)[f"{part}.{field}".lstrip(".")][0] == value, option
-    grid = Recipe.of("mix(a.png, x)", sweep=FULL.sweep, shows="tree", num_images=1, image=0)
-    assert (grid.sweep, grid.shows, grid.image) == (FULL.sweep, "tree", 0)
+    grid = Recipe.of("mix(a.png, x)", sweep=FULL.sweep, num_images=1, image=0)
+    assert (grid.sweep, grid.image) == (FULL.sweep, 0)
+    assert Recipe.of("a.png", shows="tree").shows == "tree"
     assert Recipe.of("a.png", num_images=3).num_images == 3
     with pytest.raises(TypeError, match="no setting 'stpes' .did you mean 'steps'"):
         Recipe.of("a.png", stpes=3)  # type: ignore[call-arg]
@@ -140,8 +139,8 @@ def test_the_schema_names_every_field() -> None:
     [
         ({"seeds": [0] * 200_000}, "seeds cannot be"),
         ({"seeds": []}, "seeds cannot be"),
-        ({"seeds": [True]}, "seeds.0 cannot be True"),
-        ({"seeds": ["1"]}, "seeds.0 cannot be '1'"),
+        ({"seeds": [True]}, "seeds cannot be [True]: whole numbers only"),
+        ({"seeds": ["1"]}, "seeds cannot be ['1']: whole numbers only"),
         ({"seeds": [-1]}, "-1"),
         ({"seeds": [2**70]}, "seed"),
         ({"expression": 3}, "expression cannot be 3"),
@@ -163,6 +162,15 @@ def test_the_schema_names_every_field() -> None:
         ({"sweep": [{"name": "negative", "values": [1]}]}, "name cannot be 'negative'"),
         ({"version": 2}, "has the format 2, this pops reads 1; update pops"),
         ({"version": None}, "has the format None"),
+        ({"version": True}, "has the format True"),
+        ({"version": "1"}, "has the format '1', this pops reads 1; write \"version\": 1"),
+        ({"rendering": {"guidance": "3"}}, "rendering.guidance cannot be '3'"),
+        ({"rendering": {"guidance": True}}, "rendering.guidance cannot be True"),
+        ({"rendering": {"guidance": 1e300}}, "rendering.guidance cannot be 1e+300"),
+        ({"rendering": {"seeds": []}}, "rendering.seeds cannot be []"),
+        ({"loading": {"offload": "yes"}}, "loading.offload cannot be 'yes'"),
+        ({"sweep": [{"name": "nu", "values": [True]}]}, "values.0 cannot be True"),
+        ({"sweep": [{"name": "nu", "values": [0.5]}], "shows": "tree"}, "a grid has no tree"),
     ],
 )
 def test_what_is_no_recipe_is_one_line(data: dict[str, Any], says: str) -> None:
@@ -183,7 +191,7 @@ def test_pictures_without_a_recipe_or_with_an_older_one(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match="carries no recipe"):
         Recipe.from_png(tmp_path / "bare.png")
     save_picture(Image.new("RGB", (8, 8)), tmp_path / "old.png", {"expression": "a.png", "render": {}})
-    with pytest.raises(ConfigError, match="has the format None, this pops reads 1; make it again"):
+    with pytest.raises(ConfigError, match="was written by an earlier pops, and cannot be read; make the image again"):
         Recipe.from_png(tmp_path / "old.png")
 
 

@@ -179,6 +179,38 @@ def test_parts_that_are_absent_or_torn(folder: Path) -> None:
         Space.load(folder).encode_images(pictures(1))
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tokenizer/tokenizer.json tokenizer/merges.txt", r"tokenizer has no merges\.txt \(or tokenizer\.json\)"),
+        ("tokenizer/tokenizer_config.json", "tokenizer has no tokenizer_config.json"),
+        ("text_encoder/config.json", "text_encoder has no config.json"),
+        ("text_encoder/model.safetensors", "text_encoder has no model.safetensors"),
+        ("image_processor/preprocessor_config.json", "image_processor has no preprocessor_config.json"),
+    ],
+)
+def test_a_file_that_a_library_would_fill_in_for_is_named(folder: Path, name: str, says: str) -> None:
+    for each in name.split():
+        (folder / each).unlink(missing_ok=True)
+    space = Space.load(folder)
+    with pytest.raises(ModelError, match=says):
+        space.encode_images(pictures(1)) if "image" in name else space.encode_texts(["red"])
+
+
+@pytest.mark.parametrize("part", ["image_encoder", "text_encoder"])
+def test_pickles_are_never_opened(folder: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import load_file
+
+    path = folder / part / "model.safetensors"
+    torch.save(load_file(path), folder / part / "pytorch_model.bin")
+    path.unlink()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
+    with pytest.raises(ModelError, match=rf"{part} holds its weights only as a pickle \(pytorch_model.bin\)") as told:
+        space = Space.load(folder)
+        space.encode_images(pictures(1)) if part == "image_encoder" else space.encode_texts(["red"])
+    assert "python -c" in str(told.value) and "WithProjection as M" in str(told.value)
+
+
 @pytest.mark.parametrize("change", ["missing", "surplus", "misshaped"])
 def test_weights_that_do_not_fit_are_named(folder: Path, change: str) -> None:
     from safetensors.torch import load_file, save_file

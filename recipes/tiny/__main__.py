@@ -8,6 +8,7 @@ import sys
 
 import torch
 
+from recipes.tiny import settings
 from recipes.tiny.operators import OPERATORS
 
 
@@ -19,18 +20,17 @@ def stages(scale: float, workers: int) -> list[list[str]]:
 
     return [
         ["render", "--families", "3100"],
-        ["render", "--families", "900", "--split", "grid"],
-        ["render", "--families", "2000", "--split", "change"],
-        ["render", "--families", "200", "--split", "union"],
         ["poses", "--seeds", "2000"],
         ["clip", *steps(6000)],
-        ["autoencoder", *steps(6700)],
+        ["autoencoder", *steps(60000)],
+        ["autoencoder", "--sharpen", *steps(6000)],
         ["encode"],
-        ["autoencoder", "--decoder", *steps(2000)],
         ["operators", "prior", *steps(1000)],
         *(["operators", name, *steps(3000)] for name in OPERATORS),
         ["answers"],
         ["diffusion", *steps(18000), "--workers", str(workers)],
+        ["render", "--split", "train", "--families", "100", "--size", str(settings.LARGE), "--samples", "1"],
+        ["upscaler", *steps(100000)],
         ["depth", *steps(2400)],
         ["control", *steps(1400)],
         ["oracle", *steps(9000)],

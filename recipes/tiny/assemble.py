@@ -16,6 +16,7 @@ from diffusers import DDIMScheduler, KandinskyV22PriorPipeline, StableDiffusionP
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection
 
+from pops.loading.manifest import write_manifest
 from pops.toybox.packed import pack
 from recipes.tiny import diffusion, settings
 from recipes.tiny.clip import MEAN, STD
@@ -153,6 +154,7 @@ def publish(out: Path) -> None:
     for name in OPERATORS:
         if not (settings.PACKAGE / "operators" / name / "operator.json").exists():
             raise SystemExit(f"operator {name} is missing in {out}: run `python -m recipes.tiny.operators {name}`")
+    write_manifest(settings.PACKAGE)
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ left() { # the minutes left for $1 parts of 100 of what is not reserved
     awk -v s="$(($(date +%s) - begun))" -v m="$minutes" -v r="$reserve" -v p="${1:-100}" \
         'BEGIN { v = (m * 60 - s - r) / 60 * p / 100; printf "%.3f", (v > 0.02 ? v : 0.02) }'
 }
+until_time() { awk -v n="$(date +%s)" -v m="$(left "${1:-100}")" 'BEGIN { printf "%.1f", n + m * 60 }'; }
 seconds() { awk -v m="$(left "${1:-100}")" 'BEGIN { printf "%d", m * 60 }'; }
 
 case $what in
@@ -68,13 +69,13 @@ speed | autoencoder | diffusion | upscaler) : "${minutes:?usage: gpu.sh $what MI
 esac
 
 # 1) The missing packages, from the wheels that were carried.
-if ! "$python" -c "import diffusers" 2>/dev/null; then
+if ! "$python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('diffusers') is None)"; then
     say "installing the wheels in $wheels"
     "$python" -m pip install -q --no-index --no-deps --no-compile --target /tmp/tiny-site "$wheels"/*.whl
     export PYTHONPATH=$PYTHONPATH:/tmp/tiny-site
 fi
 out=${OUT:-$work/out}
-device=${DEVICE:-$("$python" -c "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')")}
+device=${DEVICE:-$(nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)}
 workers=${WORKERS:-$(nproc)}
 families=${FAMILIES:-100000}
 reserve=${RESERVE:-30}
@@ -82,18 +83,22 @@ threads=$([ "$device" = cpu ] && echo 1 || echo 4)
 on="--device $device --threads $threads"
 renderer= encoder=
 mkdir -p "$out" "$work"
-trap 'kill $renderer $encoder 2>/dev/null || true' EXIT
+trap 'kill $renderer $encoder $(pgrep -P "${encoder:-none}" 2>/dev/null) 2>/dev/null || true' EXIT
 say "$what for $minutes minutes on $device, $workers workers, results in $out"
 
 # 2) What came along.
-if compgen -G "runs/tiny/carried/*-part-*.safetensors" >/dev/null; then
-    recipe carry collect runs/tiny/carried --anew
+if compgen -G "$work/carried/*-part-*.safetensors" >/dev/null; then
+    recipe carry collect "$work/carried" --anew
 fi
 
 render() { # beside the training, at low priority, until the end
     nice -n 15 "$python" -m recipes.tiny.render --families "$families" --workers "$workers" --minutes "$(left)" "$@" \
         >"$work/render.log" 2>&1 &
     renderer=$!
+}
+training() { # cut short, with what was saved last, if looking at pictures or compiling takes too long
+    local end=$((begun + $(awk -v m="$minutes" 'BEGIN { printf "%d", m * 60 }') - 12 - $(date +%s)))
+    timeout $((end > 5 ? end : 5)) "$python" -m "recipes.tiny.$@" || say "$1 was cut short ($?)"
 }
 await() { # a first shard of training pictures of a size, then $2 seconds more
     until [ -e "$work/data-$1/train-00000.safetensors" ]; do
@@ -126,9 +131,9 @@ autoencoder)
     render
     await 128 "$(seconds 4)"
     [ "$device" = cpu ] && how="--batch ${BATCH:-16}" || how="--batch ${BATCH:-128} --lr 1.5e-3"
-    recipe autoencoder $on $how --follow --minutes "$(left 60)" --look "${LOOK:-1000}"
+    training autoencoder $on $how --follow --until "$(until_time 60)" --look "${LOOK:-1000}"
     say "now against a discriminator"
-    recipe autoencoder --sharpen $on $how --follow --minutes "$(left)" --look "${LOOK:-1000}"
+    training autoencoder --sharpen $on $how --follow --until "$(until_time)" --look "${LOOK:-1000}"
     made="decoder" ;;
 diffusion)
     export POPS_TINY_SHARD=${POPS_TINY_SHARD:-25}
@@ -146,14 +151,14 @@ diffusion)
     } &
     encoder=$!
     [ "$device" = cpu ] && how="--batch ${BATCH:-32}" || how="--batch ${BATCH:-512} --lr 1e-3 --ema 0.999"
-    recipe diffusion $on $how --follow --minutes "$(left)" --look "${LOOK:-2000}"
+    training diffusion $on $how --follow --until "$(until_time)" --look "${LOOK:-2000}"
     made="diffusion" ;;
 upscaler)
     export POPS_TINY_SHARD=${POPS_TINY_SHARD:-10}
     render --split train --size 512 --samples 1
     await 512 "$(seconds 6)"
     [ "$device" = cpu ] && how="--batch ${BATCH:-8}" || how="--batch ${BATCH:-64} --lr 5e-4"
-    recipe upscaler $on $how --follow --minutes "$(left)" --look "${LOOK:-1000}"
+    training upscaler $on $how --follow --until "$(until_time)" --look "${LOOK:-1000}"
     made="upscaler" ;;
 esac
 say "rendered in all: $(tail -n 1 "$work/render.log")"

@@ -24,28 +24,39 @@ from recipes.tiny import settings
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a stage trains: a number of steps, or minutes of its own time, summed over all its resumptions."""
+    """How long a stage trains: a number of steps, or minutes of its own time, summed over all its resumptions.
+
+    until: instead, to a time of the clock (seconds since the epoch), whatever comes before its first step.
+    """
 
     steps: int | None = None
     minutes: float | None = None
+    until: float | None = None
+
+    def begun(self, seconds: float) -> Budget:
+        """Turns a time of the clock into minutes, for a stage that has trained for so many seconds and goes on now."""
+        if self.until is None:
+            return self
+        return Budget(minutes=max(0.0, seconds + self.until - time.time()) / 60)
 
     def share(self, step: int, seconds: float) -> float:
         """The share of the budget that is used up, 0 to 1."""
         if self.minutes is not None:
-            return min(1.0, seconds / (60 * self.minutes))
+            return min(1.0, seconds / max(1e-9, 60 * self.minutes))
         return min(1.0, step / max(1, self.steps or 0))
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser, steps: int) -> None:
-        """Adds --steps and --minutes (the latter wins), --device and --threads."""
+        """Adds --steps, --minutes and --until (the last of these wins), --device and --threads."""
         parser.add_argument("--steps", type=int, default=steps)
         parser.add_argument("--minutes", type=float, default=None, help="train for so long, whatever the steps")
+        parser.add_argument("--until", type=float, default=None, help="train to this time, seconds since the epoch")
         parser.add_argument("--device", default="cpu")
         parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Budget:
-        return cls(None if args.minutes is not None else args.steps, args.minutes)
+        return cls(args.steps if args.minutes is None else None, args.minutes, args.until)
 
 
 def prepare(args: argparse.Namespace) -> torch.device:
@@ -193,6 +204,7 @@ class Stage:
 
         Figures are sums over `log_every` steps, kept as tensors until they are logged.
         """
+        self.budget = self.budget.begun(self.seconds)
         begun = saved = last = time.time()
         sums: dict[str, Tensor | float] = {}
         first = self.step

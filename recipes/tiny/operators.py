@@ -244,6 +244,8 @@ def main() -> None:
     def log(row: object) -> None:
         print(args.task, json.dumps(row if isinstance(row, dict) else vars(row), default=str), flush=True)
 
+    if args.until is not None:
+        args.minutes = max(0.0, args.until - time.time()) / 60
     if args.minutes is not None:
         shared["steps"] = steps_in(args, {**shared, "layers": args.layers}, data)
         print(args.task, shared["steps"], "steps", flush=True)

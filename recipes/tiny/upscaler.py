@@ -5,8 +5,8 @@
 
 It learns on what the renderer gives, not on shrunken truths (../shared/TINY.md): round trips through the autoencoder
 with noise on the latents, and, if there is a UNet, truths noised to a quarter and to a half of the way and denoised
-again. Where an input is uncertain, the mean of what may be true is blur; so the loss is adversarial first, and pixels
-hold it only on a leash, mostly by the averages of 4 x 4.
+again. Where an input is uncertain, the mean of what may be true is blur; so after a short lead of pixels the loss is
+adversarial, and pixels hold it only on a leash, mostly by the averages of 4 x 4.
 
 The result, `runs/tiny/upscaler/model`, is config.json (the arguments of Upscaler) and model.safetensors (float16).
 """
@@ -39,6 +39,7 @@ SCALE = settings.LARGE // settings.CANVAS
 CROP = 32  # pixels of a training crop of the input
 AMOUNTS = (0.0, 0.1, 0.2)  # noise on the latents of the round trips
 BEGINS = (250, 500)  # timesteps from which the UNet denoises truths again
+LEAD = 0.1  # share of the budget over which the adversarial term takes over from pixels
 CONFIG = {"channels": 3, "width": 64, "blocks": 8, "scale": SCALE}
 
 
@@ -191,16 +192,21 @@ class Finishing(nn.Module):
 
 
 def losses(
-    nets: Finishing, enlarge: Callable[[Tensor], Tensor], small: Tensor, truth: Tensor, adversarial: float
+    nets: Finishing, enlarge: Callable[[Tensor], Tensor], small: Tensor, truth: Tensor, adversarial: float, lead: float
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """Loss of both networks in one: each one's term leaves the other's weights alone."""
+    """Loss of both networks in one: each one's term leaves the other's weights alone.
+
+    lead: 1 for pixels alone, with which training has to begin, to 0.
+    """
     with half(small.device):
         made = enlarge(small)
-        pleased, told = hinge(nets.discriminator, 2 * truth - 1, 2 * made - 1)
+        # clamped, else ever larger values would please it ever more
+        pleased, told = hinge(nets.discriminator, 2 * truth - 1, 2 * made.clamp(0, 1) - 1)
     made = made.float()
     l1 = (made - truth).abs().mean()
     coarse = (F.avg_pool2d(made, SCALE) - F.avg_pool2d(truth, SCALE)).abs().mean()
-    loss = adversarial * pleased + 2 * (0.1 * l1 + 0.25 * coarse) + told  # pixels in -1..1, as elsewhere
+    pixels = (0.1 + 0.9 * lead) * l1 + 0.25 * coarse
+    loss = adversarial * (1 - lead) * pleased + 2 * pixels + told  # pixels as in -1..1
     return loss, {"l1": l1.detach(), "coarse": coarse.detach(), "told": told.detach()}
 
 
@@ -258,7 +264,13 @@ def main() -> None:
         "truths",
         flush=True,
     )
-    stage = Stage("upscaler", nets, Budget.of(args), args.lr, ema=0.998, weight_decay=0.0, betas=(0.5, 0.99))
+    groups: list[dict[str, object]] = [
+        {"params": list(nets.upscaler.parameters()), "lr": args.lr},
+        {"params": list(nets.discriminator.parameters()), "lr": 2 * args.lr},
+    ]
+    stage = Stage(
+        "upscaler", nets, Budget.of(args), args.lr, ema=0.998, weight_decay=0.0, groups=groups, betas=(0.5, 0.99)
+    )
     enlarge = compiled(nets.upscaler, device)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -266,7 +278,8 @@ def main() -> None:
         if args.follow and time.time() - looked > 20:
             pairs.grow()
             looked = time.time()
-        return losses(nets, enlarge, *pairs.crops(args.batch, stage.generator()), args.adversarial)
+        lead = max(0.0, 1 - stage.share / LEAD)
+        return losses(nets, enlarge, *pairs.crops(args.batch, stage.generator()), args.adversarial, lead)
 
     stage.run(step_loss, Watch(stage, renderer), log_every=100, picture_every=args.look)
 

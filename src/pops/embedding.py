@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import EmbeddingError, SpaceError, ensure
-from pops.files import expanded, is_file, write_whole
+from pops.files import MAX_JSON, expanded, is_file, parse_json, shown, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,41 +164,47 @@ class Embedding:
         the negative embeddings, is left out. They are taken as un-normalised and of UNKNOWN_SPACE. Pickles are read in
         a child process (see pops.pickles).
         """
-        where = expanded(path)
+        where, name = expanded(path), shown(path)
         if not is_file(where):
             with suppress(OSError):  # is_dir raises for a name too long for the file system
-                ensure(not where.is_dir(), f"{path} is a folder; name a file that Embedding.save wrote", EmbeddingError)
-            raise EmbeddingError(f"{path} does not exist; name a file that Embedding.save wrote")
+                kind = "a folder" if where.is_dir() else "not a regular file" if where.exists() else ""
+                ensure(not kind, f"{name} is {kind}; name a file that Embedding.save wrote", EmbeddingError)
+            raise EmbeddingError(f"{name} does not exist; name a file that Embedding.save wrote")
         if where.suffix.lower() in READ_SUFFIXES[1:]:
             vectors = _read_npy(where) if where.suffix.lower() == ".npy" else _read_pickle(where)
             try:
                 return Embedding(vectors, UNKNOWN_SPACE, {"file": str(path)})
             except EmbeddingError as e:
-                raise EmbeddingError(f"{path} holds no embedding ({e}); save it again") from e
+                raise EmbeddingError(f"{name} holds no embedding ({e}); save it again") from e
         vectors, metadata = _read(where)
         try:
-            provenance = json.loads(metadata.get("provenance", "{}"))
+            text = metadata.get("provenance", "{}")
+            ensure(len(text) <= MAX_JSON, "its provenance is longer than 16 MB", EmbeddingError)
+            provenance = parse_json(text)
             ensure(isinstance(provenance, dict), "its provenance is not a JSON object", EmbeddingError)
             return Embedding(vectors, metadata.get("space", ""), provenance)
         except (ValueError, EmbeddingError) as e:
-            raise EmbeddingError(f"{path} is damaged ({e}); save the embedding again") from e
+            raise EmbeddingError(f"{name} is damaged ({e}); save the embedding again") from e
 
 
 def _read(path: Path) -> tuple[Tensor, dict[str, str]]:
     """Reads the tensor and the metadata of an embedding's file, and no other tensors in it."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
+    name = shown(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT or KEY not in file.keys():  # noqa: SIM118  # not a mapping
-                raise EmbeddingError(f"{path} holds no embedding of pops; name a file that Embedding.save wrote")
+                raise EmbeddingError(f"{name} holds no embedding of pops; name a file that Embedding.save wrote")
             version = metadata.get("version")
             if version != VERSION:
-                raise EmbeddingError(f"{path} has version {version}, this pops reads {VERSION}; update pops")
+                raise EmbeddingError(f"{name} has version {shown(version)}, this pops reads {VERSION}; update pops")
             return file.get_tensor(KEY), metadata
-    except (SafetensorError, OSError) as e:
-        raise EmbeddingError(f"{path} is not a readable .safetensors file ({e}); save it again") from e
+    except EmbeddingError:
+        raise
+    except Exception as e:  # the reader raises anything at all, such as for a type of numbers that torch lacks
+        raise EmbeddingError(f"{name} is not a readable .safetensors file ({shown(e)}); save it again") from e
 
 
 def _read_npy(path: Path) -> Tensor:
@@ -206,12 +212,15 @@ def _read_npy(path: Path) -> Tensor:
     import torch
 
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         numbers = isinstance(array, np.ndarray) and array.dtype.kind == "f"
-        ensure(numbers, f"{path} holds no floating-point array; save one with numpy.save", EmbeddingError)
-        return _rows(torch.from_numpy(array.astype(np.float32)), path)
-    except (OSError, ValueError, EOFError) as e:
-        raise EmbeddingError(f"{path} is not a readable .npy file of numbers; save it with numpy.save") from e
+        ensure(numbers, f"{shown(path)} holds no floating-point array; save one with numpy.save", EmbeddingError)
+        with np.errstate(over="ignore"):  # which becomes infinity, and is refused as such
+            return _rows(torch.from_numpy(array.astype(np.float32)), path)
+    except EmbeddingError:
+        raise
+    except Exception as e:  # its header is Python text, and numpy raises whatever reading that raises
+        raise EmbeddingError(f"{shown(path)} is not a readable .npy file of numbers; save it with numpy.save") from e
 
 
 def _read_pickle(path: Path) -> Tensor:
@@ -226,8 +235,8 @@ def _read_pickle(path: Path) -> Tensor:
     if "0" not in read:
         return _rows(next(iter(read.values())), path)
     both = read["0"]
-    if both.ndim >= 3 and both.shape[-2] in PATCH_TOKENS:
-        _rows(both, path)  # which says what they are
+    if both.ndim == 3 and len(both) <= 2:
+        _rows(both[-1:], path)  # raises for patch tokens
     ensure(
         len(read) == 1 and both.ndim in (2, 3),
         f"{path} holds a list of {len(read)} tensors, the first {list(both.shape)}; diffusers stores an embedding as "
@@ -242,7 +251,7 @@ def _rows(stored: Tensor, path: Path) -> Tensor:
     """Reshapes [dim], [n, dim], [1, n, dim] or [n, 1, dim] => [n, dim]; EmbeddingError for other shapes."""
     shape = stored.shape
     told = f"{path} holds {list(shape)}: the patch tokens of one image, as IP-Adapter plus reads them"
-    tokens = stored.ndim >= 3 and shape[-2] in PATCH_TOKENS
+    tokens = stored.ndim == 3 and len(stored) == 1 and shape[1] in PATCH_TOKENS
     ensure(not tokens, f"{told}; give the pooled embedding, [n, dim], as the plain one reads it", EmbeddingError)
     fits = stored.ndim in (1, 2) or (stored.ndim == 3 and 1 in shape[:2])
     wanted = "an embedding is [dim], [n, dim] or [1, n, dim]"

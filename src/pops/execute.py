@@ -60,6 +60,7 @@ class Executor:
         given: Mapping[str, Any] | None = None,
         num_images: int = 1,
         renderer: str | None = None,
+        own: bool = False,
         embed: bool = True,
         on_progress: OnProgress | None = None,
         on_note: OnNote | None = None,
@@ -67,12 +68,12 @@ class Executor:
         """Computes every node of the plan.
 
         given: the values of `$key` operands; num_images: images per row where the root is a mix, of the row's seeds s,
-        s + 1, ...; renderer: whose networks mix, None for the model's own; embed: whether the images of a mix at the
-        root are encoded, too. Raises OperandError, EmbeddingError,
-        SpaceError or PhotoError for an operand that cannot be used.
+        s + 1, ...; renderer: whose networks mix, None for what was loaded, or with `own` the model's own; embed:
+        whether the images of a mix at the root are encoded, too. Raises OperandError, EmbeddingError, SpaceError or
+        PhotoError for an operand that cannot be used.
         """
         run = _Run(self.model, plan, given or {}, list(seeds), making or Making(), renderer, num_images)
-        run.on_progress, run.on_note = on_progress, on_note
+        run.on_progress, run.on_note, run.own = on_progress, on_note, own
         if not embed and is_mix(plan.root):
             run.needed = run.needed - {plan.root}
         run.execute()
@@ -101,6 +102,7 @@ class _Run:
         self.needed = plan.embedded  # the nodes whose embedding somebody takes
         self.on_progress: OnProgress | None = None
         self.on_note: OnNote | None = None
+        self.own = False  # whether the model's own renderer mixes unless one is named
         self.values: dict[Node, Value] = {}
         self.texts: dict[str, tuple[Tensor, Tensor]] = {}  # text -> hidden states [tokens, width], embedding [D]
         self.mixed: set[Node] = set()
@@ -185,7 +187,7 @@ class _Run:
         value = self.given[asked.key]
         if isinstance(value, Embedding):
             self._take(asked, value)
-        elif hasattr(value, "ndim") and not hasattr(value, "getexif"):
+        elif hasattr(value, "untyped_storage"):  # a tensor
             ensure(asked not in self.needed, "a latent can be a layout and nothing else", OperandError)
             self.values[asked] = Value(latents=[value])
         else:
@@ -294,7 +296,7 @@ class _Run:
             for s in self._seeds_of(job, self._rows_of(job))
             for j in range(self._copies(job))
         ]
-        mixer = self.model.mixer(self.renderer)
+        mixer = self.model.mixer(self.renderer, own=self.own)
         settings = with_defaults(mix_settings(dict(level.options)), self.model.files.info, mixer.native)
         made = mixer.each(
             [self._layout(job.operands[0], row) for job, row in asked],

@@ -81,6 +81,8 @@ def _spawn(arguments: list[str], seconds: int) -> subprocess.CompletedProcess[by
 
 def _size(source: Path, error: type[PopsError]) -> int:
     try:
+        if source.exists() and not source.is_file() and not source.is_dir():
+            raise error(f"{source} is not a regular file; save it as a file first")
         with source.open("rb") as file:
             head = file.read(64)
             size = os.fstat(file.fileno()).st_size
@@ -105,7 +107,7 @@ def _time_limit(size: int) -> int:
 def _answer(stdout: bytes) -> dict[str, Any] | None:
     try:
         answer = json.loads(stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
 

@@ -8,10 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt, StrictStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from pops.errors import ConfigError, ensure, suggest
 from pops.expression import load as load_tree
@@ -37,13 +49,34 @@ IN_PYTHON = "$given"  # what stands for a value that was given in Python
 
 Text = Annotated[StrictStr, Field(max_length=MAX_LENGTH)]
 Name = Annotated[StrictStr, Field(min_length=1, max_length=4096)]  # of a file, a model, a backend
-Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+
+
+def _refuse_bools(value: object) -> object:
+    """Lax tuples take whatever can become an int; a bool or a text is a mistake all the same."""
+    if isinstance(value, (list, tuple)):
+        wrong = [item for item in value if type(item) is not int]
+        if wrong:
+            raise ValueError(f"whole numbers only, got {wrong[0]!r:.40}")
+    return value
+
+
+_whole = BeforeValidator(_refuse_bools)
+
+
+def _in_range(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(check_seed(seed) for seed in seeds)
+
+
+Seeds = Annotated[
+    tuple[int, ...], Field(min_length=1, max_length=MAX_IMAGES, strict=False), _whole, AfterValidator(_in_range)
+]
 
 
 class Part(BaseModel):
     """What the parts of a recipe share: frozen, no unknown fields, mistakes as ConfigErrors in one line."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
     place: ClassVar[str] = ""  # of the part in a recipe
 
     if not TYPE_CHECKING:  # editors see the fields
@@ -53,6 +86,9 @@ class Part(BaseModel):
                 super().__init__(**fields)
             except ValidationError as e:
                 raise ConfigError(_mistake(e, type(self))) from None
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
 
     def given(self) -> dict[str, Any]:
         """Returns the fields that differ from their defaults."""
@@ -80,13 +116,13 @@ class Rendering(Part):
     place: ClassVar[str] = "rendering."
     steps: Annotated[StrictInt, Field(ge=1, le=1000)] | None = None
     guidance: Scale | None = None
-    size: tuple[StrictInt, StrictInt] | None = None  # (height, width) in pixels
+    size: Annotated[tuple[int, int] | None, Field(strict=False), _whole] = None  # (height, width) in pixels
     prompt: Text = ""
     negative: Text = ""
-    scale: float | StrictStr | dict[str, JsonValue] | None = None  # the embedding's weight; a preset's; one per block
+    scale: float | str | dict[str, JsonValue] | None = None  # the embedding's weight, a preset's name, or one per block
     control: dict[Name, Name] = Field(default_factory=dict)  # kind ("depth", ...) -> photo, or "map:" and a ready image
     control_scale: Scale | dict[Name, Scale] | None = None
-    seeds: tuple[StrictInt, ...] | None = Field(default=None, max_length=MAX_IMAGES)  # unless given: the recipe's
+    seeds: Seeds | None = None  # unless given: the recipe's
     enlarge: Annotated[StrictInt, Field(ge=1, le=MAX_ENLARGE)] = 1  # times, after rendering
 
 
@@ -114,7 +150,7 @@ class Sweep(Part):
 
     place: ClassVar[str] = "sweep."
     name: Literal["nu", "k_min", "k_max", "strength", "guidance", "steps"]
-    values: Annotated[tuple[StrictInt | float, ...], Field(min_length=1, max_length=400)]
+    values: Annotated[tuple[StrictInt | StrictFloat, ...], Field(min_length=1, max_length=400, strict=False)]
 
 
 class Options(TypedDict, total=False):
@@ -164,10 +200,10 @@ class Recipe(Part):
 
     version: Literal[1] = 1
     expression: Text
-    seeds: Annotated[tuple[StrictInt, ...], Field(min_length=1, max_length=MAX_IMAGES)] = (0,)
+    seeds: Seeds = (0,)
     num_images: Annotated[StrictInt, Field(ge=1, le=MAX_IMAGES)] = 1  # per seed
     image: Annotated[StrictInt, Field(ge=0)] | None = None  # only this one of all, counted from 0
-    sweep: Annotated[tuple[Sweep, ...], Field(max_length=2)] = ()  # a labelled grid over options of a mix
+    sweep: Annotated[tuple[Sweep, ...], Field(max_length=2, strict=False)] = ()  # a labelled grid over options of a mix
     shows: Literal["image", "tree", "equation"] = "image"  # what the picture is of
     making: Making = Making()
     rendering: Rendering = Rendering()
@@ -176,11 +212,6 @@ class Recipe(Part):
     versions: dict[str, str] = Field(default_factory=dict)
     found: dict[str, JsonValue] | None = None
 
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_in_range(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(check_seed(seed) for seed in seeds)
-
     def model_post_init(self, context: object) -> None:
         """Checks what several fields say together."""
         count = len(self.seeds) * self.num_images
@@ -188,6 +219,7 @@ class Recipe(Part):
         told = f"the recipe names image {self.image} of {count}; choose from 0 to {count - 1}"
         ensure(self.image is None or self.image < count, told)
         ensure(not self.sweep or count == 1, "a grid shows one image per cell; give one --seed and --num-images 1")
+        ensure(not self.sweep or self.shows == "image", "a grid has no tree and no equation; draw one of a single mix")
         names = [axis.name for axis in self.sweep]
         ensure(len(set(names)) == len(names), "both --sweep name the same setting; give another")
 
@@ -211,23 +243,22 @@ class Recipe(Part):
         if suffix in TREES and (is_file(path) or not set(text) & set("()*+")):
             if suffix == ".json" and is_file(path):
                 data = read_json_object(path, ConfigError, "give a recipe or a tree")
-                if "expression" in data and "version" in data:
+                if isinstance(data.get("expression"), str):
                     return cls.of_data(data, str(source))
             return cls(expression=str(load_tree(path)))
         if suffix in PHOTO_SUFFIXES and is_file(path):
-            found = find_recipe(path)
-            if found is not None:
-                return cls.of_data(found, str(source))
+            if find_recipe(path) is not None:
+                return cls.from_png(path)
             return cls(expression=to_text(path_node(text)))
         return cls(expression=text)
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any], where: str) -> Recipe:
         """Returns the recipe that plain data holds; ConfigError, naming where it came from, for anything else."""
-        version = data.get("version")
-        if version != VERSION:
-            newer = isinstance(version, int) and version > VERSION
-            told = "update pops" if newer else "make it again with this pops"
+        version = data.get("version", VERSION)
+        if type(version) is not int or version != VERSION:
+            newer = type(version) is int and version > VERSION
+            told = "update pops" if newer else f'write "version": {VERSION}'
             raise ConfigError(f"the recipe in {where} has the format {version!r}, this pops reads {VERSION}; {told}")
         try:
             return cls(**data)
@@ -249,12 +280,15 @@ class Recipe(Part):
         """Returns the recipe inside a picture that pops made (.png, .jpg or .webp); PhotoError where there is none."""
         from pops.images import read_recipe
 
-        return cls.of_data(read_recipe(path), str(path))
+        data = read_recipe(path)
+        told = f"the recipe in {path} was written by an earlier pops, and cannot be read; make the image again"
+        ensure("version" in data, told)
+        return cls.of_data(data, str(path))
 
     def to_data(self) -> dict[str, Any]:
-        """Returns the recipe as plain data, without what is None or empty."""
-        data: dict[str, Any] = _filled(self.model_dump(mode="json"))
-        return data
+        """Returns the recipe as plain data, without fields that have their defaults."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        return {"version": VERSION, "expression": self.expression, "seeds": list(self.seeds), **data}
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Returns the recipe as JSON text, which `from_json` reads."""
@@ -275,8 +309,9 @@ class Recipe(Part):
     def changed(self, **options: Unpack[Options]) -> Recipe:
         """Returns the recipe with other settings, by the names of Options; None changes nothing.
 
-        Other seeds or another number of images ask for all images. Another model takes with it what was said of the
-        one before: decoder, adapter, ControlNets, operators, precision.
+        Other seeds or another number of images ask for all images, each with the seed of its row. Another model takes
+        with it what was said of the one before: decoder, adapter, ControlNets, operators, precision. Operators and
+        ControlNets are added to the recipe's own; control replaces them all.
         """
         given = {name: value for name, value in options.items() if value is not None}
         unknown = [name for name in given if name not in _PLACES]
@@ -285,6 +320,8 @@ class Recipe(Part):
         parts: dict[str, dict[str, Any]] = {"": {}, "making": {}, "rendering": {}, "loading": {}}
         if "seed" in given or "num_images" in given:
             parts[""]["image"] = None
+        if "seed" in given:
+            parts["rendering"]["seeds"] = None
         if given.get("model") not in (None, self.loading.model):
             parts["loading"] = {"decoder": None, "adapter": None, "controlnets": {}, "operators": {}, "precision": None}
         for name, value in given.items():
@@ -300,16 +337,8 @@ class Recipe(Part):
     def in_python(self) -> list[str]:
         """Returns the operands and controls that were given in Python, which no recipe can hold."""
         operands = {f"${node.key}": None for node in walk(parse(self.expression).root) if isinstance(node, Given)}
-        controls = [f"the {kind} control" for kind, photo in self.rendering.control.items() if photo == IN_PYTHON]
+        controls = [photo for photo in self.rendering.control.values() if photo.startswith("$")]
         return [*operands, *controls]
-
-
-def _filled(value: Any) -> Any:
-    """Plain data without what is None or empty."""
-    if isinstance(value, dict):
-        pairs = {k: _filled(v) for k, v in value.items()}
-        return {k: v for k, v in pairs.items() if v not in (None, "", {}, [])}
-    return value
 
 
 def _with(part: Any, fields: Mapping[str, Any]) -> Any:
@@ -337,15 +366,24 @@ def _plain(option: str, value: Any) -> Any:
         return tuple(seed_list(value))
     if isinstance(value, Path):
         return str(value)
+    if option in ("operators", "controlnets", "control"):
+        ensure(isinstance(value, Mapping), f"{option} is a mapping of names to paths, got {value!r:.60}")
     if isinstance(value, Mapping):
         return {key: _plain("", item) for key, item in value.items()}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Real):  # NumPy's numbers, too
+        return int(value) if isinstance(value, Integral) else float(value)
+    if option == "size":
+        return tuple(_plain("", side) for side in value)
     return value
 
 
 def _mistake(error: ValidationError, kind: type[Part]) -> str:
     """The first of pydantic's findings as one line: which field, what it is, what it takes."""
     first = error.errors(include_url=False, include_context=False)[0]
-    where = kind.place + ".".join(str(step) for step in first["loc"])
+    steps = [step for i, step in enumerate(first["loc"]) if i == 0 or isinstance(step, int)]
+    where = kind.place + ".".join(str(step) for step in steps)
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
         known = list(kind.model_fields)
@@ -354,4 +392,5 @@ def _mistake(error: ValidationError, kind: type[Part]) -> str:
         return f"{where} is missing"
     value = repr(first["input"])
     shown = value if len(value) <= 60 else value[:57] + "..."
-    return f"{where} cannot be {shown}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where} cannot be {shown}: {message[:1].lower()}{message[1:]}"

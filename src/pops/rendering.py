@@ -5,7 +5,7 @@ Knows no network: a Renderer is handed to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, ensure
@@ -31,11 +31,8 @@ def ready_controls(
     """
     scales = scales_of(asked.control_scale, sources)
     check_rendering(backend, asked)
-    for kind in sources:
-        check_control(backend, kind)
+    check_controls(backend, asked, sources)
     size = asked.size or backend.capabilities.native
-    if sources:
-        check_size(size, multiple=backend.capabilities.multiple)
     made = tuple(model.control_maker.make(kind, source, size, scale=scales[kind]) for kind, source in sources.items())
     if on_control:
         for control in made:
@@ -101,6 +98,16 @@ def check_rendering(backend: Renderer, asked: Rendering, output: str = "pil") ->
     ensure(able.scale or asked.scale is None, told, ConfigError)
     allowed = " or ".join(f'"{o}"' for o in able.outputs)
     ensure(output in able.outputs, f"output must be {allowed}, got {output!r}", ConfigError)
+
+
+def check_controls(backend: Renderer, asked: Rendering, kinds: Collection[str]) -> None:
+    """Refuses controls that the renderer does not have, their scales without them, and a size that it cannot draw."""
+    scales_of(asked.control_scale, kinds)
+    ensure(asked.control_scale is None or bool(kinds), "--control-scale goes with --control; leave it out", ConfigError)
+    for kind in kinds:
+        check_control(backend, kind)
+    if asked.size is not None or kinds:
+        check_size(asked.size or backend.capabilities.native, multiple=backend.capabilities.multiple)
 
 
 def check_control(backend: Renderer, kind: str) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pops.errors import ConfigError, ensure
+from pops.files import expanded
 from pops.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -41,11 +43,16 @@ class Result(list["Image.Image"]):
     def save(self, path: str | Path, *, recipe: bool = True) -> list[Path]:
         """Writes every image with its recipe (.png, .jpg or .webp); of several NAME-0.png, NAME-1.png, ...
 
-        recipe: False leaves it out. Returns the paths; raises PhotoError for another suffix.
+        recipe: False leaves it out. Returns the paths; raises PhotoError for another suffix, ConfigError where an image
+        would overwrite a file that it was made of.
         """
         from pops.images import save_picture
 
         paths = numbered(Path(path), len(self))
+        inputs = {expanded(one).resolve() for one in self.recipe.inputs}
+        for place in paths:
+            told = f"{place} is an operand of the expression; write to another file"
+            ensure(place.resolve() not in inputs, told, ConfigError)
         for place, image in zip(paths, self, strict=True):
             save_picture(image, place, image.info["pops"] if recipe else None)
         return paths

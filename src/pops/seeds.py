@@ -6,7 +6,7 @@ Knows nothing of what the numbers are for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pops.errors import ConfigError, ensure
 
@@ -33,7 +33,8 @@ def check_seed(seed: object) -> int:
 
 def seed_list(seed: Seed) -> list[int]:
     """Returns one seed or several as a list, checked."""
-    seeds = list(seed) if isinstance(seed, (list, tuple, range)) else [seed]
+    several: Any = seed if hasattr(seed, "__len__") and not isinstance(seed, (str, bytes)) else [seed]
+    seeds = list(several)
     ensure(len(seeds) > 0, "the list of seeds is empty; give at least one")
     return [check_seed(s) for s in seeds]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pops.errors import ModelError, OperandError, PopsError, SpaceError, ensure
 from pops.files import read_json_object
-from pops.loading.lock import LOADING, once
+from pops.loading.lock import LOADING, TOKENIZING, once
 from pops.loading.parts import TRANSFORMERS, check_files, check_network, check_tokenizer
 from pops.standardise import ClipStats, standardise, unstandardise
 from pops.weights import check_fit
@@ -122,20 +122,22 @@ class Space:
         for text in texts:
             ensure(isinstance(text, str), f"a text is a string, got {type(text).__name__}", OperandError)
             ensure(_is_unicode(text), f"{text!r} is not valid Unicode; type the text again", OperandError)
-        limit = min(self._tokenizer.model_max_length, self._text_tower.config.max_position_embeddings)
+        tokenizer = self._tokenizer
+        limit = min(tokenizer.model_max_length, self._text_tower.config.max_position_embeddings)
         embeds: list[Tensor] = []
         hidden: list[Tensor] = []
         truncated: list[bool] = []
         for start in range(0, len(texts), BATCH):
             batch = list(texts[start : start + BATCH])
             # The tower is causal, so padding to the longest equals padding to the limit.
-            tokens = self._tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+            with TOKENIZING:
+                tokens = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+                truncated.extend(len(tokenizer.tokenize(text)) + 2 > limit for text in batch)
             with torch.no_grad():
                 out = self._text_tower(tokens["input_ids"].to(self._device))
             rows, kept = out.last_hidden_state.float().cpu(), tokens["attention_mask"].bool()
             embeds.append(_finite(out.text_embeds.float().cpu()))
             hidden.extend(row[mask] for row, mask in zip(rows, kept, strict=True))
-            truncated.extend(len(self._tokenizer.tokenize(text)) + 2 > limit for text in batch)
         return TextEncoding(torch.cat(embeds), hidden, truncated)
 
     def zero_image_embedding(self) -> Tensor:

@@ -6,6 +6,7 @@ Nothing heavy is loaded before it is needed: towers, prior, each operator and ea
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from pops.space import Space
 
 Nu: TypeAlias = "float | Sequence[float]"
+
+MAX_OTHERS = 4  # models kept beside the own one, for recipes that name them
 
 logger = logging.getLogger("pops")
 
@@ -96,7 +99,8 @@ class Pops:
 
     def __init__(self, model: Model) -> None:
         self.model, self.runner = model, Runner(model)
-        self._others: dict[str, Pops] = {}  # for recipes that name other models
+        self._others: list[Pops] = []  # for recipes that name other models
+        self._lock = threading.Lock()
 
     @classmethod
     def of(cls, recipe: Recipe) -> Pops:
@@ -160,10 +164,11 @@ class Pops:
         there, tell = self._for(recipe.loading), Callbacks(on_progress, on_image, on_preview, on_control, on_note)
         with threads(recipe.loading.threads):
             if recipe.sweep:
+                ensure(
+                    not figures and not embed, "a grid has no figures and no embedding; draw one of a mix", ConfigError
+                )
                 return there.runner.grid(recipe, given or {}, tell)
-            return there.runner.run(
-                recipe, given or {}, recipe.rendering.control, tell, figures=figures, render=render, embed=embed
-            )
+            return there.runner.run(recipe, given or {}, tell, figures=figures, render=render, embed=embed)
 
     def _for(self, asked: Loading) -> Pops:
         """The Pops whose model is what a recipe asks for: this one, or one that is loaded for it and kept."""
@@ -172,11 +177,13 @@ class Pops:
         if asked.model is None:  # what it gives, over what is loaded
             over = {name: value for name, value in asked if value not in (None, {})}
             asked = self.model.loading.model_copy(update=over)
-        key = asked.model_dump_json()
-        if key not in self._others:
+        with self._lock:
+            for other in self._others:
+                if other.model.fits(asked):
+                    return other
             logger.info("the recipe asks for another model than %s: loading %s", self.name, asked.model)
-            self._others[key] = Pops(Model(asked))
-        return self._others[key]
+            self._others = [*self._others[-MAX_OTHERS + 1 :], Pops(Model(asked))]
+            return self._others[-1]
 
     # --- embeddings
 
@@ -299,21 +306,18 @@ class Pops:
         `info["pops"]` is its recipe. Raises ConfigError for what the renderer cannot take, SpaceError for an embedding
         of another space.
         """
-        told = f'control is a photo for each kind, such as {{"depth": "C.png"}}, got {control!r}'
-        ensure(control is None or isinstance(control, Mapping), told, ConfigError)
-        sources = {kind: str(v) if isinstance(v, (str, Path)) else IN_PYTHON for kind, v in (control or {}).items()}
+        sources, _ = _control_sources(control)
         seeds, made = seed_list(seed), self.runner.recipe_of(embedding)
         ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
         rendering = Rendering(
-            size=size, steps=steps, guidance=guidance, prompt=prompt, negative=negative, scale=scale,
-            control=sources, control_scale=control_scale,  # type: ignore[arg-type]  # checked there
+            size=size, steps=steps, guidance=guidance, prompt=prompt, negative=negative,
+            scale=scale, control=sources, control_scale=control_scale,  # type: ignore[arg-type]  # checked there
             seeds=None if made is not None and list(made.seeds) == seeds else tuple(seeds),
         )  # fmt: skip
         asked = Loading(renderer=renderer, library=_text(library))
-        recipe = made or Recipe(expression=IN_PYTHON)
-        recipe = recipe.model_copy(
-            update={"rendering": rendering, "num_images": num_images, "loading": asked, "image": None}
-        )
+        each = seeds if len(seeds) == embedding.n else seeds * embedding.n
+        recipe = made or Recipe(expression=IN_PYTHON, seeds=tuple(each))
+        recipe = recipe.model_copy(update={"rendering": rendering, "num_images": num_images, "loading": asked})
         tell = Callbacks(on_progress, None, on_preview, on_control, on_note or _warn)
         images = self.runner.rendered(
             embedding, recipe, control or {}, tell, output=output, preview_every=preview_every
@@ -372,7 +376,7 @@ class Pops:
                 image if output == "pil" else latent if output == "latent" else (image, latent)
                 for image, latent in pairs_of
             ]
-        many = isinstance(layout, list) or isinstance(content, list) or not isinstance(seed, int) or len(made) > 1
+        many = isinstance(layout, list) or isinstance(content, list) or hasattr(seed, "__len__") or len(made) > 1
         return made if many else made[0]
 
     def mix_recipe(
@@ -418,14 +422,29 @@ class Pops:
         Settings as in `evaluate` and `render`. The result is a list of images, and knows its recipe.
         """
         text = expression if isinstance(expression, str) else to_text(root_of(expression)[0])
-        sources = {kind: str(v) if isinstance(v, (str, Path)) else IN_PYTHON for kind, v in (control or {}).items()}
+        sources, values = _control_sources(control)
         recipe = Recipe.of(
             text, seed=seed_list(seed), num_images=num_images, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
             renderer=renderer, library=library, render_steps=render_steps, render_guidance=render_guidance, size=size,
             prompt=prompt, negative=negative, scale=scale, control=sources, control_scale=control_scale,
         )  # fmt: skip
-        tell = Callbacks(on_progress, preview=on_preview, note=on_note or _warn)
-        return self.runner.run(recipe, given or {}, control or {}, tell)
+        return self.run(
+            recipe, given={**(given or {}), **values}, on_progress=on_progress, on_preview=on_preview,
+            on_note=on_note or _warn,
+        )  # fmt: skip
+
+
+def _control_sources(control: Mapping[str, Any] | None) -> tuple[dict[str, str], dict[str, Any]]:
+    """Returns what a recipe says of controls, kind -> path or `$key`, and the values of the keys."""
+    told = f'control is a photo for each kind, such as {{"depth": "C.png"}}, got {control!r:.80}'
+    ensure(control is None or isinstance(control, Mapping), told, ConfigError)
+    sources: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for kind, value in (control or {}).items():
+        named = isinstance(value, (str, Path))
+        sources[kind] = str(value) if named else f"$control_{kind}"
+        values |= {} if named else {f"control_{kind}": value}
+    return sources, values
 
 
 def _each(operand: Any) -> list[Any]:

@@ -239,7 +239,7 @@ def test_the_command(tmp_path: Path) -> None:
     ("words", "says"),
     [
         ("--precision flaot32", "unknown precision 'flaot32' (did you mean 'float32'?)"),
-        ("--precision ,", "--precision names none"),
+        ("--precision ,", "--precision is empty"),
         ("--batch 1,x", "--batch takes whole numbers of at least 1"),
         ("--batch 0", "--batch takes whole numbers of at least 1"),
         ("--batch 1000000", "a batch must be between 1 and 4096, got 1000000"),

@@ -277,7 +277,8 @@ def test_usage_mistakes_are_code_2(call: Any) -> None:
 def test_show(call: Any, folder: Path) -> None:
     call("run", "union(a.png, b.png)", "-m", "$M", "--steps", "2", "-s", "7", "-o", "x.png")
     text = call("show", "x.png").stdout
-    assert "expression          union(a.png, b.png)\n" in text and "seeds               7\n" in text
+    rows = dict(line.split(maxsplit=1) for line in text.splitlines())
+    assert rows["expression"] == "union(a.png, b.png)" and rows["seeds"] == "7" and rows["making.steps"] == "2"
     assert json.loads(call("show", "x.png", "--json").stdout)["loading"]["model"] == str(folder)
     Path("r.json").write_text(call("show", "x.png", "--json").stdout)
     assert call("run", "r.json", "-o", "y.png").exit_code == 0

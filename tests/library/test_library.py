@@ -382,7 +382,7 @@ def test_index_search_and_run_from_the_command_line(
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (folder / "readme.md").touch()
     done = call("index", "photos", "-o", "lib")
-    assert done.exit_code == 0 and done.stdout == "lib: 6 photos (6 new, 1 left out, 1 of other kinds)\n"
+    assert done.exit_code == 0 and done.stdout == "lib: 6 photos (6 new, 1 skipped, 1 of other kinds)\n"
     assert done.stderr.count("\n") == 1 and "broken.png" in done.stderr
     told = json.loads(call("index", "photos", "-o", "lib", "--json").stdout)
     assert told["unchanged"] == 6 and [Path(s["path"]).name for s in told["skipped"]] == ["broken.png"]

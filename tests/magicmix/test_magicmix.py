@@ -747,10 +747,10 @@ def test_the_command(random_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert read_recipe("grid.png")["sweep"] == sweep
     for words, says in {
         ("a.png", "tiger", "-o", "a.png"): "a.png is an operand of the expression",
-        ("a.png", "tiger", "-o", "b.txt"): "pictures are written as",
+        ("a.png", "tiger", "-o", "b.txt"): "images are written as",
         ("a.png", "tiger", "-o", "b.png", "--nu", "2"): "nu must be from 0",
         ("a.png", "tiger", "-o", "b.png", "--preset", "stile"): "did you mean 'style'",
-        ("a.png", "tiger", "-o", "b.png", "--preset", "remove"): "nothing in 'tiger' is marked to go",
+        ("a.png", "tiger", "-o", "b.png", "--preset", "remove"): "'tiger' has no words to remove",
         ("a.png", "tiger", "-o", "b.png", "--sweep", "k_mx=0:1:2"): "did you mean 'k_max'",
         ("a.png", "tiger", "-o", "b.png", "--sweep", "nu=0:2:2"): "nu must be from 0",
         ("a.png", "tiger", "-o", "b.png", "--sweep", "nu"): "--sweep is NAME=FIRST:LAST:COUNT",

@@ -77,7 +77,7 @@ def test_the_plan_encodes_what_is_needed() -> None:
     [
         ("mix(a.png)", "mix takes 2 operands (layout, content), got 1", "mix(a.png)"),
         ("mix(a.png, b.png, c.png)", "mix takes 2 operands", None),
-        ("mix(a.png, _)", "the operand 'content' of mix cannot be left open", "_"),
+        ("mix(a.png, _)", "the operand 'content' of mix cannot be missing", "_"),
         ("mix(a.png, tiger, nuu=0.3)", "unknown option 'nuu' (did you mean 'nu'?)", None),
         ("mix(a.png, tiger, nu=1.2)", "nu must be from 0", None),
         ('mix(a.png, tiger, nu="1,x")', "nu is a number from 0 to 1, or several", None),

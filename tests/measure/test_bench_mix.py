@@ -98,7 +98,7 @@ def test_the_command(random_model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     for words, says in {
         ("--nu", "1,0"): "--nu takes rising numbers",
         ("--strength", "x"): "--strength takes rising numbers",
-        ("--plot", "p.txt"): "pictures are written as",
+        ("--plot", "p.txt"): "images are written as",
     }.items():
         failed = run(*words)
         assert failed.exit_code == 2 and says in failed.stderr, failed.output

@@ -25,11 +25,11 @@ def test_the_kernel_distance_tells_distributions_apart() -> None:
     gen = torch.Generator().manual_seed(0)
     a, b = (torch.randn(400, 8, generator=gen) for _ in range(2))
     other = torch.randn(300, 8, generator=gen) + 1
-    assert abs(kernel_distance(a, b)) < 200 < 1000 < kernel_distance(a, other)
-    # By hand, for two pairs: (n - 1) n off-diagonal terms of the cubic kernel.
-    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
-    within_x, within_y, between = 1.0, 27.0, (1 + 1 + 8 + 27) / 4
-    assert kernel_distance(x, y) == pytest.approx(1000 * (within_x + within_y - 2 * between))
+    assert abs(kernel_distance(a, b)) < 20 < 200 < kernel_distance(a, other)
+    # By hand, cosines 1, 0 and 0, 1 of directions x and y: within (cos + 1)^3 off the diagonal, between all four.
+    x, y = torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    assert kernel_distance(x, y) == pytest.approx(1000 * (8 + 1 - 2 * (8 + 1 + 8 + 1) / 4))
+    assert kernel_distance(x[:1], y) == 0
 
 
 def test_what_one_operand_answers_is_left_out_of_the_rest() -> None:

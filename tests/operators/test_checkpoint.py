@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pops.errors import CheckpointError, ConfigError, SpaceError
+from pops.loading.manifest import write_manifest
 from pops.operators.checkpoint import load_operator, load_spec, put_on, save_operator
 from pops.operators.spec import BUILTIN, OperatorSpec, Role
 from pops.prior.transformer import FROZEN
@@ -42,10 +43,11 @@ def rewrite(folder, change, name="adapter.safetensors"):
     tensors = load_file(folder / name)
     change(tensors)
     save_file(tensors, folder / name)
+    write_manifest(folder)
 
 
 def test_adapter_is_merged(base, adapter, folder):
-    assert sorted(p.name for p in folder.iterdir()) == ["adapter.safetensors", "operator.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["adapter.safetensors", "manifest.json", "operator.json"]
     operator = load_operator(folder, base, space="s")
     assert operator.spec == BUILTIN["union"] == load_spec(folder)
     own, got = base.transformer.state_dict(), operator.prior.transformer.state_dict()
@@ -142,6 +144,7 @@ def test_another_base_or_space_is_refused(base, folder):
 def test_bad_descriptions_are_refused(base, folder, change, message):
     about = json.loads((folder / "operator.json").read_text()) | change
     (folder / "operator.json").write_text(json.dumps(about))
+    write_manifest(folder)
     with pytest.raises(CheckpointError, match=message):
         load_operator(folder, base)
 
@@ -150,6 +153,9 @@ def test_unreadable_folders(tmp_path, base, folder):
     with pytest.raises(CheckpointError, match="not an operator folder"):
         load_operator(tmp_path, base)
     (folder / "adapter.safetensors").write_bytes(b"junk")
+    with pytest.raises(CheckpointError, match=r"adapter\.safetensors has 4 bytes instead of [0-9]+"):
+        load_operator(folder, base)
+    write_manifest(folder)
     with pytest.raises(CheckpointError, match=r"adapter\.safetensors cannot be read"):
         load_operator(folder, base)
     (folder / "adapter.safetensors").unlink()
@@ -163,7 +169,7 @@ def test_unreadable_folders(tmp_path, base, folder):
 def test_nothing_wrong_is_saved(tmp_path, base):
     with pytest.raises(CheckpointError, match="surplus"):
         save_operator(tmp_path / "op", BUILTIN["union"], {"x.delta": torch.zeros(1)}, base=base, space="s")
-    assert not list((tmp_path / "op").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_export_needs_a_known_spec(tmp_path, base):

@@ -168,7 +168,7 @@ def test_render_with_a_control_and_what_the_recipe_keeps(model: Path, tmp_path: 
     assert told["control"] == {"depth": str(tmp_path / "c.png")} and told["control_scale"] == 0.5
     assert len(recipe["inputs"][str(tmp_path / "c.png")]) == 16
     json.dumps(recipe)
-    assert same.info["pops"]["rendering"]["control"] == {"depth": "$given"}
+    assert same.info["pops"]["rendering"]["control"] == {"depth": "$control_depth"}
     assert p.model.control_maker.depth is p.model.control_maker.depth
 
 

@@ -21,6 +21,9 @@ LOW_DISK_GB, LOW_MEMORY_GB = 2.0, 1.5
 @command
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Do not contact the hub.")] = False,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Verify this model's or operator folder's files.")
+    ] = "tiny",
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -45,10 +48,12 @@ def doctor(
         "tiny": _tiny,
         "cached": _cached,
     }
+    if model != "tiny":
+        checks["model"] = partial(_verified, model)
     if not offline:
         checks["hub"] = _hub
     rows = [_checked(name, check) for name, check in checks.items()]
-    required = ("python", *PACKAGES, "devices", "tiny")
+    required = ("python", *PACKAGES, "devices", "tiny", "model")
     ok = not any(row["state"] == "bad" and row["check"] in required for row in rows)
     if json_output:
         print_json({"ok": ok, "pops": __version__, "checks": rows})
@@ -153,4 +158,19 @@ def _tiny() -> str:
             tensors += len(opened.keys())
     operators = ", ".join(tiny.operators) or "none"
     size = sum(path.stat().st_size for path in weights) / 1e6
+    _verified("tiny")
     return f"{len(weights)} files, {tensors} tensors, {size:.0f} MB; operators: {operators}"
+
+
+def _verified(model: str) -> str:
+    """Compares every file of a model or an operator folder that has a manifest with it."""
+    from pops.files import expanded
+    from pops.loading.manifest import has_manifest, verify
+    from pops.models.hub import resolve
+
+    operator = (expanded(model) / "operator.json").is_file()
+    folders = (expanded(model),) if operator else resolve(model).verified
+    count = sum(verify(folder, whole=True) for folder in folders if has_manifest(folder))
+    if not count:
+        raise _Warning(f"{model} has no manifest to verify its files with")
+    return f"{count} files of {model} are as their manifest says"

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
+from pops.files import shown
 
 if TYPE_CHECKING:
     from pops.library import Report
 
 LISTED = 20  # skipped files that are listed one by one
+ALIKE = 3  # more of them skipped for one reason take one line
 
 
 @command
@@ -31,8 +33,12 @@ def index(
         ),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Also remove photos of other folders that no longer exist.")
+        bool, typer.Option("--prune", help="Also remove photos that no longer exist of other and of empty folders.")
     ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="Names or paths to pass over: *.gif, 2019/*. Repeatable.", metavar="PATTERN"),
+    ] = None,
     model: ModelName = "tiny",
     device: Device = "auto",
     json_output: Json = False,
@@ -56,7 +62,9 @@ def index(
     p = pops.load(model, device=device)
     side = p.model.photo_side
     with progress(quiet=quiet or json_output) as on_progress:
-        report = index_folder(folder, library, p.space, fit=fit, side=side, prune=prune, on_progress=on_progress)
+        report = index_folder(
+            folder, library, p.space, fit=fit, side=side, prune=prune, exclude=exclude or (), on_progress=on_progress
+        )
     if json_output:
         print_json({"ok": True, **_report_data(report)})
         return
@@ -132,11 +140,25 @@ def _report_data(report: Report) -> dict[str, Any]:
 
 
 def _list_skipped(report: Report) -> None:
-    """Prints the skipped files, at most LISTED."""
-    for path, why in list(report.skipped.items())[:LISTED]:
-        typer.echo(f"pops: {path} {why}", err=True)
-    more = len(report.skipped) - LISTED
-    if more > 0:
+    """Prints the skipped files, those of one reason in one line if they are many, at most LISTED lines."""
+    alike: dict[str, list[str]] = {}
+    for path, why in report.skipped.items():
+        alike.setdefault(why, []).append(path)
+    lines: list[str] = []
+    more = 0
+    for why, paths in alike.items():
+        grouped = [f"{len(paths)} files, such as {shown(paths[0])}: {why}"] if len(paths) > ALIKE else None
+        for line in grouped or [f"{shown(path)} {why}" for path in paths]:
+            if len(lines) < LISTED:
+                lines.append(line)
+            else:
+                more += len(paths) if grouped else 1
+    for line in lines:
+        typer.echo(f"pops: {line}", err=True)
+    if report.kept:
+        kept = f"{report.kept} photos are gone from folders that are now empty; they were kept"
+        typer.echo(f"pops: {kept}. Is a disk not mounted? To remove them, add --prune", err=True)
+    if more:
         typer.echo(f"pops: {more} more files were skipped; --json lists all", err=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -39,7 +39,7 @@ class Outputs:
     recipe: bool = True  # write it into images
 
     def images(self) -> list[Path]:
-        """Returns the paths of the images and figures."""
+        """Returns the paths of the images and figures as they were given."""
         return [path for path in (self.out, self.tree, self.equation, self.control) if path]
 
 
@@ -70,13 +70,13 @@ def make(
             render=outputs.out is not None,
             embed=outputs.embedding is not None,
             on_progress=on_progress,
-            on_control=_control_writer(outputs.control, len(recipe.rendering.control)),
+            on_control=_control_writer(outputs.control, recipe.rendering.control),
             on_note=notes.append,
         )
 
     # 3) Write the files, print notes and paths.
     written = _write(pops, result, outputs, paths)
-    for line in dict.fromkeys([*notes, *_changed(recipe, result)]):
+    for line in dict.fromkeys(notes):
         typer.echo(f"pops: {line}", err=True)
     others = {"embedding": outputs.embedding, "tree": outputs.tree, "equation": outputs.equation}
     if json_output:
@@ -119,28 +119,45 @@ def check_outputs(outputs: Outputs, recipe: Recipe, plan: Plan) -> list[Path]:
         ensure(not recipe.sweep, "a grid has no latent of its own; remove --save-latent or --sweep")
         fits = outputs.latent.suffix.lower() == ".safetensors"
         ensure(fits, f"--save-latent {outputs.latent}: a latent file ends in .safetensors; change the suffix")
-    count = 1 if recipe.image is not None or recipe.shows != "image" else len(recipe.seeds) * recipe.num_images
+    drawing = bool(outputs.tree or outputs.equation or outputs.embedding)
+    ensure(not (recipe.sweep and drawing), "a grid has no tree, equation or embedding; take them of a single mix")
+
+    # One path per image and latent, of control images one per kind; rows may come from a saved embedding.
+    rows = max([len(recipe.seeds), *(_rows(node.path) for node in plan.saved)])
+    count = 1 if recipe.image is not None or recipe.shows != "image" else rows * recipe.num_images
     images = _numbered(outputs.out, count) if outputs.out else []
     latents = _numbered(outputs.latent, count) if outputs.latent else []
-    others = (outputs.tree, outputs.equation, outputs.control, outputs.embedding)
-    paths = [*images, *latents, *(path for path in others if path)]
+    controls = list(_control_paths(outputs.control, recipe.rendering.control).values())
+    others = (outputs.tree, outputs.equation, outputs.embedding)
+    paths = [*images, *latents, *controls, *(path for path in others if path)]
     for path in paths:
         check_place(path)
     resolved = [path.resolve() for path in paths]
     ensure(len(set(resolved)) == len(resolved), "two outputs have the same name; give each its own")
-    operands = [*(node.path for node in plan.photos), *(node.path for node in plan.saved)]
-    operands += [source.removeprefix("map:") for source in recipe.rendering.control.values()]
-    inputs = {expanded(path).resolve() for path in operands}
+
+    # No output on top of what the recipe reads.
+    read = [*(node.path for node in plan.photos), *(node.path for node in plan.saved)]
+    read += [source.removeprefix("map:") for source in recipe.rendering.control.values()]
+    read += [*recipe.loading.operators.values(), *filter(None, [recipe.loading.adapter])]
+    inputs = {expanded(path).resolve() for path in read}
     for target, path in zip(resolved, paths, strict=True):
         ensure(target not in inputs, f"{path} is an operand of the expression; write to another file")
     return images
+
+
+def _rows(path: str) -> int:
+    """Returns how many vectors a saved embedding has; 1 for a latent."""
+    from pops.embedding import Embedding
+    from pops.magicmix.latents import is_latent
+
+    return 1 if is_latent(path) else Embedding.load(path).n
 
 
 def _write(pops: Pops, result: Result, outputs: Outputs, paths: Sequence[Path]) -> list[Path]:
     """Writes every image, figure, embedding and latent; returns the paths of the images."""
     from pops.images import save_picture
 
-    for path, image in zip(paths, result, strict=False):  # without -o there are no paths
+    for path, image in zip(paths, result if paths else (), strict=True):
         save_picture(image, path, image.info["pops"] if outputs.recipe else None)
     for name, figure in result.figures.items():
         figure_path: Path | None = getattr(outputs, name)
@@ -155,22 +172,24 @@ def _write(pops: Pops, result: Result, outputs: Outputs, paths: Sequence[Path]) 
     return list(paths)
 
 
-def _changed(recipe: Recipe, result: Result) -> list[str]:
-    """Returns a note if input files have changed since the recipe was made."""
-    now = result.recipe.inputs
-    changed = [path for path, digest in recipe.inputs.items() if now.get(path) != digest]
-    return [f"{', '.join(changed)} changed since the recipe was made; the image will differ"] if changed else []
+def _control_paths(path: Path | None, kinds: Collection[str]) -> dict[str, Path]:
+    """Returns the path of each kind's control image; of several each has its kind in the name."""
+    if path is None:
+        return {}
+    several = len(kinds) > 1
+    return {kind: path.with_name(f"{path.stem}-{kind}{path.suffix}") if several else path for kind in kinds}
 
 
-def _control_writer(path: Path | None, controls: int) -> OnControl | None:
-    """Returns the callback that writes control images; with several controls, each has its kind in the name."""
+def _control_writer(path: Path | None, kinds: Collection[str]) -> OnControl | None:
+    """Returns the callback that writes control images."""
     if path is None:
         return None
     from pops.images import save_picture
 
+    paths = _control_paths(path, kinds)
+
     def write(control: Control) -> None:
-        own = path.with_name(f"{path.stem}-{control.kind}{path.suffix}") if controls > 1 else path
-        save_picture(control.image, own)
+        save_picture(control.image, paths[control.kind])
 
     return write
 

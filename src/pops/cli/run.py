@@ -78,11 +78,13 @@ def run(
 ) -> None:
     """Computes an expression and renders it; the help text is HELP."""
     from pops.cli.make import Outputs, make
+    from pops.images import PHOTO_SUFFIXES
     from pops.recipe import Recipe
     from pops.studio import Pops
 
     recipe = Recipe.read(expression).changed(**options)
-    if is_file(expanded(expression)) and not recipe.versions and "(" not in recipe.expression:
+    path = expanded(expression)
+    if path.suffix.lower() in PHOTO_SUFFIXES and is_file(path) and not recipe.versions:
         typer.echo(f"pops: {expression} carries no recipe; it is used as a photo", err=True)
     pops = Pops.of(recipe)
     if dry_run:

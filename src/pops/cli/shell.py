@@ -6,6 +6,8 @@ or of the machine, 2 a mistake in the request, 130 stopped with Ctrl-C.
 
 from __future__ import annotations
 
+import codecs
+import errno
 import functools
 import gc
 import json
@@ -13,13 +15,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, ParamSpec
 
 import typer
 import typer.core
 
 from pops.errors import PopsError
+from pops.files import SHOWN
 from pops.progress import OnProgress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -46,6 +49,7 @@ class Root(typer.core.TyperGroup):
         **extra: Any,  # of typer's context
     ) -> Any:
         """Runs the command line and exits, as typer does."""
+        prepare_streams()
         options = {
             "prog_name": prog_name, "complete_var": complete_var, "windows_expand_args": windows_expand_args, **extra
         }  # fmt: skip
@@ -67,6 +71,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        prepare_streams()
         _set_environment()
         try:
             function(*args, **kwargs)
@@ -84,7 +89,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 def _report(error: BaseException, *, as_json: bool) -> int:
     """Prints the error as one line on stderr, with --json also as an object on stdout; returns the exit code."""
     if isinstance(error, BrokenPipeError):  # the reader of our stdout (head, less) has closed it: not an error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)
         return 0
     if isinstance(error, KeyboardInterrupt):
         code, kind, message, shown = 130, "cancelled", "stopped; no partial files were left", None
@@ -93,14 +98,72 @@ def _report(error: BaseException, *, as_json: bool) -> int:
     elif isinstance(error, MemoryError):
         code, kind, shown = 1, "memory_error", None
         message = "out of memory; ask for fewer or smaller images"
+    elif isinstance(error, OSError) and error.filename is None and error.errno in _STREAM_ERRORS:
+        _drop(sys.stdout)
+        code, kind, shown, as_json = 1, "output_error", None, False
+        message = f"stdout cannot be written ({error.strerror or error}); send it elsewhere"
     else:
-        first = (str(error).strip() or "no message").splitlines()[0]
+        first = _cut((str(error).strip() or "no message").splitlines()[0])
         code, kind, shown = 1, "internal_error", None
         message = f"internal error ({type(error).__name__}: {first}); run again with --debug for the traceback"
     if as_json:
         print_failure(kind, message, code)
-    typer.echo(f"pops: {shown or message}", err=True)
+    try:
+        typer.echo(f"pops: {shown or message}", err=True)
+    except (OSError, ValueError):  # stderr is gone or full; the exit code still tells
+        _drop(sys.stderr)
     return code
+
+
+def prepare_streams() -> None:
+    """Makes stdout and stderr take every text, and be there.
+
+    What a console cannot show is escaped (\\u5199), and bytes of file names that are no Unicode come out on stdout as
+    they were, so that pipes get the true name. A closed stdout or stderr swallows what is printed, and keeps its
+    number, which the next file to be opened would get.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    for name, errors in (("stdout", _ESCAPE), ("stderr", "backslashreplace")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="replace"))  # noqa: PTH123, SIM115
+        elif stream.errors == "strict" or stream.errors == "surrogateescape":
+            with suppress(AttributeError, ValueError, OSError):  # a test's or a notebook's stream
+                stream.reconfigure(errors=errors)
+
+
+_ESCAPE = "pops-escape"
+_STREAM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # of stdout, where no file is named
+
+
+def _escape(error: UnicodeError) -> tuple[bytes | str, int]:
+    """Encodes what a stream cannot: bytes that Python took into a name as they were, others as backslash escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    done = [
+        bytes([ord(c) - 0xDC00]) if "\udc80" <= c <= "\udcff" else c.encode("ascii", "backslashreplace") for c in bad
+    ]
+    return b"".join(done), error.end
+
+
+codecs.register_error(_ESCAPE, _escape)
+
+
+def _drop(stream: Any) -> None:
+    """Sends the rest of what is printed there nowhere: also what Python flushes at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def _snake(name: str) -> str:
@@ -130,8 +193,8 @@ def print_failure(kind: str, message: str, code: int) -> None:
 
 
 def print_json(data: object) -> None:
-    """Prints one JSON object on stdout."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    """Prints one JSON object on stdout, in ASCII: any console and any name of a file will do."""
+    typer.echo(json.dumps(data, indent=2, default=str))
 
 
 def print_table(title: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -12,7 +12,7 @@ from pops.cli.shell import Debug, Json, command
 
 @command
 def show(
-    image: Annotated[Path, typer.Argument(help="An image made by pops.", show_default=False)],
+    image: Annotated[Path, typer.Argument(help="An image made by pops, or a recipe (.json).", show_default=False)],
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -29,12 +29,14 @@ def show(
     """
     from pops.recipe import Recipe
 
-    recipe = Recipe.from_png(image)
+    recipe = Recipe.read(image) if image.suffix.lower() == ".json" else Recipe.from_png(image)
     if json_output:
         typer.echo(recipe.to_json())
         return
-    for key, value in _flat(recipe.to_data()):
-        typer.echo(f"{key:<20}{value}")
+    rows = _flat(recipe.to_data())
+    width = max(len(key) for key, _ in rows) + 2
+    for key, value in rows:
+        typer.echo(f"{key:<{width}}{value}")
 
 
 def _flat(data: dict[str, Any], place: str = "") -> list[tuple[str, str]]:
@@ -45,5 +47,12 @@ def _flat(data: dict[str, Any], place: str = "") -> list[tuple[str, str]]:
             rows += _flat(value, f"{place}{key}.")
         else:
             items = value if isinstance(value, list) else [value]
-            rows.append((f"{place}{key}", ", ".join(map(str, items))))
+            rows.append((f"{place}{key}", ", ".join(map(_shown, items))))
     return rows
+
+
+def _shown(item: object) -> str:
+    """Returns one value as text; of a sweep's axis its name and values."""
+    if isinstance(item, dict):
+        return f"{item['name']}: {' '.join(map(str, item['values']))}"
+    return str(item)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+USUAL = "DDIMScheduler or EulerDiscreteScheduler"  # in a message
 # What StableDiffusionPipeline replaces in outdated scheduler settings.
 OUTDATED: Mapping[str, Any] = MappingProxyType({"steps_offset": 1, "clip_sample": False})
 
@@ -74,14 +76,14 @@ def read_scheduler(folder: Path, *, replaced: Mapping[str, Any] | None = None) -
             scheduler = _made(kind, config)
             settings = {name: value for name, value in (replaced or {}).items() if name in scheduler.config}
             scheduler = _made(kind, scheduler.config, settings) if settings else scheduler
-            _try(scheduler)
+            with suppress(Warning):  # made errors by whoever runs us; they come again where they belong
+                _try(scheduler)
+        except Warning:
+            raise
         except Exception as e:  # each class has its own: ImportError, ValueError, AttributeError, IndexError, ...
             told = f"the scheduler {name} of {path} cannot sample here ({_reason(e)}); name another there"
             raise ModelError(f"{told}, such as {USUAL}") from e
     return scheduler
-
-
-USUAL = "DDIMScheduler or EulerDiscreteScheduler"
 
 
 def _made(kind: Any, config: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> Scheduler:
@@ -96,7 +98,7 @@ def _try(scheduler: Scheduler) -> None:
     """Takes some steps on a few numbers, as the loops do; raises whatever the scheduler raises."""
     import torch
 
-    ours = fresh_scheduler(scheduler, 3, "cpu")
+    ours = fresh_scheduler(scheduler, 5, "cpu")  # PNDM needs four to begin with
     timesteps = ours.timesteps
     ensure(bool(timesteps[0] >= timesteps[-1]), "it runs from images to noise, or its timesteps rise")
     gens = [torch.Generator().manual_seed(0)]
@@ -151,6 +153,8 @@ def scheduler_of_call(template: Scheduler, steps: int, device: str | torch.devic
     """As `fresh_scheduler`; ConfigError for a number of steps that the scheduler cannot make."""
     try:
         return fresh_scheduler(template, steps, device)
+    except Warning:  # made an error by whoever runs us
+        raise
     except Exception as e:  # each class has its own
         name = type(template).__name__
         raise ConfigError(f"{name} cannot make {steps} steps ({_reason(e)}); ask for another number") from e

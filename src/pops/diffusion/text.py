@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
+from pops.loading.lock import TOKENIZING
 from pops.progress import OnNote
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class TextEncoders:
         pooled: Tensor | None = None
         for tokenizer, encoder in self.pairs:
             limit = token_limit(tokenizer, encoder)
-            ids = tokenizer(text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+            with TOKENIZING:
+                ids = tokenizer(text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
             masked = not two and getattr(encoder.config, "use_attention_mask", False)
             with self._running(encoder):
                 device = next(encoder.parameters()).device
@@ -99,7 +101,8 @@ class TextEncoders:
         read: the text's tokens without the first and the last. CLIP's tokenizer splits at every space, others may not.
         """
         words = text.split()
-        each = self.pairs[0][0](words, add_special_tokens=False).input_ids if words else []
+        with TOKENIZING:
+            each = self.pairs[0][0](words, add_special_tokens=False).input_ids if words else []
         ends = [0, *accumulate(len(ids) for ids in each)]
         kept = tuple(min(b, room) - min(a, room) for a, b in pairwise(ends))
         cut = " ".join(word for word, ids, n in zip(words, each, kept, strict=True) if n < len(ids))

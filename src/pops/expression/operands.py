@@ -60,7 +60,8 @@ def operand_node(
             return _weighted(operand, given, where, operators)
     if kind == "text":
         raise OperandError(f"{where} takes a text here, got a {type(operand).__name__}; give a string")
-    usable = hasattr(operand, "vectors") or hasattr(operand, "getexif") or (kind == "any" and hasattr(operand, "ndim"))
+    tensor = kind == "any" and hasattr(operand, "untyped_storage")
+    usable = hasattr(operand, "vectors") or hasattr(operand, "getexif") or tensor
     if not usable:
         also = ", a text, a latent" if kind == "any" else ""
         raise OperandError(

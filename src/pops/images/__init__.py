@@ -64,12 +64,12 @@ def _pixels(source: str | Path | Image.Image, *, whole: bool) -> Iterator[Pixels
     if not isinstance(source, Image.Image):
         name = shown(source)
         with opened(source) as (photo, beside):
-            cost = cost_of(photo, name, beside, expanded(source), whole)
+            cost, room = cost_of(photo, name, beside, expanded(source), whole)
             with _one_large if cost > LARGE else nullcontext():
                 if photo.format == "TIFF":
                     photo.load_end = lambda: None  # type: ignore[attr-defined]  # it reads EXIF, and turns by a copy
                 photo.load()
-                yield Pixels(photo._new(photo.im), beside, name, ours=True)
+                yield Pixels(photo._new(photo.im), beside, name, room, ours=True)
         return
     where = f"the image {shown(getattr(source, 'filename', '') or 'given')}"
     with reading(where):
@@ -83,7 +83,7 @@ def _pixels(source: str | Path | Image.Image, *, whole: bool) -> Iterator[Pixels
             beside.turn = told if told in TURNED else 1
         except Exception:  # odd EXIF; what was read leniently stays
             pass
-        yield Pixels(source, beside, where, ours=False)
+        yield Pixels(source, beside, where, LARGE, ours=False)
 
 
 def _to_square(pixels: Pixels, fit: str, size: int) -> Image.Image:

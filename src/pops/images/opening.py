@@ -29,13 +29,21 @@ RAW_SUFFIXES = (  # of cameras; many are TIFF files whose first picture is a thu
 )  # fmt: skip
 
 # The formats that are opened; reading them runs no other program, as reading EPS does.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "TGA", "ICO", "MPO", "AVIF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "TGA", "ICO", "AVIF")
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _NATIVE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # bytes per pixel in Pillow, else 4
 _DECODERS = {"WEBP": 16, "AVIF": 12, "HEIF": 12, "JPEG2000": 16}  # bytes per pixel a decoder takes beside the picture
-_SPARE = 40 * 2**20  # bytes that reading may take beyond three per pixel; more, the larger the file is:
-_CREDIT = {"JPEG": 400, "MPO": 400, "WEBP": 400, "AVIF": 400, "HEIF": 400, "JPEG2000": 400, "TIFF": 16}  # else 100
+_SPARE = 48 * 2**20  # bytes that reading may take beyond three per pixel; more, the larger the file is:
+_CREDIT = {
+    "JPEG": 40,
+    "progressive": 150,
+    "WEBP": 1000,
+    "AVIF": 1000,
+    "HEIF": 1000,
+    "JPEG2000": 400,
+    "TIFF": 16,
+}  # else 100
 
 
 @contextmanager
@@ -115,8 +123,11 @@ def check_size(photo: Image.Image, where: str) -> None:
         raise PhotoError(f"{where} is too long ({photo.width} x {photo.height} pixels); cut it into pieces")
 
 
-def cost_of(photo: Image.Image, where: str, beside: Beside, path: Path, whole: bool) -> int:
-    """Returns the bytes that reading takes; PhotoError if they are out of proportion to the pixels and the file."""
+def cost_of(photo: Image.Image, where: str, beside: Beside, path: Path, whole: bool) -> tuple[int, int]:
+    """Returns the bytes that reading takes, and how many more it may take.
+
+    PhotoError if they are out of proportion to the pixels and the file.
+    """
     check_size(photo, where)
     native, kind = _NATIVE.get(photo.mode, 4), photo.format or ""
     each = native + _DECODERS.get(kind, 0)
@@ -129,10 +140,12 @@ def cost_of(photo: Image.Image, where: str, beside: Beside, path: Path, whole: b
         pixels = max(pixels, *_icon_sizes(photo, path))
     cost = pixels * each + (_strip(photo) if kind == "TIFF" else 0)
     size = path.stat().st_size
-    if cost - 3 * pixels > _SPARE + _CREDIT.get(kind, 100) * size:
+    credit = _CREDIT.get("progressive" if photo.info.get("progressive") else kind, 100)
+    room = _SPARE + credit * size - (cost - 3 * pixels)
+    if room < 0:
         unpacked = f"{cost >> 20} MB of memory for {photo.width} x {photo.height} pixels"
         raise PhotoError(f"{where} is too large: a file of {size / 1000:.3g} kB that takes {unpacked}; make it smaller")
-    return cost
+    return cost, room
 
 
 def _strip(photo: Image.Image) -> int:

@@ -13,7 +13,8 @@ from pops.errors import PhotoError
 from pops.images.metadata import MAX_PROFILE, METADATA, Beside
 
 LARGE = 64 * 2**20  # bytes; of photos that take more, one is read at a time
-_BAND = 2**20  # pixels that are converted at once
+_COPY = 50 * 2**20  # bytes of a copy in RGB, from which a photo is resized by Pillow in one go
+_BAND = 2**18  # pixels that are converted at once
 
 _Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -32,12 +33,13 @@ TURNS: dict[int, tuple[Any, Any]] = {
 class Pixels:
     """A decoded photo, from which RGB is made a box at a time: the whole is in memory once."""
 
-    def __init__(self, photo: Image.Image, beside: Beside, where: str, *, ours: bool) -> None:
-        self.photo, self.turn, self.ours = photo, beside.turn, ours
+    def __init__(self, photo: Image.Image, beside: Beside, where: str, room: int, *, ours: bool) -> None:
+        self.photo, self.turn, self.ours, self.room = photo, beside.turn, ours, room
         w, h = photo.size
         self.size = (h, w) if self.turn >= 5 else (w, h)
         self.deep = photo.mode.startswith("I") or photo.mode == "F"
         self.see_through = photo.has_transparency_data or photo.mode in ("PA", "RGBa", "La")
+        self.plain = photo.mode == "RGB" and self.turn not in TURNS and not self.see_through
         grey = self.deep or photo.mode in ("L", "LA", "La", "1")
         self.mode = photo.mode if photo.mode == "CMYK" else "L" if grey else "RGB"
         self.convert, self.srgb = to_srgb(beside.profile, self.mode)
@@ -67,30 +69,39 @@ class Pixels:
 
     def whole(self) -> Image.Image:
         """Makes all of it RGB; RGB that stands upright stays in its own memory, if that may be changed."""
-        photo = self.photo
-        ready = photo.mode == "RGB" and self.turn not in TURNS and not self.see_through
-        rgb = photo if ready and self.ours else Image.new("RGB", self.size)
-        if rgb is not photo or self.convert is not None:
-            for band in _bands((0, 0, *self.size)):
-                rgb.paste(self.rgb(band), band[:2])
+        rgb = self.photo
+        if not (self.plain and self.ours):
+            rgb = self._copied((0, 0, *self.size), Image.new("RGB", self.size))
+        elif self.convert is not None:
+            rgb = self._copied((0, 0, *self.size), rgb)
         kept: dict[str | tuple[int, int], Any] = (
             {"icc_profile": self.profile} if self.srgb and self.mode == "RGB" else {}
         )
-        rgb.info = {**{k: v for k, v in photo.info.items() if k not in METADATA}, **kept}
+        rgb.info = {**{k: v for k, v in self.photo.info.items() if k not in METADATA}, **kept}
         return rgb
 
     def resized(self, box: _Box, size: tuple[int, int]) -> Image.Image:
-        """Resizes a box as Pillow does (bicubic), its two passes one after the other: first the rows, band by band; for
-        a very tall picture first the columns.
+        """Resizes a box as Pillow does (bicubic). A box too large for another copy is resized band by band, its rows
+        first; a very tall one its columns first: Pillow's passes, but for their order and so some rounding.
         """
         width, height = size
         left, top, right, bottom = box
-        tall = 4 * width * (bottom - top) > LARGE // 2 and bottom - top > right - left
-        half = Image.new("RGB", (right - left, height) if tall else (width, bottom - top))
+        w, h = right - left, bottom - top
+        tall = 4 * width * h > LARGE // 2 and h > w
+        if not tall and self.plain and self.convert is None and box == (0, 0, *self.size):
+            return self.photo.resize(size)
+        if not tall and 4 * w * h <= min(_COPY, self.room):
+            return self._copied(box, Image.new("RGB", (w, h))).resize(size)
+        half = Image.new("RGB", (w, height) if tall else (width, h))
         for a, b, c, d in _bands(box, columns=tall):
             part = self.rgb((a, b, c, d)).resize((c - a, height) if tall else (width, d - b))
             half.paste(part, (a - left, 0) if tall else (0, b - top))
         return half.resize(size)
+
+    def _copied(self, box: _Box, to: Image.Image) -> Image.Image:
+        for a, b, c, d in _bands(box):
+            to.paste(self.rgb((a, b, c, d)), (a - box[0], b - box[1]))
+        return to
 
     def _coloured(self, part: Image.Image) -> Image.Image:
         done = ImageCms.applyTransform(part, self.convert)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pops.errors import ConfigError, PhotoError, PopsError, ensure
-from pops.files import expanded
-from pops.images import FITS, PHOTO_SUFFIXES, load_photo
+from pops.files import expanded, shown
+from pops.images import FITS, HEIF_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES, load_photo
 from pops.library.scan import Scan, Stamp, scan
 from pops.library.store import About, Encoder, Entry, Library, check_new
 
@@ -34,12 +36,14 @@ logger = logging.getLogger("pops.library")
 BATCH = 64  # photos read, and encoded, together
 READERS = 4  # threads that read photos while the encoder works
 SAVE_EVERY = 20.0  # seconds of work that a stopped run may lose
+_NAMED = (*PHOTO_SUFFIXES, *RAW_SUFFIXES)  # files that are told one by one when they cannot be read
 
 
 @dataclass
 class Report:
     """What a run did. photos: in the library now; encoded: contents that went through the encoder; skipped: path ->
-    why, of files with a photo's suffix; others: path -> why, of files with another suffix."""
+    why, of files with a photo's suffix; others: path -> why, of files with another suffix; passed: folders of systems,
+    and what was excluded; kept: photos gone from a folder that is now empty, as where a disk is not mounted."""
 
     library: str
     photos: int = 0
@@ -50,6 +54,8 @@ class Report:
     encoded: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
+    passed: list[str] = field(default_factory=list)
+    kept: int = 0
     seconds: float = 0.0
 
 
@@ -71,24 +77,29 @@ def index_folder(
     fit: str | None = None,
     side: int = 512,
     prune: bool = False,
+    exclude: Sequence[str] = (),
     on_progress: OnProgress | None = None,
 ) -> Report:
     """Brings a library up to date with the photos in a folder (and the folders in it); keeps those of other folders.
 
     fit: how a photo becomes square (None: the library's own, squash in a new one), side: of how many pixels; prune:
-    removes photos of other folders, too, if they no longer exist. Raises SpaceError or ConfigError if the library is of
-    another space, encoder or fit, PhotoError if a new library would be empty.
+    removes photos of other folders, too, if they no longer exist, and those of folders that are now empty; exclude:
+    patterns of names or paths to pass over (see scan). Raises SpaceError or ConfigError if the library is of another
+    space, encoder or fit; PhotoError if a new library would be empty, or the folder has no photo but the library holds
+    photos of it (unless prune).
     """
     begun, where = time.monotonic(), expanded(library)
     ensure(fit is None or fit in FITS, f"fit must be one of {', '.join(FITS)}, got {fit!r}", ConfigError)
-    found = scan(folder)
+    found = scan(folder, exclude)
     with _alone(where):
-        store = Library.open(where) if Library.there(where) else None
+        store = Library.open(where, writing=True) if Library.there(where) else None
         fit = fit or (store.about.fit if store else FITS[0])
         about = About(encoder.id, encoder.dim, encoder.fingerprint, fit, side)
         if store is not None:
             store.about.require(about, where)
         run = _Run(found, store, about, where, encoder)
+        if not prune:
+            run.check_mounted()
         with warnings.catch_warnings():  # load_photo sets filters, and threads share them
             warnings.simplefilter("ignore")
             run.read_changed(on_progress)
@@ -107,6 +118,18 @@ class _Run:
         self.vectors: dict[str, Tensor] = {}  # not yet written
         self.dirty = False
         self.saved = time.monotonic()
+        self.reads_heif = find_spec("pillow_heif") is not None
+
+    def check_mounted(self) -> None:
+        """Raises PhotoError if the folder holds no photo now, though the library has some of it."""
+        if any(Path(path).suffix.lower() in PHOTO_SUFFIXES for path in self.found.files):
+            return
+        of_it = sum(bool(e.digest) and self.found.covers(p) for p, e in self.entries.items())
+        if of_it and not any(path in self.entries and self.entries[path].digest for path in self.found.files):
+            raise PhotoError(
+                f"{shown(self.found.root)} holds no photo now, but {shown(self.where)} has {of_it} of it, which were "
+                "kept; is its disk mounted? To remove them, add --prune"
+            )
 
     def read_changed(self, on_progress: OnProgress | None) -> None:
         """Reads and encodes every new or changed file; saves every SAVE_EVERY seconds, and when it is stopped."""
@@ -133,10 +156,19 @@ class _Run:
         readers.shutdown()
 
     def forget(self, prune: bool) -> None:
-        """Removes the entries of files that no longer exist, or are no regular files any more."""
+        """Removes the entries of files that no longer exist, or are no regular files any more.
+
+        Those of other folders stay, except for what was moved: the same bytes are in this folder now.
+        """
         gone = [p for p in self.entries if p not in self.found.files and self.found.covers(p)]
-        if prune:
-            gone += [p for p in self.entries if not self.found.covers(p) and not Path(p).exists()]
+        if not prune:
+            away = {p for p in gone if self.found.in_bare(p)}
+            self.report.kept = sum(bool(self.entries[p].digest) for p in away)
+            gone = [p for p in gone if p not in away]
+        here = {self.entries[p].digest for p in self.found.files if p in self.entries} - {""}
+        for path, entry in self.entries.items():
+            if not self.found.covers(path) and (prune or entry.digest in here) and _gone(path):
+                gone.append(path)
         for path in gone:
             self.report.removed += bool(self.entries.pop(path).digest)
             self.dirty = True
@@ -144,6 +176,7 @@ class _Run:
     def finish(self, seconds: float) -> Report:
         """Saves and tidies; returns the report."""
         report = self.report
+        report.passed = self.found.passed
         for path, why in self.found.problems.items():
             report.skipped.setdefault(path, why)
         for path in self.found.files:
@@ -154,7 +187,7 @@ class _Run:
             other = f"{len(report.skipped) + len(report.others)} files are none, or cannot be read"
             why = next(iter(report.skipped.values()), "")
             raise PhotoError(
-                f"{self.found.root} holds no photo ({other}{': ' + why if why else ''}); name another folder"
+                f"{shown(self.found.root)} holds no photo ({other}{': ' + why if why else ''}); name another folder"
             )
         self._save()
         assert self.store is not None
@@ -167,6 +200,8 @@ class _Run:
 
     def _as_it_was(self, path: str, stamp: Stamp) -> bool:
         known = self.entries.get(path)
+        if known is not None and known.problem and self.reads_heif and path.lower().endswith(HEIF_SUFFIXES):
+            return False  # the reader may have come since
         return known is not None and known.stamp == stamp and (not known.digest or known.digest in self.known)
 
     def _start(self, readers: ThreadPoolExecutor, paths: Sequence[str]) -> list[Future[_Read]]:
@@ -182,7 +217,7 @@ class _Run:
             return _Read(path, Entry(stamp, digest or _digest(path)), photo)
         except PhotoError as e:
             again = isinstance(e.__cause__, (PermissionError, MemoryError)) or not Path(path).exists()
-            return _Read(path, Entry(stamp, problem=str(e).removeprefix(path).lstrip()), again=again)
+            return _Read(path, Entry(stamp, problem=str(e).removeprefix(shown(path)).lstrip()), again=again)
         except OSError as e:
             problem = f"cannot be read ({e.strerror}); change its permissions"
             return _Read(path, Entry(stamp, problem=problem), again=True)
@@ -210,7 +245,7 @@ class _Run:
             self.dirty = True
 
     def _refused(self, path: str, problem: str) -> None:
-        listed = self.report.skipped if Path(path).suffix.lower() in PHOTO_SUFFIXES else self.report.others
+        listed = self.report.skipped if Path(path).suffix.lower() in _NAMED else self.report.others
         listed[path] = problem
 
     def _save(self) -> None:
@@ -221,6 +256,17 @@ class _Run:
         if self.dirty or self.vectors:
             self.store.commit(self.entries, self.vectors)
         self.vectors, self.dirty, self.saved = {}, False, time.monotonic()
+
+
+def _gone(path: str) -> bool:
+    """Returns whether there is no such file; what may not be looked at is not gone."""
+    try:
+        os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def _digest(path: str) -> str:

@@ -5,26 +5,28 @@
     LIBRARY/files.lance        path -> size, time of change, sha256, or why it is no photo
     LIBRARY/search.safetensors the vectors at length 1 in float16, made from the tables when they have changed
 
-Tables have versions: a reader sees one or the next, and an interrupted writer leaves the last complete one.
-Knows nothing of models: vectors come in, paths of photos come out.
+Tables have versions: a reader sees one or the next, and an interrupted writer leaves the last complete one. Of every
+table the version before the last tidying is kept: if the newest files were damaged, as when the power fails, it is
+restored. Knows nothing of models: vectors come in, paths of photos come out.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pops.errors import ConfigError, MissingExtra, PopsError, SpaceError, ensure
-from pops.files import expanded, read_json_object, write_whole
+from pops.errors import ConfigError, SpaceError, ensure
+from pops.files import expanded, read_json_object, shown, write_whole
 from pops.library.nearest import nearest, unit_rows
 from pops.library.scan import HEADER, Stamp
+from pops.library.tables import TABLES, database, lancedb_errors, repair, settle_tables
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "pops.library", 1
 SEARCH = "search.safetensors"
 ROWS = 4096  # of a table, read or compared at once
-OURS = ("files.lance", "vectors.lance", ".lock")  # what an unfinished library may hold
+COPY = ".library.json"  # of the header
+OURS = ("files.lance", "vectors.lance", ".lock", COPY)  # what an unfinished library may hold
 
 
 class Encoder(Protocol):
@@ -95,14 +98,19 @@ class Library:
     def __init__(self, path: Path, about: About, tables: tuple[Any, Any]) -> None:
         self.path, self.about = path, about
         self._vectors, self._files = tables
+        self._settled: set[str] = set()  # files of the tables that are on the disk itself
 
     @classmethod
-    def open(cls, path: str | Path) -> Library:
-        """Opens a library; ConfigError for a folder that is none, or one of a later version of pops."""
+    def open(cls, path: str | Path, *, writing: bool = False) -> Library:
+        """Opens a library; ConfigError for a folder that is none, or one of a later version of pops.
+
+        If its newest files are damaged, the last good version is restored. writing: the caller holds the lock.
+        """
         where = expanded(path)
-        about = _read_header(where, str(path))
+        about = _read_header(where, shown(path))
+        repair(where, locked=writing)
         with lancedb_errors(where):
-            db = _database(where)
+            db = database(where)
             return cls(where, about, (db.open_table("vectors"), db.open_table("files")))
 
     @classmethod
@@ -110,12 +118,15 @@ class Library:
         """Creates an empty library, its header last. ConfigError for a folder with other things in it."""
         check_new(path)
         with lancedb_errors(path):
-            db = _database(path)
-            made = [db.create_table(name, schema=_schema(name, about.dim), mode="overwrite") for name in _TABLES]
-        with write_whole(path / HEADER) as temporary:
-            header = {"format": FORMAT, "version": VERSION, **asdict(about)}
-            temporary.write_text(json.dumps(header, indent=2), encoding="utf-8")
-        return cls(path, about, (made[0], made[1]))
+            db = database(path)
+            made = [db.create_table(name, schema=_schema(name, about.dim), mode="overwrite") for name in TABLES]
+        library = cls(path, about, (made[0], made[1]))
+        settle_tables(path, library._settled)
+        for name in (COPY, HEADER):
+            with write_whole(path / name) as temporary:
+                header = {"format": FORMAT, "version": VERSION, **asdict(about)}
+                temporary.write_text(json.dumps(header, indent=2), encoding="utf-8")
+        return library
 
     @staticmethod
     def there(path: Path) -> bool:
@@ -200,7 +211,7 @@ class Library:
             return normalize(vectors, dim=1) @ query
 
         numbers, cosines = nearest(rows, vector, count, exact)
-        found = [self.paths[digest_of[n]] for n in numbers.tolist()]
+        found = [living_first(self.paths[digest_of[n]]) for n in numbers.tolist()]
         return [Match(p[0], float(c), tuple(p[1:])) for p, c in zip(found, cosines, strict=True)]
 
     def _take(self, ids: Tensor) -> tuple[list[str], Tensor]:
@@ -267,6 +278,7 @@ class Library:
             schema = _schema("files", self.about.dim)
             arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
             self._files.add(pa.table(arrays, schema=schema), mode="overwrite")
+        settle_tables(self.path, self._settled)
         self._changed()
 
     @property
@@ -275,16 +287,21 @@ class Library:
         return self._stored_rows() is None
 
     def tidy(self) -> None:
-        """Deletes vectors without a file and old versions, merges small pieces, and writes the search's file."""
+        """Deletes vectors without a file, merges small pieces, and writes the search's file; of older versions, keeps
+        those since the one before.
+        """
         from safetensors.torch import save_file
 
         unused = sorted(self.digests() - set(self.paths))
         with lancedb_errors(self.path):
+            versions = [table.list_versions()[-1]["timestamp"] for table in (self._vectors, self._files)]
             for start in range(0, len(unused), ROWS):
                 listed = ", ".join(f"'{digest}'" for digest in unused[start : start + ROWS])
                 self._vectors.delete(f"digest IN ({listed})")
-            for table in (self._vectors, self._files):
-                table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
+            for table, before in zip((self._vectors, self._files), versions, strict=True):
+                age = datetime.now(before.tzinfo) - before + timedelta(seconds=1)
+                table.optimize(cleanup_older_than=age, delete_unverified=True)
+        settle_tables(self.path, self._settled)
         self._changed()
         rows, ids = self._made_rows()
         with write_whole(self.path / SEARCH) as temporary:
@@ -295,8 +312,12 @@ class Library:
             self.__dict__.pop(name, None)
 
 
-_TABLES = ("vectors", "files")
 _COLUMNS = ("path", "size", "mtime", "digest", "problem")
+
+
+def living_first(paths: Sequence[str]) -> list[str]:
+    """Orders the files of one content: those that are there, then those that are gone."""
+    return sorted(paths, key=lambda path: not os.path.isfile(path))  # noqa: PTH113
 
 
 def check_new(path: Path) -> None:
@@ -308,35 +329,20 @@ def check_new(path: Path) -> None:
     ensure(not other, f"{path} is a folder with other things in it ({other[:1]}); name a new one (-o)", ConfigError)
 
 
-@contextmanager
-def lancedb_errors(path: Path) -> Iterator[None]:
-    """Turns LanceDB's errors into a one-line PopsError."""
-    try:
-        yield
-    except (RuntimeError, ValueError, OSError, KeyError) as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
-        advice = "make room on the disk" if "space" in reason.lower() else "try again, or index into a new library"
-        raise PopsError(f"the library {path} cannot be read or written ({reason}); {advice}") from e
-
-
 def _read_header(path: Path, shown: str) -> About:
     file = path / HEADER
     ensure(file.is_file(), f"{shown} is not a library; make one with: pops index FOLDER -o {shown}", ConfigError)
-    header = read_json_object(file, ConfigError, "index into a new library")
+    try:
+        header = read_json_object(file, ConfigError, "index into a new library")
+    except ConfigError:
+        if file.stat().st_size or not (path / COPY).is_file():  # emptied, as when the power fails: there is a copy
+            raise
+        header = read_json_object(path / COPY, ConfigError, "index into a new library")
     ours = (header.get("format"), header.get("version")) == (FORMAT, VERSION)
     ensure(ours, f"{shown} is of another version of pops; update pops, or index into a new library", ConfigError)
     lost = [name for name in About.__dataclass_fields__ if name not in header]
     ensure(not lost, f"{file} lacks {', '.join(lost)}; index into a new library", ConfigError)
     return About(**{name: header[name] for name in About.__dataclass_fields__})
-
-
-def _database(path: Path) -> Any:
-    os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every table that does not exist yet
-    try:
-        import lancedb
-    except ImportError:
-        raise MissingExtra("lancedb", "retrieval") from None
-    return lancedb.connect(str(path))
 
 
 def _schema(table: str, dim: int) -> Any:

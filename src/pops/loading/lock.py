@@ -14,6 +14,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 T = TypeVar("T")
 
 LOADING = threading.RLock()
+TOKENIZING = threading.Lock()  # around each call of a tokenizer: it keeps the call's padding and truncation on itself
 
 
 class once(Generic[T]):

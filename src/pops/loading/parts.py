@@ -37,7 +37,8 @@ def check_tokenizer(folder: Path, *, whose: str = "", advice: str = AGAIN) -> No
 
 def check_files(folder: Path, *names: str, whose: str = "", advice: str = AGAIN) -> None:
     """Raises ModelError, naming them, unless the folder holds these files."""
-    ensure(folder.is_dir(), f"{_named(whose, folder)} is not there; {advice}", ModelError)
+    where = f"{_named(whose, folder.parent)} has no {folder.name}/"
+    ensure(folder.is_dir(), f"{where} ({', '.join(names)}); {advice}", ModelError)
     absent = [name for name in names if not (folder / name).is_file()]
     ensure(not absent, f"{_named(whose, folder)} has no {', '.join(absent)}; {advice}", ModelError)
 

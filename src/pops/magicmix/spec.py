@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from pops.errors import ConfigError, suggest
@@ -67,6 +68,13 @@ def mix_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def _plain(value: Any) -> Any:
+    """Python's own number for one of NumPy's."""
+    if isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
+
+
 def mix_options(settings: Mapping[str, Any]) -> tuple[tuple[str, int | float | str], ...]:
     """Returns settings, as Python calls give them, as the options of mix(...) in an expression; None is left out."""
     options: dict[str, int | float | str] = {}
@@ -74,8 +82,8 @@ def mix_options(settings: Mapping[str, Any]) -> tuple[tuple[str, int | float | s
         if value is None:
             continue
         if isinstance(value, (list, tuple)):
-            options[name] = "x".join(map(str, value)) if name == "size" else ",".join(f"{v!r}" for v in value)
+            options[name] = ("x" if name == "size" else ",").join(str(_plain(v)) for v in value)
         else:
-            options[name] = value
+            options[name] = _plain(value)
     mix_settings(options)
     return tuple(sorted(options.items()))

@@ -13,7 +13,6 @@ from pops.measure.figures import hits
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pops.measure.operators import Cases
     from pops.progress import OnProgress
     from pops.studio import Pops
 
@@ -38,12 +37,20 @@ def shortcuts(result: Tensor, plain: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def hard_negatives(
-    p: Pops, cases: Cases, result: Tensor, seed: int, on_progress: OnProgress | None = None
+    p: Pops,
+    operator: str,
+    plain: Tensor,
+    truths: Tensor,
+    result: Tensor,
+    seed: int,
+    side: int,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, float]:
     """Returns how often the truth is the nearest among itself and its hard negatives, for the first len(result) cases.
 
-    result [m, D]: of the operator. Keys: hard (all negatives), hard_operand_a and hard_operand_b (those that share that
-    operand with the truth), and average_hard for the operands' average.
+    plain [n, 2, D], truths [n, D], result [m, D]: of an operator's triplets from `seed`, drawn at `side` pixels.
+    Keys: hard (all negatives), hard_operand_a and hard_operand_b (those that share that operand with the truth), and
+    average_hard for the operands' average.
     """
     import torch
     from torch.nn.functional import normalize
@@ -52,16 +59,16 @@ def hard_negatives(
     from pops.toybox.draw import draw, to_image
     from pops.toybox.pairs import triplet
 
-    count, side = len(result), cases.pictures.shape[-1]
+    count = len(result)
     kinds: list[Tensor] = []
     for k in range(count):
-        of_a, of_b = distractors(triplet(cases.operator, seed + k, "test"), seed + k)
+        of_a, of_b = distractors(triplet(operator, seed + k, "test"), seed + k)
         kinds.append(p.embed([to_image(draw(spec, side)) for spec in (*of_a, *of_b)]).vectors)
         if on_progress:
-            on_progress(k + 1, count, f"{cases.operator}: hard negatives")
+            on_progress(k + 1, count, f"{operator}: hard negatives")
     negatives = normalize(torch.stack(kinds), dim=-1)  # [m, 2 * each, D], those of operand a first
     each = negatives.shape[1] // 2
-    truth = normalize(cases.truth[:count], dim=-1)
+    truth = normalize(truths[:count], dim=-1)
 
     def nearest(e: Tensor, against: Tensor) -> float:
         e = normalize(e[:count], dim=-1)
@@ -72,5 +79,5 @@ def hard_negatives(
         "hard": nearest(result, negatives),
         "hard_operand_a": nearest(result, negatives[:, :each]),
         "hard_operand_b": nearest(result, negatives[:, each:]),
-        "average_hard": nearest(cases.plain.mean(1), negatives),
+        "average_hard": nearest(plain.mean(1), negatives),
     }

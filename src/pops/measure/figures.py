@@ -42,12 +42,16 @@ def sharpness(images: Tensor) -> Tensor:
 
 # The kernel distance between two sets of features, unbiased: arXiv 1801.01401, section 4, with its cubic kernel.
 def kernel_distance(a: Tensor, b: Tensor) -> float:
-    """Returns the squared maximum mean discrepancy of features a [n, D] and b [m, D], times 1000; near 0 for sets of
-    one distribution, and negative at times.
+    """Returns the squared maximum mean discrepancy of features a [n, D] and b [m, D], by their directions, times 1000;
+    near 0 for independent sets of one distribution, and negative at times. 0 where a set has fewer than two.
     """
-    a, b = a.double(), b.double()
-    d, n, m = a.shape[1], len(a), len(b)
-    aa, bb, ab = ((x @ y.T / d + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    from torch.nn.functional import normalize
+
+    a, b = normalize(a.double(), dim=-1), normalize(b.double(), dim=-1)
+    n, m = len(a), len(b)
+    if min(n, m) < 2:
+        return 0.0
+    aa, bb, ab = ((x @ y.T + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
     within_a = (aa.sum() - aa.diagonal().sum()) / (n * (n - 1))
     within_b = (bb.sum() - bb.diagonal().sum()) / (m * (m - 1))
     return 1000 * float(within_a + within_b - 2 * ab.mean())

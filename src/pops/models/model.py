@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 
 PHOTO_SIDE = 512  # pixels; a photo is squashed to this square before CLIP's own preprocessing, as the papers did
 MAX_BATCH = 8  # images rendered together, unless given
-# The fields of Loading that determine a Model; the others may differ between recipes that it runs.
-OF_THE_MODEL = (
-    "model", "decoder", "operators", "adapter", "controlnets", "device", "dtype", "precision", "offload", "max_batch"
-)  # fmt: skip
 
 
 class Model:
@@ -80,17 +76,21 @@ class Model:
         device, offload and max_batch count only if they are given.
         """
         named = asked.model is not None
-        for field in OF_THE_MODEL:
-            wanted, here = getattr(asked, field), getattr(self.loading, field)
-            given = wanted is not None and wanted != {}
-            if given and field == "device":
-                here = self.device
-            if given and field == "max_batch":
-                here = self.max_batch
-            optional = field in ("device", "offload", "max_batch") or not named
-            if (given or not optional) and wanted != here:
+        own = self.loading
+        for field in ("model", "decoder", "operators", "adapter", "controlnets"):
+            wanted = getattr(asked, field)
+            if (named or wanted not in (None, {})) and wanted != getattr(own, field):
                 return False
-        return True
+        dtype = own.dtype or "float32"
+        if (named or asked.dtype) and (asked.dtype or "float32") != dtype:
+            return False
+        if (named or asked.precision) and (asked.precision or asked.dtype or dtype) != (own.precision or dtype):
+            return False
+        if asked.device not in (None, "auto") and asked.device != self.device:
+            return False
+        if asked.offload is not None and asked.offload != bool(own.offload):
+            return False
+        return asked.max_batch in (None, self.max_batch)
 
     # --- the parts, each read on first use
 
@@ -216,7 +216,7 @@ class Model:
                 self._operators[name] = operator_at(self._folders[name], spec, self.prior, space=self.space.id)
             return self._operators[name]
 
-    def renderer(self, name: str | None = None, *, library: str | Path | None = None) -> Renderer:
+    def renderer(self, name: str | None = None, *, library: str | Path | None = None, own: bool = False) -> Renderer:
         """Returns a renderer by its backend's name, folder or hub id.
 
         None stands for the one that was loaded, else for retrieval if there is a library, else for the model's own.
@@ -224,8 +224,11 @@ class Model:
         """
         from pops.render import RendererOptions, get
 
-        library = library or self.loading.library
-        asked = name or self.loading.renderer or ("retrieval" if library else None)
+        if not own:
+            library, name = library or self.loading.library, name or self.loading.renderer
+        asked = name or ("retrieval" if library else None)
+        told = f"a library of photos is for --renderer retrieval, not for {asked}"
+        ensure(library is None or asked == "retrieval" or library == self.loading.library, told, ConfigError)
         backend, folder, own = self._which_renderer(asked)
         adapter, offload = self.loading.adapter, bool(self.loading.offload)
         key = (backend, folder and folder.resolve(), library if backend == "retrieval" else None)
@@ -273,11 +276,11 @@ class Model:
         own = self.files.folder / "depth_estimator"
         return ControlMaker(own if own.is_dir() else ESTIMATOR, device=self.device)
 
-    def mixer(self, renderer: str | None = None) -> MagicMix:
+    def mixer(self, renderer: str | None = None, *, own: bool = False) -> MagicMix:
         """Returns MagicMix on a renderer's networks, which are shared; raises ConfigError if they cannot mix."""
         from pops.magicmix.mix import MagicMix
 
-        backend: Any = self.renderer(renderer)
+        backend: Any = self.renderer(renderer, own=own)
         networks = getattr(backend, "networks", None)
         told = f"mixing needs a Stable Diffusion renderer, {backend.name} is none; use another (--renderer)"
         ensure(networks is not None, told, ConfigError)

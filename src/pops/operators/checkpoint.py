@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import CheckpointError, SpaceError, ensure
-from pops.files import read_json_object, write_whole
+from pops.files import read_json_object
+from pops.loading.manifest import MANIFEST, verify
+from pops.operators.folder import write_folder
 from pops.operators.spec import OperatorSpec
 from pops.prior.tensors import TensorFiles, shapes_of
 from pops.prior.transformer import FROZEN, PriorModel
@@ -30,6 +32,7 @@ logger = logging.getLogger("pops.operators")
 
 FORMAT, VERSION = "pops.operator", "1"
 SPEC_FILE, ADAPTER_FILE, PRIOR_FILE = "operator.json", "adapter.safetensors", "prior.safetensors"
+FILES = (SPEC_FILE, ADAPTER_FILE, PRIOR_FILE)
 _AGAIN = "export the operator again"
 
 
@@ -44,19 +47,19 @@ def save_operator(
 ) -> Path:
     """Writes an operator folder of float16 weights. weights: an adapter (see the module's text) or a whole prior.
 
-    Each file is written whole, the description last. Raises CheckpointError if the weights do not fit `base`.
+    The folder is written whole, with a manifest, in place of an older one. Raises CheckpointError if the weights do not
+    fit `base`.
     """
     import torch
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     name = ADAPTER_FILE if is_adapter(weights) else PRIOR_FILE
     kept = {k: v.detach().cpu().to(torch.float16).contiguous().clone() for k, v in weights.items() if k not in FROZEN}
     put_on(base, kept, where=str(folder / name))
-    with write_whole(folder / name) as temporary:
-        save_file(kept, temporary, metadata={"format": "pt", "operator": spec.name})
-    write_description(folder, spec, name, base=base, space=space, provenance=provenance)
+    with write_folder(folder, FILES) as temporary:
+        save_file(kept, temporary / name, metadata={"format": "pt", "operator": spec.name})
+        write_description(temporary, spec, name, base=base, space=space, provenance=provenance)
     return folder
 
 
@@ -69,7 +72,7 @@ def write_description(
     space: str,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes operator.json beside the file named `weights`, which exists; deletes the weights of another operator."""
+    """Writes operator.json of the file named `weights` into a folder that is being made."""
     about = {
         "format": FORMAT,
         "version": VERSION,
@@ -77,18 +80,17 @@ def write_description(
         "space": space,
         "base": base.fingerprint,
         "weights": weights,
+        "manifest": MANIFEST,
         "provenance": dict(provenance or {}),
     }
-    with write_whole(folder / SPEC_FILE) as temporary:
-        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    for other in {ADAPTER_FILE, PRIOR_FILE} - {weights}:
-        (folder / other).unlink(missing_ok=True)
+    (folder / SPEC_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def load_operator(folder: str | Path, base: PriorModel, *, space: str | None = None) -> Operator:
     """Loads the operator of a folder on its base prior; `space`, if given, must be the operator's.
 
-    Raises CheckpointError (missing, surplus or misshaped tensors by name; another base prior) and SpaceError.
+    Raises CheckpointError (files that differ from the manifest, missing, surplus or misshaped tensors by name; another
+    base prior) and SpaceError.
     """
     from pops.operators.operator import Operator
 
@@ -105,6 +107,7 @@ def load_operator(folder: str | Path, base: PriorModel, *, space: str | None = N
             f"{where}: it was trained from base prior {about['base']}, this one is {base.fingerprint}; "
             "load it with the model it was trained for"
         )
+    verify(folder, error=CheckpointError)
     spec = OperatorSpec.from_json(about["spec"], where=str(where))
     path = folder / about["weights"]
     weights = _read_tensors(path) if about["weights"] == ADAPTER_FILE else TensorFiles(path)

@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING
 from pops.errors import CheckpointError, ConfigError, PopsError, ensure, suggest
 from pops.files import check_place, expanded, is_file, write_whole
 from pops.models.layout import OFFICIAL_FILE
-from pops.operators.checkpoint import PRIOR_FILE, SPEC_FILE, load_operator, load_spec, logger, write_description
+from pops.operators.checkpoint import (
+    FILES,
+    PRIOR_FILE,
+    SPEC_FILE,
+    load_operator,
+    load_spec,
+    logger,
+    write_description,
+)
+from pops.operators.folder import write_folder
 from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.pickles import convert
 from pops.prior.tensors import TensorFiles
@@ -87,11 +96,11 @@ def import_official(
     that cannot be written or holds an operator; then nothing has changed.
     """
     source, folder = check_import(path, name, folder, force=force)
-    with write_whole(folder / PRIOR_FILE) as temporary:
-        convert(source, temporary, kind="weights", error=CheckpointError, skip=FROZEN)
-        _check(TensorFiles(temporary), base, str(path))
-    about = {"imported_from": source.name, "sha256": _digest(source)}
-    write_description(folder, BUILTIN[name], PRIOR_FILE, base=base, space=space, provenance=about)
+    with write_folder(folder, FILES) as temporary:
+        convert(source, temporary / PRIOR_FILE, kind="weights", error=CheckpointError, skip=FROZEN)
+        _check(TensorFiles(temporary / PRIOR_FILE), base, str(path))
+        about = {"imported_from": source.name, "sha256": _digest(source)}
+        write_description(temporary, BUILTIN[name], PRIOR_FILE, base=base, space=space, provenance=about)
     return folder
 
 

@@ -1,0 +1,72 @@
+"""The recipe's upscaler: what an untrained one gives, its files, and pairs that are aligned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from recipes.tiny import settings, upscaler
+from recipes.tiny.upscaler import CROP, SCALE, Finishing, Pairs, Upscaler, losses, read, write
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class Shrunken:
+    """A renderer that only shrinks, in two ways that are the same."""
+
+    name, ways = "shrunken", 2
+
+    def spoil(self, truths: Tensor) -> Tensor:
+        small = F.avg_pool2d(truths.float(), SCALE).round().to(torch.uint8)
+        return torch.stack([small, small], 1)
+
+
+def test_untrained_it_enlarges_by_nearest_neighbour() -> None:
+    x = torch.rand(2, 3, 9, 7)
+    with torch.no_grad():
+        assert torch.equal(Upscaler()(x), F.interpolate(x, scale_factor=4, mode="nearest"))
+    assert sum(p.numel() for p in Upscaler().parameters()) == pytest.approx(0.62e6, rel=0.01)
+
+
+def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Upscaler(**upscaler.CONFIG).half().float()
+    torch.nn.init.normal_(model.last.weight, std=0.01)
+    write(model.half().float(), tmp_path)
+    x = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(read(tmp_path)(x), model.half().float()(x))
+
+
+def test_pairs_show_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "WORK", tmp_path)
+    settings.data(settings.LARGE).mkdir()
+    gen = torch.Generator().manual_seed(0)
+
+    def truths(n: int) -> Tensor:
+        coarse = torch.rand(n, 3, 32, 32, generator=gen)
+        large = F.interpolate(coarse, size=settings.LARGE, mode="bilinear")
+        return (255 * large).round().to(torch.uint8)
+
+    save_file({"images": truths(2)}, settings.data(settings.LARGE) / "train-00000.safetensors")
+    pairs = Pairs(Shrunken(), torch.device("cpu"))  # type: ignore[arg-type]
+    small, truth = pairs.crops(5, torch.Generator().manual_seed(1))
+    assert small.shape == (5, 3, CROP, CROP)
+    assert truth.shape == (5, 3, SCALE * CROP, SCALE * CROP)
+    assert float((F.avg_pool2d(truth, SCALE) - small).abs().max()) < 0.51 / 255
+    save_file({"images": truths(1)}, settings.data(settings.LARGE) / "train-00001.safetensors")
+    pairs.grow()
+    assert len(pairs.truths) == len(pairs.inputs) == 3
+    assert len(list(settings.data(settings.LARGE).glob("inputs-*"))) == 2
+
+
+def test_each_network_gets_gradients_from_its_own_terms() -> None:
+    nets = Finishing()
+    small, truth = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
+    loss, figures = losses(nets, nets.upscaler, small, truth, 0.1, 0.0)
+    loss.backward()
+    assert float(nets.upscaler.last.weight.grad.abs().sum()) > 0
+    assert all(p.grad is not None for p in nets.discriminator.parameters())
+    assert set(figures) == {"l1", "coarse", "told"}
