@@ -67,7 +67,7 @@ def test_a_file_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.txt"
     with write_whole(path) as temporary:
         temporary.write_text("new")
-        assert temporary.parent == path.parent and temporary.suffix == ".txt" and not path.exists()
+        assert temporary.parent.parent == path.parent and temporary.suffix == ".txt" and not path.exists()
     assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
 
 

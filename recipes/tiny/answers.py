@@ -74,13 +74,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    base = PriorModel.load(settings.made("prior").parent, device=args.device)
+    home = settings.home_of_prior()
+    base = PriorModel.load(home, device=args.device)
     embedded, rows = Embedded(args.encoded), Rows(args.encoded)
     of, which, embeds = [], [], []
     for k, name in enumerate(OPERATORS):
         triplets, true = jobs(name, embedded, rows)
         some = torch.randperm(len(triplets), generator=torch.Generator().manual_seed(k))[: args.most]
-        folder = settings.made(f"operators/{name}")
+        folder = home / "operators" / name
         operator = operator_at(folder, spec_at(name, folder), base, space=SPACE)
         embeds.append(answer(operator, [triplets[int(i)] for i in some]))
         of.append(true[some])

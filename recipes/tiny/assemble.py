@@ -105,9 +105,9 @@ def finisher(out: Path) -> None:
 
 
 def shipped(out: Path) -> None:
-    """Takes from the shipped model the prior and the operators that were not trained here: they know no pixels."""
-    for part in ("prior", "scheduler", *(f"operators/{name}" for name in OPERATORS)):
-        if not (out / part).exists():
+    """Takes the shipped prior and its operators, if no prior was trained here: they know no pixels."""
+    if not (out / "prior").exists():
+        for part in ("prior", "scheduler", "operators"):
             copy(settings.PACKAGE / part, out / part)
 
 

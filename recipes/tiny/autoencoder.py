@@ -139,12 +139,12 @@ class Watch:
     """Held-out truths above what the averaged weights make of them, and the figures of that, as a stage goes on."""
 
     def __init__(self, stage: Stage) -> None:
-        self.stage, self.x, self.model = stage, held_out_truths(), build()
+        self.stage, self.x, self.model = stage, held_out_truths().to(stage.device), build().to(stage.device)
 
     @torch.no_grad()
     def __call__(self) -> None:
         state = {k.removeprefix("model."): v for k, v in self.stage.average.values.items() if "discriminator." not in k}
-        self.model.load_state_dict({k: v.cpu() for k, v in state.items()})
+        self.model.load_state_dict(state)
         y = torch.cat([self.model.decode(self.model.encode(b).latents).sample for b in self.x.split(16)])
         row = f"step {self.stage.step}: held out {psnr(y.clamp(-1, 1), self.x):.2f} dB, SSIM {ssim(y, self.x):.4f}"
         print(self.stage.name, row, flush=True)

@@ -185,8 +185,8 @@ class Supply:
 
 
 def newest(folder: Path = settings.WORK) -> Path:
-    """The folder of encoded images to train on: the last `encoded-*` that is complete, or `folder` itself."""
-    found = sorted(p.parent for p in folder.glob("encoded-*/answers.safetensors"))
+    """The folder of encoded images to train on: the last `encoded-*` (which gpu.sh makes), or `folder` itself."""
+    found = sorted(p.parent for p in folder.glob("encoded-*/prompts.safetensors"))
     return found[-1] if found else folder
 
 
@@ -248,8 +248,8 @@ def train(rank: int, args: argparse.Namespace) -> None:
     stage = Stage("diffusion", unet, Budget.of(args), args.lr, ema=args.ema, decay=args.decay, save_seconds=240)
     abar = DDIMScheduler(**SCHEDULER).alphas_cumprod.to(device)
     fast = compiled(unet, device)
-    # attention as plain products: for so few tokens its backward is faster than the fused kernel's (docs/log.md)
-    attention = SDPBackend.MATH if device.type == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    # on a CPU attention as plain products: for so few tokens its backward is faster than the fused one's (docs/log.md)
+    attention = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         nonlocal folder, supply, looked

@@ -138,9 +138,10 @@ def write_embeddings(out: Path, pictures: data.Pictures, device: torch.device) -
     save_file(rows, out / "embeds.safetensors")
     captions = data.load_captions(pictures.families, pictures.grids, pictures.changes)
     rng = random.Random(0)
-    tokens = words([*captions.texts, ""], padding="longest", truncation=True, return_tensors="pt")
+    some, three = torch.tensor([rng.choices(of, k=3) for of in captions.of]).unique(return_inverse=True)
+    texts = [captions.texts[int(k)] for k in some]
+    tokens = words([*texts, ""], padding="longest", truncation=True, return_tensors="pt")
     embeds, hidden = text_states(clip, tokens["input_ids"], tokens["attention_mask"])
-    three = torch.tensor([rng.choices(rows, k=3) for rows in captions.of])
     save_file(
         {"embeds": embeds, "hidden": hidden, "length": tokens["attention_mask"].sum(1), "of": three},
         out / "captions.safetensors",
@@ -148,13 +149,13 @@ def write_embeddings(out: Path, pictures: data.Pictures, device: torch.device) -
     short = {"padding": "max_length", "max_length": settings.PROMPT, "truncation": True, "return_tensors": "pt"}
     save_file(
         {
-            "hidden": text_states(clip, words(captions.texts, **short)["input_ids"])[1],
+            "hidden": text_states(clip, words(texts, **short)["input_ids"])[1],
             "empty": text_states(clip, words([""], **short)["input_ids"])[1],
             "of": three,
         },
         out / "prompts.safetensors",
     )
-    print(len(pictures), "images,", len(captions.texts), "captions", flush=True)
+    print(len(pictures), "images,", len(texts), "captions", flush=True)
 
 
 def main() -> None:

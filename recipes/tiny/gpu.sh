@@ -110,7 +110,8 @@ await() { # a first shard of training pictures of a size, then $2 seconds more
 }
 encode() { # all pictures so far into a new folder of their own, which appears when it is whole
     local next=$work/next-$1
-    recipe encode $on --out "$next" && recipe answers $on --encoded "$next" --most "${MOST:-8000}" || return
+    recipe encode $on --out "$next" || return
+    recipe answers $on --encoded "$next" --most "${MOST:-8000}" || say "no answers: going on without"
     mv "$next" "$work/encoded-$1"
     say "encoded-$1: $(tail -n 1 "$work/render.log") rendered"
 }

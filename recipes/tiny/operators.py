@@ -208,7 +208,7 @@ def steps_in(args: argparse.Namespace, shared: dict[str, Any], data: EmbeddingDa
             config = TrainConfig.of("prior", **shared)
             train_prior(config, data, Path(out), layers=layers, on_log=lambda _: times.append(time.time()))
         else:
-            base = PriorModel.load(settings.made("prior").parent)
+            base = PriorModel.load(settings.home_of_prior())
             train(operator_config(args, shared), data, base, Path(out), on_log=lambda _: times.append(time.time()))
     return max(trial, round(60 * args.minutes * (trial - trial // 2) / (times[1] - times[0])))
 
@@ -255,7 +255,7 @@ def main() -> None:
         done = train_prior(config, data, out, layers=args.layers, on_log=log)
         save_prior(done.prior, settings.WORK / "model")
         return
-    base, config = PriorModel.load(settings.made("prior").parent), operator_config(args, shared)
+    base, config = PriorModel.load(settings.home_of_prior()), operator_config(args, shared)
     done = train(config, data, base, out, on_log=log)
     export(
         done,

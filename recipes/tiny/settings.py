@@ -33,7 +33,7 @@ def data(size: int = CANVAS) -> Path:
     return WORK / f"data-{size}"
 
 
-def made(part: str) -> Path:
-    """A part of the model as it was trained here; the shipped one if it was not."""
-    here = WORK / "model" / part
-    return here if here.exists() else PACKAGE / part
+def home_of_prior() -> Path:
+    """The model folder whose prior and operators (which belong to it) are used: the one made here, or the shipped."""
+    here = WORK / "model"
+    return here if (here / "prior").exists() else PACKAGE

@@ -39,7 +39,7 @@ SCALE = settings.LARGE // settings.CANVAS
 CROP = 32  # pixels of a training crop of the input
 AMOUNTS = (0.0, 0.1, 0.2)  # noise on the latents of the round trips
 BEGINS = (250, 500)  # timesteps from which the UNet denoises truths again
-LEAD = 0.1  # share of the budget over which the adversarial term takes over from pixels
+LEAD = 0.25  # share of the budget over which the adversarial term takes over from pixels
 CONFIG = {"channels": 3, "width": 64, "blocks": 8, "scale": SCALE}
 
 
@@ -219,12 +219,13 @@ class Watch:
         truths = torch.stack([draw(s, settings.LARGE, 1) for s in specs])
         inputs = renderer.spoil(truths)
         turn = torch.arange(len(specs)) % renderer.ways  # every way of spoiling in turn
-        self.truths, self.inputs = truths, inputs[torch.arange(len(specs)), turn].float() / 255
+        chosen = inputs[torch.arange(len(specs)), turn].float() / 255
+        self.truths, self.inputs = truths.to(stage.device), chosen.to(stage.device)
 
     @torch.no_grad()
     def __call__(self) -> None:
-        model = Upscaler(**CONFIG)
-        state = {k: v.cpu() for k, v in self.stage.average.values.items() if k.startswith("upscaler.")}
+        model = Upscaler(**CONFIG).to(self.stage.device)
+        state = {k: v for k, v in self.stage.average.values.items() if k.startswith("upscaler.")}
         model.load_state_dict({k.removeprefix("upscaler."): v for k, v in state.items()})
         write(model, self.stage.folder / "model")
         large = F.interpolate(self.inputs, scale_factor=SCALE, mode="nearest")

@@ -30,7 +30,7 @@ from pops.expression import load as load_tree
 from pops.expression import parse
 from pops.expression.grammar import to_text
 from pops.expression.nodes import Given, path_node, walk
-from pops.files import expanded, is_file, read_json_object
+from pops.files import expanded, is_file, parse_json, read_json_object
 from pops.images import PHOTO_SUFFIXES, find_recipe
 from pops.prior.options import check_options
 from pops.seeds import check_seed, seed_list
@@ -269,8 +269,8 @@ class Recipe(Part):
     def from_json(cls, text: str) -> Recipe:
         """Returns the recipe that `to_json` wrote; ConfigError for anything else."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as e:
+            data = parse_json(text)
+        except ValueError as e:
             raise ConfigError(f"this is no recipe: no JSON ({e})") from None
         ensure(isinstance(data, dict), "this is no recipe: no JSON object")
         return cls.of_data(data, "this JSON")

@@ -448,8 +448,10 @@ def _control_sources(control: Mapping[str, Any] | None) -> tuple[dict[str, str],
 
 
 def _each(operand: Any) -> list[Any]:
-    ensure(operand != [], "the list of operands is empty; give at least one", ConfigError)
-    return list(operand) if isinstance(operand, list) else [operand]
+    if not isinstance(operand, list):
+        return [operand]
+    ensure(len(operand) > 0, "the list of operands is empty; give at least one", ConfigError)
+    return operand
 
 
 def _warn(line: str) -> None:

@@ -208,7 +208,7 @@ def test_progress_grows_to_its_total_and_cancels(p: Pops, photos: Path) -> None:
 
 
 def test_what_cannot_be_is_told(p: Pops, photos: Path) -> None:
-    with pytest.raises(ConfigError, match=r"a mix is not rendered: prompt, steps would change nothing"):
+    with pytest.raises(ConfigError, match=r"a mix is not rendered: prompt, render_steps would change nothing"):
         p(MIX, render_steps=3, prompt="red")
     told: list[str] = []
     p(f'mix(a.png, "{"zebra " * 80}", {FEW})', on_note=told.append)
@@ -314,7 +314,7 @@ def test_repeating_with_other_seeds_and_what_cannot_be_repeated(call: Any, p: Po
     assert again.exit_code == 0, again.output
     assert Path("o.png").read_bytes() == Path("n.png").read_bytes()
     refused = call("run", "m.png", "-o", "q.png", "--guidance", "3")
-    assert refused.exit_code == 2 and "this mix has no operators: guidance would change nothing" in refused.stderr
+    assert refused.exit_code == 2 and "there is no operator to sample: guidance would change nothing" in refused.stderr
     refused = call("run", "m.png", "-o", "a.png")
     assert refused.exit_code == 2 and "a.png is an operand of the expression" in refused.stderr
     drawn = call("run", "m.png", "--tree", "q.png")

@@ -160,3 +160,11 @@ def test_the_list_of_stages_names_modules_that_are_there() -> None:
     modules = [row[0] for row in stages(1.0, 1)]
     assert "upscaler" in modules
     assert all(importlib.util.find_spec(f"recipes.tiny.{m}") for m in modules)
+
+
+def test_a_run_until_a_time_of_the_clock_counts_what_came_before() -> None:
+    assert Budget(steps=3).begun(5.0) == Budget(steps=3)
+    assert Budget(until=time.time() + 60).begun(120.0).minutes == pytest.approx(3.0, abs=0.01)
+    late = Stage("late", line(), Budget(until=time.time() - 5), 1e-2)
+    late.run(lambda _: loss_of(late))
+    assert late.step == 1  # its time is over, so it stops as soon as it can

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pops.cli.options import parse_size, recipe_options
+from pops.cli.options import MIX_OPTIONS, OPTIONS, with_options
 from pops.cli.run import NoRecipe
 from pops.cli.shell import Debug, Json, Quiet, command, uncollected
 from pops.errors import ConfigError, ensure, suggest
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 SWEPT = ("nu", "k_min", "k_max", "strength", "guidance", "steps")
 MAX_CELLS = 400  # along one axis of a grid
+OF_MIXES = (
+    "seed", "num_images", "fit", "model", "decoder", "adapter", "renderer", "operators", "precision", "controlnets",
+    "offload", "device",
+)  # fmt: skip
 HELP = """Mix the shape of one thing with the look of another (MagicMix).
 
 In expressions it is written mix(LAYOUT, CONTENT, ...).
@@ -57,34 +61,6 @@ Out = Annotated[
     Path,
     typer.Option("--out", "-o", help="Image to write; several become NAME-0.png, NAME-1.png, ...", show_default=False),
 ]
-NuOption = Annotated[
-    str | None,
-    typer.Option("--nu", help="0: the layout, 1: image-to-image; 0.9,0.5: from 0.9 to 0.5 over the window. [0.9]"),
-]
-KMin = Annotated[
-    float | None,
-    typer.Option("--k-min", help="Fraction of the steps, counted from the end, where mixing stops. [0.3]"),
-]
-KMax = Annotated[
-    float | None,
-    typer.Option("--k-max", help="Fraction of the steps, counted from the end, where mixing starts. [0.6]"),
-]
-Strength = Annotated[
-    float | None, typer.Option("--strength", help="Strength of the content's words, from -2 (removed) to 2. [1]")
-]
-Reach = Annotated[
-    str | None,
-    typer.Option(
-        "--reach", help="What strength acts on: the words, or with text also what they add to others. [words]"
-    ),
-]
-Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps. [50]")]
-Guidance = Annotated[float | None, typer.Option("--guidance", help="Guidance scale. [the model's own]")]
-Negative = Annotated[str | None, typer.Option("--negative", help="Negative prompt.")]
-Inject = Annotated[
-    str | None,
-    typer.Option("--inject", help="What is mixed: the state (as the paper does) or the network's input. [state]"),
-]
 Preset = Annotated[str | None, typer.Option("--preset", help="Settings to start from: style, object, breed or remove.")]
 SweepOption = Annotated[
     list[str] | None,
@@ -93,33 +69,21 @@ SweepOption = Annotated[
 SaveLatent = Annotated[
     Path | None, typer.Option("--save-latent", help="Write the latent (.safetensors), a layout for other mixes.")
 ]
-Size = Annotated[
-    str | None,
-    typer.Option("--size", help="Image size: HEIGHTxWIDTH, or one number: the area of that square. [the model's own]"),
-]
 
 
 @command
 @uncollected()
-@recipe_options("seed", "num_images", "fit", "model", "decoder", "adapter", "renderer", "operators", "device")
+@with_options("settings", MIX_OPTIONS)
+@with_options("options", OPTIONS, OF_MIXES)
 def mix(
     layout: LayoutOperand,
     content: ContentOperand,
     out: Out,
     options: Mapping[str, Any],
-    nu: NuOption = None,
-    k_min: KMin = None,
-    k_max: KMax = None,
-    strength: Strength = None,
-    reach: Reach = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    negative: Negative = None,
-    inject: Inject = None,
+    settings: Mapping[str, Any],
     preset: Preset = None,
     sweep: SweepOption = None,
     save_latent: SaveLatent = None,
-    size: Size = None,
     no_recipe: NoRecipe = False,
     json_output: Json = False,
     quiet: Quiet = False,
@@ -132,23 +96,16 @@ def mix(
     from pops.recipe import Recipe
     from pops.studio import Pops
 
-    given = {
-        "nu": nu, "k_min": k_min, "k_max": k_max, "strength": strength, "reach": reach, "steps": steps,
-        "guidance": guidance, "negative": negative, "inject": inject, "size": _size(size),
-    }  # fmt: skip
-    settings: dict[str, Any] = {
-        **(preset_of(preset) if preset else {}),
-        **{k: v for k, v in given.items() if v is not None},
-    }
+    chosen = {**(preset_of(preset) if preset else {}), **settings}
     if preset == "remove":
-        _check_removal(content, settings.get("strength", 1.0))
+        _check_removal(content, float(chosen.get("strength", 1.0)))
     axes = [sweep_of(text) for text in sweep or []]
     for axis in axes:
         for value in axis.values:  # finds mistakes before a model is loaded
-            mix_settings({**settings, axis.name: value})
+            mix_settings({**chosen, axis.name: value})
     ensure(len(axes) <= 2, f"--sweep can be given at most twice, got {len(axes)}")
     pops = Pops.of(Recipe.of("_", **options))
-    recipe, in_python = pops.mix_recipe(layout, content, settings)
+    recipe, in_python = pops.mix_recipe(layout, content, chosen)
     make(
         pops,
         recipe.changed(**options, sweep=axes),
@@ -188,11 +145,3 @@ def _check_removal(content: str, strength: float) -> None:
         '"a zebra:0 rabbit"',
         ConfigError,
     )
-
-
-def _size(text: str | None) -> int | tuple[int, int] | None:
-    """Parses --size as mix(size=...) takes it: one number stays one."""
-    if text is None:
-        return None
-    both = parse_size(text)
-    return both[0] if text.strip().isdigit() else both

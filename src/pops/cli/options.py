@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -33,6 +34,11 @@ def named_paths(
     for word, (name, _, path) in zip(words, pairs, strict=True):
         ensure(bool(name and path), f"{option} is NAME=PATH, such as {such_as}; got {word!r}")
     return {name: path for name, _, path in pairs}
+
+
+def _area(text: str) -> int | tuple[int, int]:
+    both = parse_size(text)
+    return both[0] if text.strip().isdigit() else both
 
 
 def _seeds(text: str) -> list[int]:
@@ -63,156 +69,121 @@ def _number(text: str, shown: str) -> float:
 
 Text, Texts, Number, Whole = str | None, list[str] | None, float | None, int | None
 
-# Setting -> (type and help of its option, parser of the given value; None: it is used as it is).
-OPTIONS: dict[str, tuple[Any, Callable[[Any], Any] | None]] = {
-    "model": (
-        Annotated[Text, typer.Option("--model", "-m", help="Model name, folder or hub id. [default: tiny]")],
-        None,
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command: its type, flags and help, what parses its value, and the value's bounds."""
+
+    kind: Any
+    flags: str
+    help: str
+    parse: Callable[[Any], Any] | None = None
+    bounds: tuple[float | None, float | None] = (None, None)
+
+    def parameter(self, name: str) -> inspect.Parameter:
+        """Returns the option as a parameter of a command, which typer reads."""
+        low, high = self.bounds
+        option = typer.Option(*self.flags.split(), help=self.help, min=low, max=high)
+        annotation = Annotated[self.kind, option]  # type: ignore[name-defined]  # made at run time, for typer
+        default = False if self.kind is bool else None
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _named(option: str, such_as: str) -> Callable[[Sequence[str]], dict[str, str]]:
+    return lambda words: named_paths(words, option, such_as)
+
+
+# Setting of a recipe -> its option.
+OPTIONS: dict[str, Option] = {
+    "model": Option(Text, "--model -m", "Model name, folder or hub id. [default: tiny]"),
+    "decoder": Option(Text, "--decoder", "Decoder folder or hub id, in place of the model's own."),
+    "precision": Option(
+        Text, "--precision", "Prior's precision: float32, bfloat16, float16, int8. [default: float32]"
     ),
-    "decoder": (
-        Annotated[Text, typer.Option("--decoder", help="Decoder folder or hub id, in place of the model's own.")],
-        None,
+    "operators": Option(
+        Texts, "--operator", "NAME=PATH: an operator folder or a learned_prior.pth. Repeatable.", named_paths
     ),
-    "precision": (
-        Annotated[
-            Text,
-            typer.Option("--precision", help="Prior's precision: float32, bfloat16, float16, int8. [default: float32]"),
-        ],
-        None,
+    "seed": Option(Text, "--seed -s", "One seed or several: 0,1,2 or 0:4. [default: 0]", _seeds),
+    "num_images": Option(Whole, "--num-images -n", "Images per seed. [default: 1]", bounds=(1, 1000)),
+    "steps": Option(Whole, "--steps", "Sampling steps of every operator.", bounds=(1, 1000)),
+    "guidance": Option(Number, "--guidance", "Guidance scale of every operator.", bounds=(0, None)),
+    "sampler": Option(Text, "--sampler", "Sampler of every operator. [default: ancestral]"),
+    "render_steps": Option(Whole, "--render-steps", "Sampling steps of the renderer.", bounds=(1, 1000)),
+    "render_guidance": Option(Number, "--render-guidance", "Guidance scale of the renderer.", bounds=(0, None)),
+    "renderer": Option(Text, "--renderer", "Renderer name, folder or hub id, in place of the model's own."),
+    "library": Option(Text, "--library", "Library of photos (pops index) that --renderer retrieval searches."),
+    "adapter": Option(Text, "--adapter", "IP-Adapter file, in place of the renderer's own."),
+    "scale": Option(
+        Text, "--embedding-scale",
+        "Weight of the embedding: 0.7; for SDXL also style, layout, style+layout. [default: 1]", _embedding_scale,
     ),
-    "operators": (
-        Annotated[
-            Texts,
-            typer.Option("--operator", help="NAME=PATH: an operator folder or a learned_prior.pth. Repeatable."),
-        ],
-        named_paths,
+    "control": Option(
+        Texts, "--control", "depth=PHOTO, canny=PHOTO, or a finished map: depth=map:IMAGE. Repeatable.",
+        _named("--control", "depth=photo.png"),
     ),
-    "seed": (
-        Annotated[Text, typer.Option("--seed", "-s", help="One seed or several: 0,1,2 or 0:4. [default: 0]")],
-        _seeds,
+    "control_scale": Option(
+        Texts, "--control-scale", "Weight of the controls: 0.5, or depth=0.5. Repeatable. [default: 1]", _control_scale
     ),
-    "num_images": (
-        Annotated[Whole, typer.Option("--num-images", "-n", help="Images per seed. [default: 1]", min=1, max=1000)],
-        None,
+    "controlnets": Option(
+        Texts, "--controlnet", "KIND=FOLDER: a ControlNet besides the renderer's own. Repeatable.",
+        _named("--controlnet", "depth=FOLDER"),
     ),
-    "steps": (
-        Annotated[Whole, typer.Option("--steps", help="Sampling steps of every operator.", min=1, max=1000)],
-        None,
-    ),
-    "guidance": (Annotated[Number, typer.Option("--guidance", help="Guidance scale of every operator.", min=0)], None),
-    "sampler": (
-        Annotated[Text, typer.Option("--sampler", help="Sampler of every operator. [default: ancestral]")],
-        None,
-    ),
-    "render_steps": (
-        Annotated[Whole, typer.Option("--render-steps", help="Sampling steps of the renderer.", min=1, max=1000)],
-        None,
-    ),
-    "render_guidance": (
-        Annotated[Number, typer.Option("--render-guidance", help="Guidance scale of the renderer.", min=0)],
-        None,
-    ),
-    "renderer": (
-        Annotated[
-            Text, typer.Option("--renderer", help="Renderer name, folder or hub id, in place of the model's own.")
-        ],
-        None,
-    ),
-    "library": (
-        Annotated[
-            Text, typer.Option("--library", help="Library of photos (pops index) that --renderer retrieval searches.")
-        ],
-        None,
-    ),
-    "adapter": (
-        Annotated[Text, typer.Option("--adapter", help="IP-Adapter file, in place of the renderer's own.")],
-        None,
-    ),
-    "scale": (
-        Annotated[
-            Text,
-            typer.Option(
-                "--embedding-scale",
-                help="Weight of the embedding: 0.7; for SDXL also style, layout, style+layout. [default: 1]",
-            ),
-        ],
-        _embedding_scale,
-    ),
-    "control": (
-        Annotated[
-            Texts,
-            typer.Option("--control", help="depth=PHOTO, canny=PHOTO, or a finished map: depth=map:IMAGE. Repeatable."),
-        ],
-        lambda words: named_paths(words, "--control", "depth=photo.png"),
-    ),
-    "control_scale": (
-        Annotated[
-            Texts,
-            typer.Option("--control-scale", help="Weight of the controls: 0.5, or depth=0.5. Repeatable. [default: 1]"),
-        ],
-        _control_scale,
-    ),
-    "controlnets": (
-        Annotated[
-            Texts,
-            typer.Option("--controlnet", help="KIND=FOLDER: a ControlNet besides the renderer's own. Repeatable."),
-        ],
-        lambda words: named_paths(words, "--controlnet", "depth=FOLDER"),
-    ),
-    "offload": (
-        Annotated[
-            bool,
-            typer.Option("--offload", help="Keep each network on the GPU only while it runs: less memory, slower."),
-        ],
+    "offload": Option(
+        bool, "--offload", "Keep each network on the GPU only while it runs: less memory, slower.",
         lambda on: on or None,
     ),
-    "fit": (
-        Annotated[Text, typer.Option("--fit", help="How photos become square: squash, crop or pad. [default: squash]")],
-        None,
-    ),
-    "size": (
-        Annotated[Text, typer.Option("--size", help="Image size: HEIGHTxWIDTH in pixels, multiples of 8.")],
-        parse_size,
-    ),
-    "enlarge": (
-        Annotated[Whole, typer.Option("--scale", help="Enlarge the finished image N times.", min=1, max=16)],
-        None,
-    ),
-    "prompt": (
-        Annotated[Text, typer.Option("--prompt", help="Text prompt of the renderer, beside the embedding.")],
-        None,
-    ),
-    "negative": (Annotated[Text, typer.Option("--negative", help="Negative prompt of the renderer.")], None),
-    "device": (Annotated[Text, typer.Option("--device", help="auto, cpu, cuda or mps. [default: auto]")], None),
-}
+    "fit": Option(Text, "--fit", "How photos become square: squash, crop or pad. [default: squash]"),
+    "size": Option(Text, "--size", "Image size: HEIGHTxWIDTH in pixels, multiples of 8.", parse_size),
+    "enlarge": Option(Whole, "--scale", "Enlarge the finished image N times.", bounds=(1, 16)),
+    "prompt": Option(Text, "--prompt", "Text prompt of the renderer, beside the embedding."),
+    "negative": Option(Text, "--negative", "Negative prompt of the renderer."),
+    "device": Option(Text, "--device", "auto, cpu, cuda or mps. [default: auto]"),
+}  # fmt: skip
 ALL = tuple(OPTIONS)
 
+# Setting of a mix -> its option.
+MIX_OPTIONS: dict[str, Option] = {
+    "nu": Option(Text, "--nu", "0: the layout, 1: image-to-image; 0.9,0.5: from 0.9 to 0.5 over the window. [0.9]"),
+    "k_min": Option(Number, "--k-min", "Fraction of the steps, counted from the end, where mixing stops. [0.3]"),
+    "k_max": Option(Number, "--k-max", "Fraction of the steps, counted from the end, where mixing starts. [0.6]"),
+    "strength": Option(Number, "--strength", "Strength of the content's words, from -2 (removed) to 2. [1]"),
+    "reach": Option(
+        Text, "--reach", "What strength acts on: the words, or with text also what they add to others. [words]"
+    ),
+    "steps": Option(Whole, "--steps", "Denoising steps. [50]"),
+    "guidance": Option(Number, "--guidance", "Guidance scale. [the model's own]"),
+    "negative": Option(Text, "--negative", "Negative prompt."),
+    "inject": Option(
+        Text, "--inject", "What is mixed: the state (as the paper does) or the network's input. [state]"
+    ),
+    "size": Option(
+        Text, "--size", "Image size: HEIGHTxWIDTH, or one number: the area of that square. [the model's own]", _area
+    ),
+}  # fmt: skip
 
-def recipe_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds these options to a command, which receives those that were given as `options`, for Recipe.changed."""
+
+def with_options(
+    argument: str, table: Mapping[str, Option], names: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds options of a table (names: these; by default all) to a command, which receives those that were given in one
+    mapping, as its `argument`.
+    """
+    chosen = list(names) or list(table)
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "options"]
+        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != argument]
         first = [p for p in own if p.default is inspect.Parameter.empty or p.name == "out"]
-        rest = [p for p in own if p not in first]
-        added = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=False if name == "offload" else None,
-                annotation=OPTIONS[name][0],
-            )
-            for name in names
-        ]
+        added = [table[name].parameter(name) for name in chosen]
 
         @functools.wraps(function)
         def wrapped(**arguments: Any) -> None:
-            values = {name: arguments.pop(name) for name in names}
+            values = {name: arguments.pop(name) for name in chosen}
             given = {name: value for name, value in values.items() if value is not None and value != []}
-            options = {name: parse(value) if (parse := OPTIONS[name][1]) else value for name, value in given.items()}
-            function(options=options, **arguments)
+            parsed = {name: parse(value) if (parse := table[name].parse) else value for name, value in given.items()}
+            function(**{argument: parsed}, **arguments)
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*first, *added, *rest)]
+        parameters = [*first, *added, *(p for p in own if p not in first)]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
         return wrapped

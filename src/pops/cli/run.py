@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pops.cli.options import ALL, recipe_options
+from pops.cli.options import OPTIONS, with_options
 from pops.cli.shell import Debug, Json, Quiet, command, print_json, uncollected
 from pops.files import expanded, is_file
 
@@ -61,7 +61,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit
 
 @command
 @uncollected()
-@recipe_options(*ALL)
+@with_options("options", OPTIONS)
 def run(
     expression: Source,
     options: Mapping[str, Any],

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pops.cli.bench.shared import Markdown, tell
-from pops.cli.mix import KMax, KMin, Reach
+from pops.cli.options import MIX_OPTIONS, with_options
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, progress
 from pops.errors import ConfigError, ensure
 
 
 @command
+@with_options("settings", MIX_OPTIONS, ("k_min", "k_max", "reach", "guidance"))
 def mix(
+    settings: Mapping[str, Any],
     count: Annotated[int, typer.Option("--count", "-n", help="Held-out pairs of a layout and a content.", min=2)] = 200,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Seed of the first pair.", min=0)] = 0,
     nu: Annotated[
@@ -26,13 +29,7 @@ def mix(
         str | None, typer.Option("--strength", help="Strengths, with commas.", show_default="-1 to 2, six values")
     ] = None,
     at_nu: Annotated[float | None, typer.Option("--at-nu", help="Value of nu while strength varies. [0.9]")] = None,
-    k_min: KMin = None,
-    k_max: KMax = None,
-    reach: Reach = None,
     steps: Annotated[int, typer.Option("--steps", help="Denoising steps of each mix.", min=1)] = 20,
-    guidance: Annotated[
-        float | None, typer.Option("--guidance", help="Guidance scale of each mix. [the model's own]")
-    ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images per batch.", min=1)] = 16,
     markdown: Markdown = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curves into this image.")] = None,
@@ -66,8 +63,7 @@ def mix(
     nus = bench.NUS if nu is None else _numbers(nu, "--nu", "0,0.5,1")
     strengths = bench.STRENGTHS if strength is None else _numbers(strength, "--strength", "0,1,2")
     p = pops.load(model, device=device, max_batch=batch)
-    given = {"nu": at_nu, "k_min": k_min, "k_max": k_max, "reach": reach, "steps": steps, "guidance": guidance}
-    how = {name: value for name, value in given.items() if value is not None}
+    how = {**settings, "steps": steps, **({} if at_nu is None else {"nu": at_nu})}
     with progress(quiet=quiet or json_output) as on_progress:
         found = bench.measure(p, count=count, seed=seed, nus=nus, strengths=strengths, how=how, on_progress=on_progress)
     report, table = asdict(found), mix_figures.markdown(found)
