@@ -68,7 +68,7 @@ class ExpressionError(UserError):
 
 
 class OperandError(UserError):
-    """A wrong number of operands, or a text where a photo belongs."""
+    """Operands that do not fit the call: their number, kind or shape, or a value that overflows."""
 
 
 class PhotoError(UserError):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether the value is a finite int or float; a bool is neither here."""
+    """Whether the value is a finite int or float; False for a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -35,7 +35,7 @@ class Decoder:
 
     @property
     def hinted(self) -> bool:
-        """Whether the UNet reads a hint, and needs one."""
+        """Whether the UNet takes a control image (a hint), which it cannot do without."""
         return bool(self.unet.config.addition_embed_type == "image_hint")
 
     @property
@@ -89,7 +89,7 @@ def read_decoder(
 
 
 def reads_hint(folder: Path) -> bool:
-    """Whether the UNet of this folder reads a hint, by its config; ModelError unless it is one of Kandinsky 2.2."""
+    """Whether the folder's UNet takes a control image, by its config; ModelError unless it is Kandinsky 2.2's."""
     config = read_json_object(folder / "unet" / "config.json", ModelError)
     kinds = (config.get("encoder_hid_dim_type"), config.get("addition_embed_type"))
     fits = kinds in (("image_proj", "image"), ("image_proj", "image_hint"))

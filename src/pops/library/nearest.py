@@ -27,8 +27,9 @@ def unit_rows(vectors: Tensor) -> Tensor:
 
 
 def nearest(rows: Tensor, query: Tensor, count: int, exact: Exact) -> tuple[Tensor, Tensor]:
-    """Finds what a search in float32 finds: rows [N, D] of unit_rows, query [D] float32 => (numbers of rows [k],
-    cosines [k]), k = min(count, N), the nearest first, of equally near ones the first row.
+    """Returns the exactly nearest rows by cosine: (row numbers [k], cosines [k]), nearest first, ties in row order.
+
+    rows [N, D] as `unit_rows` makes them, query [D] float32, k = min(count, N).
     """
     import torch
     from torch.nn.functional import linear, normalize

@@ -26,7 +26,7 @@ SAME = 0.01  # two autoencoders are the same where the spreads of their layers d
 
 
 def encode_photo(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    """Encodes pixels [1, 3, height, width] in -1 .. 1 to a latent [C, h, w], float32: the mode, with nothing drawn."""
+    """Encodes pixels [1, 3, height, width] in -1 .. 1 to a latent [C, h, w], float32: the posterior's mode."""
     encoded = vae.encode(pixels.to(vae.device, vae.dtype))
     mode = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
     return scaled(vae, mode.float())[0]

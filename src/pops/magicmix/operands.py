@@ -128,7 +128,7 @@ class Layout:
 
 
 def listed(operand: object) -> tuple[list[object], bool]:
-    """Returns the operands of a batch, and whether it is one: a list, or an embedding of several rows."""
+    """Returns the operands as a flat list, and whether several were meant: a list, or an embedding of several rows."""
     if isinstance(operand, list):
         ensure(len(operand) > 0, "the list of operands is empty; give at least one", OperandError)
         return [one for item in operand for one in listed(item)[0]], True

@@ -39,7 +39,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What the encoder reads."""
+        """The words without their strengths, as the text encoder reads them."""
         return " ".join(self.words)
 
     @staticmethod

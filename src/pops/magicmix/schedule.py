@@ -60,7 +60,7 @@ class Window:
         return Window(steps, steps - int(k_max * steps), steps - int(k_min * steps))
 
     def nu(self, values: Sequence[float], step: int) -> float | None:
-        """Returns the weight of the content before this step, None where nothing is mixed."""
+        """Returns nu, the content's share of the mix made before this step; None outside the mixing window."""
         first, last = self.start + 1, self.end - 1
         if not first <= step <= last:
             return None

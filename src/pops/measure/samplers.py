@@ -59,9 +59,9 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Whether every figure is at least the reference's less a point, as far as the standard errors tell.
+        """Whether no figure is more than MARGIN below the reference's.
 
-        "surely": every lower confidence bound is; "yes": every figure is; "no": some upper bound is not; else "open".
+        "surely": no lower confidence bound is; "yes": no figure is; "no": an upper bound is; else "open".
         """
         of_all = [f for of in self.figures.values() for f in of.values()]
         if all(f.difference - SURELY * f.error >= -MARGIN for f in of_all):

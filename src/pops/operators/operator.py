@@ -72,7 +72,7 @@ class Operator:
         return Task(self.prior, c, self.spec.guidance if guidance is None else guidance)
 
     def _rows(self, operands: Sequence[Tensor | None]) -> list[Tensor]:
-        """Returns the slots [n, D] of each operand of one job."""
+        """Returns each operand's condition tokens [n, D]: one per image or text token, zeros if missing."""
         import torch
 
         from pops.standardise import standardise

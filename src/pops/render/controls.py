@@ -42,8 +42,9 @@ class ControlMaker:
     ) -> Control:
         """Makes the control of a photo, or of an image that is ready ("map:D.png", or a Control).
 
-        size: (height, width) in pixels; a photo is squashed to it. Raises PhotoError for what is no photo, ConfigError
-        for a kind that is not made from photos, MissingExtra or ModelError where what makes it is not installed.
+        size: (height, width) in pixels; a photo is squashed to it. Raises PhotoError for an unreadable photo,
+        ConfigError for a kind that needs a ready image, MissingExtra without OpenCV, ModelError without the depth
+        estimator.
         """
         if isinstance(source, Control):
             fits = source.kind == kind
