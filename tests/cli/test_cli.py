@@ -205,6 +205,13 @@ def test_a_users_mistake_is_one_clear_message_and_code_2(call: Any, words: list[
     assert set(Path().iterdir()) == before, "no partial files"
 
 
+@pytest.mark.parametrize("expression", ["-0.5*a.png + b.png", "-a.png + 2*b.png", "- .5 * a.png"])
+def test_an_expression_may_begin_with_a_minus(call: Any, expression: str) -> None:
+    done = call("run", expression, "-m", "$M", "--render-steps", "1", "-o", "x.png")
+    assert done.exit_code == 0, done.stderr
+    assert call("run", "-x", "-m", "$M", "-o", "y.png").exit_code == 2, "an unknown option stays one"
+
+
 def test_an_expressions_mistake_is_underlined(call: Any) -> None:
     done = call("run", "union(a.png, texturng(a.png, b.png))", "-m", "$M", "-o", "x.png")
     message, line, carets = done.stderr.rstrip("\n").split("\n")

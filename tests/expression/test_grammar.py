@@ -194,6 +194,7 @@ def test_equality_tells_kinds_apart() -> None:
     ("text", "says", "spot"),
     [
         ("", "empty", None),
+        ("texturing(dog#1.png, tiger.png)", "'#' starts a note here; put quotes", "dog#1.png, tiger.png)"),
         ("  # only a note", "empty", None),
         ("union(a.png, (b.png", "never closed; add a )", "("),
         ("union(a.png))", "unmatched ')'; remove it", ")"),

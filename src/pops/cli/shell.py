@@ -36,6 +36,15 @@ Decoder = Annotated[
 P = ParamSpec("P")
 
 
+# An expression that begins with a minus: "-0.5*a.png + b.png", "-a.png + b.png".
+_NEGATIVE = re.compile(r"-\s*(?:[\d.]+\s*\*|[^-\s]\S*\s+[-+]\s)")
+
+
+def _not_an_option(word: str) -> str:
+    """Returns a word of the command line so that an expression that begins with a minus is no option."""
+    return f" {word}" if _NEGATIVE.match(word) else word
+
+
 class Root(typer.core.TyperGroup):
     """The group of all commands. With --json, it prints usage errors as a JSON object, too."""
 
@@ -50,10 +59,11 @@ class Root(typer.core.TyperGroup):
     ) -> Any:
         """Runs the command line and exits, as typer does."""
         prepare_streams()
+        args = [_not_an_option(word) for word in (sys.argv[1:] if args is None else args)]
         options = {
             "prog_name": prog_name, "complete_var": complete_var, "windows_expand_args": windows_expand_args, **extra
         }  # fmt: skip
-        if "--json" not in (sys.argv[1:] if args is None else args) or not standalone_mode:
+        if "--json" not in args or not standalone_mode:
             return super().main(args, standalone_mode=standalone_mode, **options)
         try:
             code = super().main(args, standalone_mode=False, **options)

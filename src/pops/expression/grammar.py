@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pops.errors import ExpressionError
@@ -214,7 +215,13 @@ def from_quoted(text: str, span: Span | None = None) -> Node:
 
 def _explain(text: str, error: UnexpectedInput) -> NoReturn:
     """Raises ExpressionError for a syntax error of lark's: an unmatched bracket or quote, or the unexpected token."""
-    tokens = [match for match in _SCAN.finditer(text) if match.lastgroup != "skip"]
+    scanned = list(_SCAN.finditer(text))
+    tokens = [match for match in scanned if match.lastgroup != "skip"]
+    for name, note in pairwise(scanned):  # dog#1.png: a name that was cut where a note begins
+        if note.group().startswith("#") and name["bare"]:
+            span = (name.start(), note.end())
+            what = f"'#' starts a note here; put quotes around a name with # in it: '{name.group()}#...'"
+            raise ExpressionError(what, text, span) from None
     if not tokens:
         raise ExpressionError(f"the expression is empty; write for instance {EXAMPLE}", text, None) from None
     _check_brackets(text, tokens)
