@@ -51,7 +51,7 @@ def test_nan_and_infinity_are_named_by_row(value: float) -> None:
 
 
 def test_an_embedding_names_its_space() -> None:
-    with pytest.raises(EmbeddingError, match="must name its space"):
+    with pytest.raises(EmbeddingError, match="space is empty"):
         Embedding(torch.ones(1, 4), "")
 
 

@@ -217,7 +217,7 @@ def test_fit_and_device_settings(p: Pops, photos: Path, folder: Path) -> None:
         (lambda p: p.evaluate("a.png", stpes=3), TypeError, "stpes"),
         (lambda p: p.render(pops.Embedding(torch.zeros(1, DIM), "other")), SpaceError, "space 'other'"),
         (lambda p: p.evaluate("wide.safetensors + a.png"), SpaceError, "wide.safetensors has 33 numbers"),
-        (lambda p: p.render(p.embed("a.png"), seed=[1, 2]), ConfigError, "take one seed or 1, got 2"),
+        (lambda p: p.render(p.embed("a.png"), seed=[1, 2]), ConfigError, "1 embedding takes 1 seed, got 2"),
         (lambda p: p.render(p.embed("a.png"), num_images=0), ConfigError, "num_images must be 1 or more"),
         (lambda p: p.render(p.embed("a.png"), output="tensor"), ConfigError, 'output must be "pil" or "latent"'),
         (

@@ -56,7 +56,8 @@ class Embedding:
         v = v.detach().to("cpu", torch.float32).contiguous()
         bad = (~torch.isfinite(v)).any(dim=1).nonzero().flatten().tolist()
         ensure(not bad, f"NaN or infinity in vector {', '.join(map(str, bad[:4]))} of {len(v)}", EmbeddingError)
-        ensure(isinstance(self.space, str) and self.space != "", "an embedding must name its space", EmbeddingError)
+        told = "space is empty; give the id of the model's space, or 'unknown'"
+        ensure(isinstance(self.space, str) and self.space != "", told, EmbeddingError)
         object.__setattr__(self, "vectors", v)
         object.__setattr__(self, "provenance", dict(self.provenance))
 

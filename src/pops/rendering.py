@@ -82,8 +82,13 @@ def render_rows(
 def image_seeds(rows: int, seeds: Sequence[int], num_images: int) -> list[int]:
     """Returns the seed of every image: row i's image j has seed s + j, s the one seed or the row's own."""
     ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
-    ensure(rows * num_images <= MAX_IMAGES, f"{rows * num_images} images: ask for fewer", ConfigError)
-    ensure(len(seeds) in (1, rows), f"{rows} embeddings take one seed or {rows}, got {len(seeds)}", ConfigError)
+    ensure(
+        rows * num_images <= MAX_IMAGES,
+        f"{rows * num_images} images are more than {MAX_IMAGES}; ask for fewer",
+        ConfigError,
+    )
+    takes = "1 embedding takes 1 seed" if rows == 1 else f"{rows} embeddings take 1 seed or {rows}"
+    ensure(len(seeds) in (1, rows), f"{takes}, got {len(seeds)}", ConfigError)
     per_row = list(seeds) if len(seeds) == rows else list(seeds) * rows
     return [check_seed(s + j) for s in per_row for j in range(num_images)]
 

@@ -63,5 +63,5 @@ def test_other_schedulers_are_refused(tmp_path, data, message):
 def test_scheduler_config_checks(tmp_path):
     with pytest.raises(ModelError, match=r"scheduler_config\.json cannot be read"):
         SchedulerConfig.load(tmp_path)
-    with pytest.raises(ConfigError, match="clip must be positive, got 0"):
+    with pytest.raises(ConfigError, match="clip_sample_range must be positive, or null for no clamp, got 0"):
         SchedulerConfig(clip=0.0)

@@ -80,8 +80,13 @@ def _check_names(unet: UNet2DConditionModel, state: Mapping[str, Mapping[str, Te
     crossing = sum(name.endswith("attn2.processor") for name in unet.attn_processors)
     wanted = {f"{2 * n + 1}.to_{k}_ip.weight" for n in range(crossing) for k in "kv"}
     missing, surplus = sorted(wanted - set(state["ip_adapter"])), sorted(set(state["ip_adapter"]) - wanted)
-    told = f"{path}: missing {missing[:4] or 'none'}, surplus {surplus[:4] or 'none'} in ip_adapter.*"
-    ensure(not (missing or surplus), f"{told}; is it for another UNet?", CheckpointError)
+    faults = [
+        f"{what} tensors {', '.join(names[:4])}"
+        for what, names in (("missing", missing), ("surplus", surplus))
+        if names
+    ]
+    told = f"the IP-Adapter {path} does not fit this UNet ({'; '.join(faults)}); is it for another UNet?"
+    ensure(not faults, told, CheckpointError)
     told = f"image_proj.* must be {sorted(_PROJECTION)}, got {sorted(state['image_proj'])[:6]}"
     plain = set(state["image_proj"]) == _PROJECTION
     ensure(plain, f"{path}: {told}; only the plain IP-Adapter (not plus, not face) reads embeddings", CheckpointError)

@@ -88,9 +88,9 @@ ADVICE = "use another, such as DDIMScheduler, EulerDiscreteScheduler or DPMSolve
 def check_scheduler(scheduler: Scheduler) -> None:
     """Raises ConfigError for a scheduler that Stable Diffusion's loop cannot start in the middle."""
     name = type(scheduler).__name__
-    ensure(name not in _REFUSED, f"{name} does not go with mixing ({_REFUSED.get(name)}); {ADVICE}")
+    ensure(name not in _REFUSED, f"unsupported scheduler {name} for mixing: {_REFUSED.get(name)}; {ADVICE}")
     lacks = [needed for needed in _NEEDED if not hasattr(scheduler, needed)]
-    ensure(not lacks, f"{name} does not go with mixing (it has no {', '.join(lacks)}); {ADVICE}")
+    ensure(not lacks, f"unsupported scheduler {name} for mixing: it lacks {', '.join(lacks)}; {ADVICE}")
 
 
 class Run:

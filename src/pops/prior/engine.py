@@ -114,7 +114,8 @@ class Engine:
         c, rows = self.config, Rows(self, [adapter], None)
         tokens = condition.tokens.to(self.device, torch.float32)
         n, k, dim = tokens.shape
-        ensure(dim == c.dim, f"condition tokens are {dim} wide, this prior takes {c.dim}", ModelError)
+        told = f"condition tokens are {dim} wide, this prior takes {c.dim}; use embeddings of this model's space"
+        ensure(dim == c.dim, told, ModelError)
         ensure(k <= c.slots, f"{k} condition tokens, but this prior has {c.slots} slots", ModelError)
         if condition.proj is None:
             proj = tokens.new_zeros(n, c.text_dim)

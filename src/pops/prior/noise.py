@@ -34,7 +34,8 @@ class SchedulerConfig:
 
     def __post_init__(self) -> None:
         ensure(self.train_steps >= 2, f"train_steps must be at least 2, got {self.train_steps}")
-        ensure(self.clip is None or self.clip > 0, f"clip must be positive, got {self.clip}")
+        told = f"clip_sample_range must be positive, or null for no clamp, got {self.clip}"
+        ensure(self.clip is None or self.clip > 0, told)
 
     @classmethod
     def load(cls, folder: str | Path) -> SchedulerConfig:

@@ -274,7 +274,8 @@ class PriorModel:
     def _checked(self, condition: Tensor | Condition) -> Condition:
         c = condition if isinstance(condition, Condition) else Condition(condition)
         k, d = c.tokens.shape[1:]
-        ensure(d == self.dim, f"condition tokens are {d} wide, this prior takes {self.dim}", ModelError)
+        told = f"condition tokens are {d} wide, this prior takes {self.dim}; use embeddings of this model's space"
+        ensure(d == self.dim, told, ModelError)
         ensure(k <= self.slots, f"{k} condition tokens, but this prior has {self.slots} slots", ModelError)
         return c
 

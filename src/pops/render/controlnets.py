@@ -81,15 +81,15 @@ class ControlNets:
         for name in _SHARED:
             mine, other = getattr(ours, name, None), getattr(its, name, None)
             same = mine == other or (isinstance(mine, (list, tuple)) and list(mine) == list(other or ()))
-            told = f"{folder} is for another UNet ({name} {other}, here {mine}); give the ControlNet of this one"
-            ensure(same, told, CheckpointError)
+            told = f"the ControlNet {folder} is for another UNet ({name} is {other}, this renderer's {mine})"
+            ensure(same, f"{told}; give one for this renderer", CheckpointError)
         step = 2 ** (len(its.conditioning_embedding_out_channels) - 1)
         told = f"{folder} reads an image of {step} pixels per latent, this renderer has {self._factor}"
         ensure(step == self._factor, f"{told}; give the ControlNet of this one", CheckpointError)
         told = f"{folder} reads images of {its.conditioning_channels} channels; pops gives grey or RGB"
         ensure(its.conditioning_channels in _MODES, told, ModelError)
-        told = f"{folder} pools its image, as shuffle ControlNets do; that needs guess mode, which pops does not have"
-        ensure(not getattr(its, "global_pool_conditions", False), told, ModelError)
+        told = f"unsupported ControlNet {folder}: kinds that pool their image, such as shuffle, need guess mode"
+        ensure(not getattr(its, "global_pool_conditions", False), f"{told}; use another kind", ModelError)
 
 
 # The residuals of several ControlNets are added up, in the order of the controls.

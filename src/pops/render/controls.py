@@ -150,7 +150,7 @@ def scales_of(given: float | Mapping[str, float] | None, kinds: Collection[str])
     """
     each = given if isinstance(given, Mapping) else dict.fromkeys(kinds, 1.0 if given is None else given)
     for kind, scale in each.items():
-        told = f"there is no {kind} control to scale; choose from {', '.join(kinds) or 'none'}"
+        told = f"a control scale for {kind}, but no {kind} control; controls: {', '.join(kinds) or 'none'}"
         ensure(kind in kinds, told, ConfigError)
         fine = is_number(scale) and scale >= 0
         ensure(fine, f"a control's scale must be a number, 0 or more, got {scale!r}", ConfigError)

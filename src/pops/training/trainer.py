@@ -94,7 +94,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], t
 def load_trained(out: str | Path, base: PriorModel) -> Trained:
     """Loads a run's latest checkpoint from its folder, as `train` returns it; CheckpointError if there is none."""
     path = Path(out) / CHECKPOINT
-    ensure(path.is_file(), f"no checkpoint in {out}; train first", CheckpointError)
+    ensure(path.is_file(), f"no checkpoint in {out}; give a run's output folder, or train first", CheckpointError)
     meta, tensors = _read(path)
     same = meta.get("base") == base.fingerprint
     ensure(same, f"{path} was trained from another base prior; load it with its own", CheckpointError)
