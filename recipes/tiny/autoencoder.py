@@ -34,8 +34,8 @@ CONFIG = {
     "latent_channels": settings.LATENT,
     "encoder_block_out_channels": (WIDTH,) * 4,
     "decoder_block_out_channels": (WIDTH,) * 4,
-    "num_encoder_blocks": (0, 0, 3, 6),
-    "num_decoder_blocks": (6, 4, 1, 0),
+    "num_encoder_blocks": (0, 0, 4, 8),
+    "num_decoder_blocks": (8, 5, 1, 0),
 }
 COLOUR = 2.0  # latent units of the three colour channels for one unit of the picture (-1..1)
 
@@ -123,7 +123,7 @@ def losses(model: AutoencoderTiny, x: Tensor, noise: Tensor, bf16: bool = True) 
     moments = z[:, 3:].mean((0, 2, 3)).square().mean() + (z[:, 3:].std((0, 2, 3)) - 1).square().mean()
     l1, mse = (y - x).abs().mean(), (y - x).square().mean()
     alike = ssim(y, x, stride=2)
-    loss = l1 + 0.5 * gradient_loss(y, x) + 2 * mse + 0.15 * (1 - alike) + 0.2 * colour + 0.05 * moments
+    loss = l1 + 0.5 * gradient_loss(y, x) + 4 * mse + 0.15 * (1 - alike) + 0.2 * colour + 0.05 * moments
     figures = {"l1": l1, "ssim": alike, "psnr": psnr(y.detach(), x), "colour": colour, "moments": moments}
     return loss, {k: v.detach() for k, v in figures.items()}
 
