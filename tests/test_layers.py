@@ -16,13 +16,13 @@ SRC = ROOT / "src"
 # package may have a floor of its own ("models.model"), and then it is a part of its own.
 FLOORS = {
     "errors": 0, "progress": 0, "version": 0, "toybox": 0,
-    "files": 1, "pickles": 1, "weights": 1,
+    "files": 1, "parts": 1, "pickles": 1, "weights": 1,
     "embedding": 2, "images": 2, "loading": 2, "seeds": 2, "standardise": 2,
     "diffusion": 3, "library": 3, "models": 3, "prior": 3, "space": 3,
     "expression": 4, "magicmix": 4, "operators": 4, "render": 4,
     "figures": 5, "recipe": 5, "trace": 5,
     "models.model": 6,
-    "execute": 7, "rendering": 7,
+    "execute": 7, "illustrate": 7, "rendering": 7,
     "result": 6,
     "runner": 8,
     "studio": 9, "training": 9,

@@ -385,4 +385,4 @@ def test_results_are_lists_and_can_be_saved_bare(photos: Path, folder: Path) -> 
     assert [str(path) for path in result.save("x.png", recipe=False)] == ["x-0.png", "x-1.png"]
     with pytest.raises(PhotoError, match="carries no recipe"):
         Recipe.from_png("x-0.png")
-    assert get_args(Recipe.model_fields["shows"].annotation) == ("image", "tree", "equation")
+    assert get_args(Recipe.model_fields["shows"].annotation) == ("image", "tree", "equation", "grid")

@@ -8,7 +8,7 @@ alone and in a batch. A mix is an image; where its embedding is needed, it is en
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pops.models.model import Model
     from pops.operators.operator import Task
+    from pops.parts import Part
     from pops.space import TextEncoding
 
 MAX_ROWS = 64  # embeddings sampled together
@@ -45,11 +46,20 @@ class Value:
     latents: Sequence[Tensor] = ()  # of a mix, or a layout that is a latent
 
 
+@dataclass
+class Leaves:
+    """Operands that were encoded: vectors of photos [1, D] by node; of texts hidden states and embeddings."""
+
+    photos: dict[Node, Tensor] = field(default_factory=dict)
+    texts: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # [tokens, width], [D]
+
+
 class Executor:
-    """Runs plans with one model. Threads may share it."""
+    """Runs plans with one model; the parts of one run share the operands that were encoded."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self._kept = Leaves()
 
     def run(
         self,
@@ -58,7 +68,7 @@ class Executor:
         seeds: Sequence[int] = (0,),
         making: Making | None = None,
         given: Mapping[str, Any] | None = None,
-        num_images: int = 1,
+        part: Part | None = None,
         renderer: str | None = None,
         own: bool = False,
         embed: bool = True,
@@ -67,12 +77,13 @@ class Executor:
     ) -> Trace:
         """Computes every node of the plan.
 
-        given: the values of `$key` operands; num_images: images per row where the root is a mix, of the row's seeds s,
-        s + 1, ...; renderer: whose networks mix, None for what was loaded, or with `own` the model's own; embed:
-        whether the images of a mix at the root are encoded, too. Raises OperandError, EmbeddingError, SpaceError or
-        PhotoError for an operand that cannot be used.
+        given: the values of `$key` operands; part: only these rows of all; where the root is a mix, its `copies` are
+        the images of each row, of the seeds s, s + 1, ...; renderer: whose networks mix, None for what was loaded, or
+        with `own` the model's own; embed: whether the images of a mix at the root are encoded, too. Photos and texts
+        that an earlier run of this executor encoded are not encoded again. Raises OperandError, EmbeddingError,
+        SpaceError or PhotoError for an operand that cannot be used.
         """
-        run = _Run(self.model, plan, given or {}, list(seeds), making or Making(), renderer, num_images)
+        run = _Run(self.model, plan, given or {}, list(seeds), making or Making(), renderer, part, self._kept)
         run.on_progress, run.on_note, run.own = on_progress, on_note, own
         if not embed and is_mix(plan.root):
             run.needed = run.needed - {plan.root}
@@ -81,7 +92,7 @@ class Executor:
         values = {n: Embedding(v.vectors, space) for n, v in run.values.items() if v.vectors is not None}
         whole = None if root.vectors is None else Embedding(root.vectors.expand(run.rows, -1), space)
         images: dict[Node, Any] = {n: v.images for n, v in run.values.items() if n in run.mixed}
-        return Trace(plan, values, whole, run.rows, images, list(root.latents))
+        return Trace(plan, values, whole, run.rows, images, list(root.latents), part)
 
 
 class _Run:
@@ -95,18 +106,19 @@ class _Run:
         seeds: Sequence[int],
         making: Making,
         renderer: str | None,
-        copies: int,
+        part: Part | None,
+        kept: Leaves,
     ) -> None:
-        self.model, self.plan, self.given, self.seeds, self.making = model, plan, given, seeds, making
-        self.renderer, self.copies = renderer, copies
+        self.model, self.plan, self.given, self.making = model, plan, given, making
+        self.renderer, self.part, self.kept = renderer, part, kept
+        self.seeds = part.own(seeds) if part else seeds
         self.needed = plan.embedded  # the nodes whose embedding somebody takes
         self.on_progress: OnProgress | None = None
         self.on_note: OnNote | None = None
         self.own = False  # whether the model's own renderer mixes unless one is named
         self.values: dict[Node, Value] = {}
-        self.texts: dict[str, tuple[Tensor, Tensor]] = {}  # text -> hidden states [tokens, width], embedding [D]
         self.mixed: set[Node] = set()
-        self.rows = len(seeds)
+        self.rows = len(part.rows) if part else len(seeds)
         self.done = 0
         self.total = 1 + sum(self._steps(level) for level in plan.levels if level.operator != SUM)
 
@@ -164,21 +176,22 @@ class _Run:
         # 2) Photos, all in one batch; a missing file among them is told before the tower is read.
         self.values |= {photo: Value(images=[Path(photo.path)]) for photo in self.plan.photos}
         to_encode |= {photo: photo.path for photo in self.plan.photos if photo in needed}
-        if to_encode:
+        if to_encode and not self.kept.photos:
             encoded = self.model.encode_photos(list(to_encode.values()), self.making.fit)
-            for i, node in enumerate(to_encode):
-                self.values[node].vectors = encoded[i : i + 1]
+            self.kept.photos = {node: encoded[i : i + 1] for i, node in enumerate(to_encode)}
+        for node in to_encode:
+            self.values[node].vectors = self.kept.photos[node]
 
         # 3) Texts.
         texts = list(self.plan.texts)
         if any(level.operator == TEXT for level in self.plan.levels):
             texts = list(dict.fromkeys([*texts, ""]))  # guidance's other branch
-        if texts:
+        if texts and not self.kept.texts:
             encoding: TextEncoding = self.model.space.encode_texts(texts)
             long = [t for t, cut in zip(texts, encoding.truncated, strict=True) if cut]
             told = f"the text encoder cannot read so long a text to its end: {long[:1]}; use fewer words"
             ensure(not long, told, OperandError)
-            self.texts = {t: (encoding.hidden[i], encoding.embeds[i]) for i, t in enumerate(texts)}
+            self.kept.texts = {t: (encoding.hidden[i], encoding.embeds[i]) for i, t in enumerate(texts)}
 
     def _take_given(self, asked: Given, to_encode: dict[Node, Any]) -> None:
         """Takes a value that was handed over in Python: an Embedding, a latent, or a photo, which is encoded later."""
@@ -200,9 +213,12 @@ class _Run:
         wide, width = self.model.space.dim, embedding.dim
         told = f"{to_text(node)} has {width} numbers a vector, the space {wide}; make it anew"
         ensure(wide == width, told, SpaceError)
-        self.values[node] = Value(embedding.vectors)
-        if embedding.n > 1 and self.rows == 1:
+        vectors = embedding.vectors
+        if embedding.n > 1 and self.part:
+            vectors = vectors[self.part.rows.start : self.part.rows.stop]
+        elif embedding.n > 1 and self.rows == 1:
             self.rows = embedding.n
+        self.values[node] = Value(vectors)
 
     # --- levels
 
@@ -266,9 +282,9 @@ class _Run:
 
         guidance = level.option("guidance", self.making.guidance)
         if level.operator == TEXT:
-            hidden, embeds = zip(*(self.texts[job.prompt] for job, _ in items), strict=True)
+            hidden, embeds = zip(*(self.kept.texts[job.prompt] for job, _ in items), strict=True)
             scale = TEXT_GUIDANCE if guidance is None else guidance
-            return self.model.text_prior.task(hidden, torch.stack(embeds), self.texts[""], scale)
+            return self.model.text_prior.task(hidden, torch.stack(embeds), self.kept.texts[""], scale)
         operator = self.model.operator(level.operator)
         condition = operator.encode([[self._operand(node, row) for node in job.operands] for job, row in items])
         own = self.model.operators[level.operator].defaults(level.partial)[1]
@@ -279,7 +295,7 @@ class _Run:
         if isinstance(node, Missing):
             return None
         if isinstance(node, Word):
-            return self.texts[node.text][0]
+            return self.kept.texts[node.text][0]
         vectors = self.vectors_of(node)
         return vectors[row if len(vectors) > 1 else 0]
 
@@ -288,13 +304,13 @@ class _Run:
         from pops.magicmix.operands import with_defaults
 
         # 1) One layout, content and seed per image; of the root several images per row.
-        rows = {job: [i for i in range(self._rows_of(job)) for _ in range(self._copies(job))] for job in level.jobs}
+        rows = {job: [i for i in range(self._rows_of(job)) for _ in self._copies(job)] for job in level.jobs}
         asked = [(job, row) for job in level.jobs for row in rows[job]]
         seeds = [
             check_seed(s + j)
             for job in level.jobs
             for s in self._seeds_of(job, self._rows_of(job))
-            for j in range(self._copies(job))
+            for j in self._copies(job)
         ]
         mixer = self.model.mixer(self.renderer, own=self.own)
         settings = with_defaults(mix_settings(dict(level.options)), self.model.files.info, mixer.native)
@@ -315,14 +331,14 @@ class _Run:
             images, latents = [image for image, _ in own], [latent for _, latent in own]
             value = Value(images=images, latents=latents)
             if job.node in self.needed:
-                value.vectors = self.model.encode_photos(images[:: self._copies(job)], self.making.fit)
+                value.vectors = self.model.encode_photos(images[:: len(self._copies(job))], self.making.fit)
             if job.node == self.plan.root and self._rows_of(job) < self.rows:  # the same images for every row
                 value.images, value.latents = images * self.rows, latents * self.rows
             self.values[job.node] = value
             self.mixed.add(job.node)
 
-    def _copies(self, job: Job) -> int:
-        return self.copies if job.node == self.plan.root else 1
+    def _copies(self, job: Job) -> range:
+        return self.part.copies if self.part and job.node == self.plan.root else range(1)
 
     def _layout(self, node: Node, row: int) -> Any:
         """What a mix takes as layout: an image, a photo's or a latent's file, a latent, or else as a content."""

@@ -160,7 +160,7 @@ class Options(TypedDict, total=False):
     num_images: int | None
     image: int | None
     sweep: Sequence[Sweep] | None
-    shows: Literal["image", "tree", "equation"] | None
+    shows: Literal["image", "tree", "equation", "grid"] | None
     steps: int | None
     guidance: float | None
     sampler: str | None
@@ -204,7 +204,7 @@ class Recipe(Part):
     num_images: Annotated[StrictInt, Field(ge=1, le=MAX_IMAGES)] = 1  # per seed
     image: Annotated[StrictInt, Field(ge=0)] | None = None  # only this one of all, counted from 0
     sweep: Annotated[tuple[Sweep, ...], Field(max_length=2, strict=False)] = ()  # a labelled grid over options of a mix
-    shows: Literal["image", "tree", "equation"] = "image"  # what the picture is of
+    shows: Literal["image", "tree", "equation", "grid"] = "image"  # what the picture is of
     making: Making = Making()
     rendering: Rendering = Rendering()
     loading: Loading = Loading()
@@ -334,11 +334,32 @@ class Recipe(Part):
         whole: Recipe = _with(self, {**changed, **parts[""]})
         return whole
 
+    def of_rows(self, rows: range) -> Recipe:
+        """Returns the recipe of some of its rows alone: with their seeds."""
+        some: dict[str, Any] = {"seeds": _some(self.seeds, rows)}
+        if self.rendering.seeds is not None:
+            some["rendering"] = self.rendering.model_copy(update={"seeds": _some(self.rendering.seeds, rows)})
+        return self.model_copy(update=some)
+
+    def of_figure(self, name: str) -> Recipe:
+        """Returns the recipe of a figure; one that is drawn beside images is never enlarged with them."""
+        rendering = self.rendering if name == self.shows else self.rendering.model_copy(update={"enlarge": 1})
+        return self.model_copy(update={"shows": name, "rendering": rendering})
+
+    def numbers(self, rows: int) -> list[int]:
+        """Returns the numbers of the images that are asked for, of all that so many rows have."""
+        return list(range(rows * self.num_images)) if self.image is None else [self.image]
+
     def in_python(self) -> list[str]:
         """Returns the operands and controls that were given in Python, which no recipe can hold."""
         operands = {f"${node.key}": None for node in walk(parse(self.expression).root) if isinstance(node, Given)}
         controls = [photo for photo in self.rendering.control.values() if photo.startswith("$")]
         return [*operands, *controls]
+
+
+def _some(seeds: tuple[int, ...], rows: range) -> tuple[int, ...]:
+    """The seeds of some rows; one seed stands for all."""
+    return seeds if len(seeds) == 1 else seeds[rows.start : rows.stop]
 
 
 def _with(part: Any, fields: Mapping[str, Any]) -> Any:

@@ -47,18 +47,18 @@ def render_rows(
     controls: Sequence[Control],
     *,
     seeds: Sequence[int],
-    num_images: int,
+    copies: range,
     output: str = "pil",
     preview_every: int = 5,
     on_progress: OnProgress | None = None,
     on_preview: OnPreview | None = None,
     on_note: OnNote | None = None,
 ) -> list[Any]:
-    """Renders every row, row by row: image j of row i uses seed s + j, s the one seed or the row's own.
+    """Renders every row, row by row: its images j of `copies` use seed s + j, s the one seed or the row's own.
 
     Raises ConfigError where the renderer cannot take a setting, SpaceError for an embedding of another space.
     """
-    each = image_seeds(embedding.n, seeds, num_images)
+    each = [seed + j for seed in image_seeds(embedding.n, seeds, 1) for j in copies]
     able = backend.capabilities
     embedding.require_space(able.space)
     check_rendering(backend, asked, output)
@@ -75,7 +75,7 @@ def render_rows(
         preview_every=preview_every,
         on_note=on_note,
     )
-    vectors = embedding.vectors.repeat_interleave(num_images, dim=0)
+    vectors = embedding.vectors.repeat_interleave(len(copies), dim=0)
     return backend.render(vectors, each, asked.size or able.native, options)
 
 

@@ -23,8 +23,9 @@ class Result(list["Image.Image"]):
     """A list of the images, each with its recipe in `info["pops"]`.
 
     recipe: what was asked, complete: with what was loaded, the inputs' digests and all versions. trace: every node of
-    the expression (None of a grid). figures: "tree" and "equation", where they were asked for. latents: of a mix, one
-    per image. notes: what the user should read.
+    the expression (None of a grid over settings). figures: "tree", "equation" and "grid", where they were asked for.
+    latents: of a mix, one per image. notes: what the user should read. numbers: of the images among all
+    of the recipe's, counted from 0.
     """
 
     images: Sequence[Image.Image]
@@ -33,6 +34,7 @@ class Result(list["Image.Image"]):
     figures: Mapping[str, Image.Image] = field(default_factory=dict)
     latents: Sequence[Tensor] = ()
     notes: Sequence[str] = ()
+    numbers: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         list.__init__(self, self.images)

@@ -8,25 +8,28 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pops.embedding import Embedding
-from pops.errors import ConfigError, PopsError, ensure
-from pops.execute import Executor
+from pops.errors import ConfigError, EmbeddingError, PopsError, ensure
+from pops.execute import MAX_ROWS, Executor
 from pops.expression import Expression, parse
 from pops.expression.grammar import to_text
-from pops.expression.nodes import MIX, Call, Node, Photo, is_mix
+from pops.expression.nodes import MIX, Call, Node, is_mix
 from pops.expression.plan import SUM, Plan, plan
 from pops.files import digest, expanded, is_file
+from pops.illustrate import FIGURES, MAX_CELLS, Drawing
 from pops.magicmix.spec import mix_options
-from pops.models.model import PHOTO_SIDE, Model
-from pops.progress import Callbacks, OnNote, OnProgress, progress_of_part
+from pops.models.model import Model
+from pops.parts import Part, parts_of
+from pops.progress import Callbacks, OnNote, progress_of_part
 from pops.recipe import Recipe, Rendering
-from pops.rendering import check_controls, check_rendering, ready_controls, render_rows
+from pops.rendering import check_controls, check_rendering, image_seeds, ready_controls, render_rows
 from pops.result import Result
 from pops.seeds import check_seed
 from pops.trace import Trace
@@ -35,10 +38,8 @@ from pops.version import __version__
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pops.render.base import Renderer
+    from pops.render.base import Control, Renderer
 
-MOST_RESULTS = 8  # images right of an equation's =
-MAX_CELLS = 400  # of one grid
 ROWS = "rows"  # in an embedding's provenance: the digest of its vectors
 
 logger = logging.getLogger("pops")
@@ -60,54 +61,136 @@ class Runner:
         render: bool = True,
         embed: bool = False,
     ) -> Result:
-        """Makes the images of a recipe; see Pops.run."""
+        """Makes all images of a recipe; see Pops.run."""
+        made = list(self.stream(recipe, given, tell, figures=figures, render=render, embed=embed))
+        settled, trace = made[0].recipe, Trace.joined([part.trace for part in made if part.trace is not None])
+        return Result(
+            [image for part in made for image in part],
+            settled,
+            with_provenance(trace, settled),
+            made[-1].figures,
+            [latent for part in made for latent in part.latents],
+            list(dict.fromkeys(note for part in made for note in part.notes)),
+            [number for part in made for number in part.numbers],
+        )
+
+    def stream(
+        self,
+        recipe: Recipe,
+        given: Mapping[str, Any],
+        tell: Callbacks,
+        *,
+        figures: Sequence[str] = (),
+        render: bool = True,
+        embed: bool = False,
+        only: Collection[int] | None = None,
+    ) -> Iterator[Result]:
+        """Makes the images of a recipe part by part; see Pops.stream."""
         # 1) All that can be refused is refused before a network runs.
         planned = self.plan(recipe.expression)
-        mixed, wanted = is_mix(planned.root), [*figures, *([] if recipe.shows == "image" else [recipe.shows])]
-        shown = (render and recipe.shows == "image") or "equation" in wanted
+        mixed, own = is_mix(planned.root), [] if recipe.shows == "image" else [recipe.shows]
+        wanted = [*figures, *own]
+        shown = (render and not own) or bool({"equation", "grid"} & set(wanted))
         control = _controls(recipe, given)
         _refuse(recipe, planned, given, figures, rendered=(not mixed and (shown or bool(wanted))) or bool(wanted))
         if shown and not mixed:
             self._check(recipe, control)
+        rows = self.rows(recipe, planned, given)
+        settled, parts = self.settled(recipe, planned, rows), self.parts(recipe, rows, images=shown or mixed)
+        drawing = Drawing(wanted, settled, rows)
+        asked = set(recipe.numbers(rows)) if only is None else set(recipe.numbers(rows)) & set(only)
+        asked = asked if shown or mixed or not own else set()
+        needed = asked | drawing.needed
+        if embed and mixed:  # a row's embedding is that of its first image
+            needed |= {number - number % recipe.num_images for number in asked}
+        parts = [part for part in parts if not needed.isdisjoint(part.numbers)]
 
-        # 2) The expression.
+        # 2) Each part: the expression, then its images. A mix has made them, all else is rendered.
         logger.info("running %s with seeds %s", recipe.expression[:200], list(recipe.seeds)[:8])
+        executor, ready = Executor(self.model), cache(lambda: self.controls(recipe, control, tell))
         notes: list[str] = []
-        tell = replace(tell, note=_both(notes.append, tell.note))
-        trace = Executor(self.model).run(
-            planned,
-            seeds=recipe.seeds,
-            making=recipe.making,
-            given=given,
-            num_images=recipe.num_images,
-            renderer=recipe.loading.renderer,
-            own=recipe.loading.model is not None,
-            embed=embed or not mixed,
-            on_progress=tell.progress,
-            on_note=tell.note,
-        )
-        settled = self.settled(recipe, planned, trace.rows)
-        trace = with_provenance(trace, settled)
-        changed = [path for path, was in recipe.inputs.items() if settled.inputs.get(path, was) != was]
-        if changed and tell.note:
-            tell.note(f"{', '.join(changed)} changed since the recipe was made; the image will differ")
+        _tell_changed(recipe, settled, _into(notes, tell.note))
+        for i, part in enumerate(parts):
+            told = replace(tell, progress=progress_of_part(tell.progress, i, len(parts)), note=_into(notes, tell.note))
+            trace = executor.run(
+                planned,
+                seeds=settled.seeds,
+                making=recipe.making,
+                given=given,
+                part=part,
+                renderer=recipe.loading.renderer,
+                own=recipe.loading.model is not None,
+                embed=embed and part.first,
+                on_progress=told.progress,
+                on_note=told.note,
+            )
+            images = trace.mixed or []
+            if shown and not mixed:
+                images = self.rendered(trace.result, settled.of_rows(part.rows), ready(), told, part.copies)
+            numbered = zip(part.numbers, images, strict=bool(images))
+            done = {n: self._finished(image, settled, part, n, rows) for n, image in numbered if n in needed}
+            drawing.see(part, trace, done)
+            kept = [number for number in done if number in asked and not own]
+            for number in kept:
+                if tell.image:
+                    tell.image(number, done[number])
+            latents = [trace.latents[part.numbers.index(number)] for number in kept if trace.latents]
+            trace = with_provenance(trace, settled.of_rows(part.rows))
+            yield Result([done[number] for number in kept], settled, trace, {}, latents, notes, kept)
+            notes = []
 
-        # 3) Its images: a mix has made them, all else is rendered.
-        images = trace.mixed or []
-        if not mixed and shown:
-            images = self.rendered(trace.result, recipe, control, tell)
-        chosen = range(len(images)) if recipe.image is None else [recipe.image]
-        finished = [self.finished(images[i], _of_image(settled, mixed), i) for i in chosen if images]
+        # 3) The figures, in a result of their own.
+        if wanted and parts:
+            drawn = drawing.drawn(lambda rows, how: self.rendered(rows, how, ready(), Callbacks(tell.progress)))
+            owns = {name: settled.of_figure(name) for name in drawn}
+            drawn = {name: owns[name].attach(_enlarged(figure, owns[name])) for name, figure in drawn.items()}
+            made = [drawn[name] for name in own]
+            for image in made if tell.image else ():
+                tell.image(0, image)  # type: ignore[misc]  # there is one
+            yield Result(made, settled, None, drawn, [], notes, [0] * len(made))
 
-        # 4) Figures.
-        drawn = self._figures(wanted, trace, settled, finished, control, tell.progress) if wanted else {}
-        if recipe.shows != "image":
-            finished = [drawn[recipe.shows]]
-        for i, image in enumerate(finished):
-            if tell.image:
-                tell.image(i, image)
-        latents = [trace.latents[i] for i in chosen] if trace.latents else []
-        return Result(finished, settled, trace, drawn, latents, notes)
+    def rows(self, recipe: Recipe, planned: Plan, given: Mapping[str, Any]) -> int:
+        """Returns how many rows the result has: one per seed, or as many as an operand brings.
+
+        Raises EmbeddingError where operands disagree, ConfigError for other seeds than one or one per row.
+        """
+        brought = [_rows_of_file(node.path) for node in planned.saved]
+        brought += [value.n for value in given.values() if isinstance(value, Embedding)]
+        rows = max([len(recipe.seeds), *brought])
+        for count in brought:
+            told = f"an operand has {count} rows and another {rows}; give 1 or as many"
+            ensure(count in (1, rows), told, EmbeddingError)
+        image_seeds(rows, recipe.rendering.seeds or recipe.seeds, recipe.num_images)
+        return rows
+
+    def parts(self, recipe: Recipe, rows: int, *, images: bool = True) -> list[Part]:
+        """Returns the parts in which a recipe is made. images: False where only embeddings are wanted."""
+        each = recipe.num_images
+        if not images:
+            return parts_of(rows, each, each * MAX_ROWS)
+        alone = is_mix(self.plan(recipe.expression).root) or not self._renderer(recipe).capabilities.together
+        return parts_of(rows, each, self.model.max_batch if alone else rows * each)
+
+    def recipe_of_image(self, settled: Recipe, part: Part, number: int, rows: int) -> Recipe:
+        """Returns the recipe of one image: with its part's seeds alone, if the rows come of seeds and make parts.
+
+        settled: of the whole run; number: of the image in it; rows: of the run.
+        """
+        planned = self.plan(settled.expression)
+        whole = len(part.rows) == rows or bool(planned.saved) or bool(planned.given)
+        own = settled if whole else settled.of_rows(part.rows)
+        if is_mix(planned.root) and settled.shows == "image":  # a mix is not rendered: that is for figures
+            own = own.model_copy(update={"rendering": Rendering(enlarge=settled.rendering.enlarge)})
+        return own.model_copy(update={"image": number if whole else number - part.rows.start * part.each})
+
+    def recipes(self, settled: Recipe, rows: int) -> dict[int, Recipe]:
+        """Returns the recipe of every image of a run, by its number."""
+        parts = self.parts(settled, rows)
+        asked = set(settled.numbers(rows))
+        return {n: self.recipe_of_image(settled, part, n, rows) for part in parts for n in part.numbers if n in asked}
+
+    def _finished(self, image: Image.Image, settled: Recipe, part: Part, number: int, rows: int) -> Image.Image:
+        return self.finished(image, self.recipe_of_image(settled, part, number, rows))
 
     def _check(self, recipe: Recipe, control: Mapping[str, Any]) -> None:
         """Refuses what the renderer cannot take; reads the renderer, and runs nothing."""
@@ -121,10 +204,14 @@ class Runner:
         asked = recipe.loading
         return self.model.renderer(asked.renderer, library=asked.library, own=asked.model is not None)
 
-    def finished(self, image: Image.Image, recipe: Recipe, number: int) -> Image.Image:
+    def finished(self, image: Image.Image, recipe: Recipe) -> Image.Image:
         """Returns one image as it is handed out: enlarged if that was asked for, with its recipe."""
         found = image.info.get("pops", {}).get("found")  # by the renderer "retrieval"
-        return recipe.model_copy(update={"image": number, "found": found}).attach(_enlarged(image, recipe))
+        return recipe.model_copy(update={"found": found}).attach(_enlarged(image, recipe))
+
+    def controls(self, recipe: Recipe, sources: Mapping[str, Any], tell: Callbacks) -> tuple[Control, ...]:
+        """Makes the control images of a recipe's rendering. sources: kind -> photo."""
+        return ready_controls(self._renderer(recipe), recipe.rendering, sources, self.model, tell.control)
 
     def grid(self, recipe: Recipe, given: Mapping[str, Any], tell: Callbacks) -> Result:
         """A labelled grid of mixes: the first axis to the right, the second downwards."""
@@ -194,19 +281,19 @@ class Runner:
         self,
         embedding: Embedding,
         recipe: Recipe,
-        control: Mapping[str, Any],
+        controls: Sequence[Control],
         tell: Callbacks,
+        copies: range | None = None,
         *,
         output: str = "pil",
         preview_every: int = 5,
     ) -> list[Any]:
-        """What the renderer makes of the rows, as the recipe asks."""
-        backend, asked = self._renderer(recipe), recipe.rendering
-        controls = ready_controls(backend, asked, control, self.model, tell.control)
+        """What the renderer makes of the rows, as the recipe asks. copies: which images of each row, by default all."""
+        asked = recipe.rendering
         return render_rows(
-            backend, embedding, asked, controls, seeds=asked.seeds or recipe.seeds, num_images=recipe.num_images,
-            output=output, preview_every=preview_every, on_progress=tell.progress, on_preview=tell.preview,
-            on_note=tell.note,
+            self._renderer(recipe), embedding, asked, controls, seeds=asked.seeds or recipe.seeds,
+            copies=range(recipe.num_images) if copies is None else copies, output=output, preview_every=preview_every,
+            on_progress=tell.progress, on_preview=tell.preview, on_note=tell.note,
         )  # fmt: skip
 
     def recipe_of(self, embedding: Embedding) -> Recipe | None:
@@ -223,79 +310,6 @@ class Runner:
             return None
         return recipe.model_copy(update={"shows": "image", "image": None})
 
-    def illustrate(
-        self,
-        trace: Trace,
-        nodes: Sequence[Node] | None = None,
-        *,
-        row: int = 0,
-        seed: int = 0,
-        recipe: Recipe | None = None,
-        control: Mapping[str, Any] | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> dict[Node, Image.Image]:
-        """Makes an image of every node of a run (or of these), for figures: photos and mixes as they are, the rest
-        rendered.
-
-        row: of the batch; recipe: how to render, by default as the model does.
-        """
-        from pops.images import load_photo
-
-        asked = recipe or Recipe(expression="_")
-        wanted = list(trace.values if nodes is None else nodes)
-        images: dict[Node, Image.Image] = {
-            n: load_photo(n.path, fit=asked.making.fit, size=PHOTO_SIDE) for n in wanted if isinstance(n, Photo)
-        }
-        for n, mixed in trace.images.items():
-            if n in wanted or n == trace.plan.root:
-                each = len(mixed) // (trace.rows if n == trace.plan.root else len(trace.values.get(n, mixed)))
-                images[n] = mixed[row * each if len(mixed) > each else 0]
-        rendered = [n for n in wanted if n not in images and n in trace.values]
-        if rendered:
-            rows = [trace.values[n] for n in rendered]
-            together = Embedding.cat([e[row if e.n > 1 else 0] for e in rows])
-            rendering = asked.rendering.model_copy(update={"seeds": None})
-            one = asked.model_copy(update={"seeds": (seed,), "num_images": 1, "rendering": rendering})
-            made = self.rendered(together, one, control or {}, Callbacks(on_progress))
-            images |= dict(zip(rendered, made, strict=True))
-        return images
-
-    def _figures(
-        self,
-        wanted: Sequence[str],
-        trace: Trace,
-        recipe: Recipe,
-        finished: Sequence[Image.Image],
-        control: Mapping[str, Any],
-        on_progress: OnProgress | None,
-    ) -> dict[str, Image.Image]:
-        """The tree with every node's image; the equation with its operands' images and every image that was made."""
-        from pops.figures.equation import equation_figure
-        from pops.figures.tree import tree_figure
-
-        number = recipe.image or 0
-        row = number // recipe.num_images
-        seeds = recipe.rendering.seeds or recipe.seeds
-        seed = seeds[row if len(seeds) > 1 else 0] + number % recipe.num_images
-        leaves = (*trace.plan.photos, *trace.plan.saved, *trace.plan.given)
-        nodes = None if "tree" in wanted else [*leaves, trace.plan.root]
-        images = self.illustrate(
-            trace, nodes, row=row, seed=seed, recipe=recipe, control=control, on_progress=on_progress
-        )
-        if trace.mixed is not None:
-            images[trace.plan.root] = finished[0]
-        drawn = {}
-        if "tree" in wanted:
-            drawn["tree"] = tree_figure(trace.plan, images)
-        if "equation" in wanted:
-            drawn["equation"] = equation_figure(trace.plan, images, results=finished[:MOST_RESULTS])
-        for shows, figure in drawn.items():
-            own = recipe.model_copy(update={"shows": shows})
-            if shows != recipe.shows:  # drawn beside images, and never enlarged with them
-                own = own.model_copy(update={"rendering": own.rendering.model_copy(update={"enlarge": 1})})
-            drawn[shows] = own.attach(_enlarged(figure, own))
-        return drawn
-
 
 def root_of(expression: str | Expression | Node) -> tuple[Node, str]:
     """Returns the tree of an expression, and the text that errors point into."""
@@ -308,10 +322,12 @@ def root_of(expression: str | Expression | Node) -> tuple[Node, str]:
 
 def with_provenance(trace: Trace, recipe: Recipe) -> Trace:
     """The trace whose result carries the recipe that made it."""
-    if trace.embedding is None:
-        return trace
-    about = {**recipe.to_data(), ROWS: _digest(trace.embedding)}
-    return replace(trace, embedding=replace(trace.embedding, provenance=about))
+    return trace if trace.embedding is None else replace(trace, embedding=described(trace.embedding, recipe))
+
+
+def described(embedding: Embedding, recipe: Recipe) -> Embedding:
+    """The embedding with the recipe that made it."""
+    return replace(embedding, provenance={**recipe.to_data(), ROWS: _digest(embedding)})
 
 
 def _digest(embedding: Embedding) -> str:
@@ -326,11 +342,18 @@ def _enlarged(image: Image.Image, recipe: Recipe) -> Image.Image:
     return image.copy() if times == 1 else image.resize((image.width * times, image.height * times), Resampling.LANCZOS)
 
 
-def _of_image(recipe: Recipe, mixed: bool) -> Recipe:
-    """Returns the recipe of an image without what only figures used: a mix is not rendered."""
-    if not mixed or recipe.shows != "image":
-        return recipe
-    return recipe.model_copy(update={"rendering": Rendering(enlarge=recipe.rendering.enlarge)})
+def _rows_of_file(path: str) -> int:
+    """Returns how many vectors a saved embedding has; 1 for a latent."""
+    from pops.magicmix.latents import is_latent
+
+    return 1 if is_latent(path) else Embedding.load(path).n
+
+
+def _tell_changed(recipe: Recipe, settled: Recipe, tell: OnNote) -> None:
+    """Tells which inputs are not those that the recipe was made with."""
+    changed = [path for path, was in recipe.inputs.items() if settled.inputs.get(path, was) != was]
+    if changed:
+        tell(f"{', '.join(changed)} changed since the recipe was made; the image will differ")
 
 
 def _controls(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -364,11 +387,13 @@ def threads(count: int | None) -> Iterator[None]:
 _other_threads = threading.RLock()
 
 
-def _both(first: OnNote, second: OnNote | None) -> OnNote:
+def _into(notes: list[str], other: OnNote | None) -> OnNote:
+    """Returns a callback that keeps a note, and hands it on."""
+
     def tell(line: str) -> None:
-        first(line)
-        if second:
-            second(line)
+        notes.append(line)
+        if other:
+            other(line)
 
     return tell
 
@@ -393,5 +418,4 @@ def _refuse(recipe: Recipe, planned: Plan, given: Mapping[str, Any], figures: Se
         ensure(not useless, f"{told}{'; set it inside mix(...)' if is_mix(planned.root) else ''}", ConfigError)
 
 
-FIGURES = ("tree", "equation")
 _OPTION = {"steps": "render_steps", "guidance": "render_guidance", "seeds": "render_seed"}  # of Rendering's fields

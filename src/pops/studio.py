@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -143,7 +143,7 @@ class Pops:
         recipe: Recipe,
         *,
         given: Mapping[str, Any] | None = None,
-        figures: Sequence[Literal["tree", "equation"]] = (),
+        figures: Sequence[Literal["tree", "equation", "grid"]] = (),
         render: bool = True,
         embed: bool = False,
         on_progress: OnProgress | None = None,
@@ -169,6 +169,34 @@ class Pops:
                 )
                 return there.runner.grid(recipe, given or {}, tell)
             return there.runner.run(recipe, given or {}, tell, figures=figures, render=render, embed=embed)
+
+    def stream(
+        self,
+        recipe: Recipe,
+        *,
+        given: Mapping[str, Any] | None = None,
+        figures: Sequence[Literal["tree", "equation", "grid"]] = (),
+        render: bool = True,
+        embed: bool = False,
+        only: Collection[int] | None = None,
+        on_progress: OnProgress | None = None,
+        on_image: OnImage | None = None,
+        on_preview: OnPreview | None = None,
+        on_control: OnControl | None = None,
+        on_note: OnNote | None = None,
+    ) -> Iterator[Result]:
+        """Makes what `run` makes, part by part: yields a Result for every batch of images as soon as it is finished,
+        so that a run of thousands of seeds holds one batch at a time. The images are those of `run`, byte for byte.
+
+        only: numbers of the images to make, counted from 0 row by row; None for all. A result's `numbers` say which it
+        holds; where figures were asked for, a last one holds them. The other settings are those of `run`.
+        """
+        there, tell = self._for(recipe.loading), Callbacks(on_progress, on_image, on_preview, on_control, on_note)
+        ensure(not recipe.sweep, "a grid over settings is one picture; make it with run", ConfigError)
+        with threads(recipe.loading.threads):
+            yield from there.runner.stream(
+                recipe, given or {}, tell, figures=figures, render=render, embed=embed, only=only
+            )
 
     def _for(self, asked: Loading) -> Pops:
         """The Pops whose model is what a recipe asks for: this one, or one that is loaded for it and kept."""
@@ -320,12 +348,13 @@ class Pops:
         recipe = recipe.model_copy(update={"rendering": rendering, "num_images": num_images, "loading": asked})
         tell = Callbacks(on_progress, None, on_preview, on_control, on_note or _warn)
         images = self.runner.rendered(
-            embedding, recipe, control or {}, tell, output=output, preview_every=preview_every
-        )
+            embedding, recipe, self.runner.controls(recipe, control or {}, tell), tell, output=output,
+            preview_every=preview_every,
+        )  # fmt: skip
         if output != "pil":
             return images
         settled = self.runner.settled(recipe, self.plan(recipe.expression))
-        return [self.runner.finished(image, settled, i) for i, image in enumerate(images)]
+        return [self.runner.finished(image, settled.model_copy(update={"image": i})) for i, image in enumerate(images)]
 
     def mix(
         self,

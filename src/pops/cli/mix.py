@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pops.cli.options import MIX_OPTIONS, OPTIONS, with_options
+from pops.cli.outputs import Force, Grid, Outputs, Resume, ShardOption, shard_of
 from pops.cli.run import NoRecipe
 from pops.cli.shell import Debug, Json, Quiet, command, uncollected
 from pops.errors import ConfigError, ensure, suggest
@@ -84,13 +85,17 @@ def mix(
     preset: Preset = None,
     sweep: SweepOption = None,
     save_latent: SaveLatent = None,
+    grid: Grid = None,
     no_recipe: NoRecipe = False,
+    force: Force = False,
+    resume: Resume = False,
+    shard: ShardOption = None,
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Mixes the shape of one thing with the look of another; the help text is HELP."""
-    from pops.cli.make import Outputs, make
+    from pops.cli.make import make
     from pops.magicmix.presets import preset as preset_of
     from pops.magicmix.spec import mix_settings
     from pops.recipe import Recipe
@@ -109,7 +114,9 @@ def mix(
     make(
         pops,
         recipe.changed(**options, sweep=axes),
-        Outputs(out, latent=save_latent, recipe=not no_recipe),
+        Outputs(
+            out, grid=grid, latent=save_latent, recipe=not no_recipe, force=force, resume=resume, shard=shard_of(shard)
+        ),
         given=in_python,
         json_output=json_output,
         quiet=quiet,

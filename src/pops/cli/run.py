@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pops.cli.options import OPTIONS, with_options
+from pops.cli.outputs import Force, Grid, Outputs, Resume, ShardOption, shard_of
 from pops.cli.shell import Debug, Json, Quiet, command, print_json, uncollected
 from pops.files import expanded, is_file
 
@@ -27,6 +28,12 @@ Examples:
     pops run "texturing(teapot.png, _)" --seed 0:4 -o idea.png
     pops run "0.5*dog.png + 0.5*hat.png" -o out.png --save-embedding e.safetensors
     pops run "union(dog.png, hat.png)" -o out.png --tree tree.png
+
+\b
+    a labelled sheet of nine ideas; many seeds on two machines; going on after a stop
+    pops run "texturing(teapot.png, _)" --seed 0:9 --grid ideas.png
+    pops run "texturing(teapot.png, _)" --seed 0:10000 -o idea.png --shard 1/2
+    pops run "texturing(teapot.png, _)" --seed 0:10000 -o idea.png --shard 1/2 --resume
 
 \b
     in the pose of another photo, with a depth ControlNet
@@ -70,14 +77,18 @@ def run(
     save_embedding: SaveEmbedding = None,
     tree: Tree = None,
     equation: Equation = None,
+    grid: Grid = None,
     no_recipe: NoRecipe = False,
+    force: Force = False,
+    resume: Resume = False,
+    shard: ShardOption = None,
     json_output: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Computes an expression and renders it; the help text is HELP."""
-    from pops.cli.make import Outputs, make
+    from pops.cli.make import make
     from pops.images import PHOTO_SUFFIXES
     from pops.recipe import Recipe
     from pops.studio import Pops
@@ -92,5 +103,7 @@ def run(
         shown = {"ok": True, "expression": recipe.expression, "plan": plan, "recipe": recipe.to_data()}
         print_json(shown) if json_output else typer.echo(plan)
         return
-    outputs = Outputs(out, tree, equation, save_embedding, None, save_control, recipe=not no_recipe)
+    outputs = Outputs(
+        out, tree, equation, grid, save_embedding, None, save_control, not no_recipe, force, resume, shard_of(shard)
+    )
     make(pops, recipe, outputs, json_output=json_output, quiet=quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 from pops.figures.canvas import INK, QUIET, Canvas, text_width
 
 CELL = 256  # pixels a cell's longer side has at most
+MOST_IN_A_ROW = 5  # images of a contact sheet that is not broken into rows
 
 
 def grid_figure(images: Sequence[Image.Image], columns: Sequence[str], rows: Sequence[str] = ("",)) -> Image.Image:
@@ -31,4 +33,26 @@ def grid_figure(images: Sequence[Image.Image], columns: Sequence[str], rows: Seq
         for i in range(len(columns)):
             x = left + i * (width + gap)
             canvas.picture(images[j * len(columns) + i], (x, y, x + width, y + height))
+    return canvas.finish()
+
+
+def contact_sheet(images: Sequence[Image.Image], labels: Sequence[str], across: int | None = None) -> Image.Image:
+    """Draws images row by row, each with its label below it.
+
+    across: how many to a row, by default up to five in one row, else about as many as there are rows.
+    """
+    count = len(images)
+    columns = across or (count if count <= MOST_IN_A_ROW else math.ceil(math.sqrt(count)))
+    width, height = (float(max(sides)) for sides in zip(*(image.size for image in images), strict=True))
+    width, height = max(48.0, width), max(24.0, height)
+    gap, text = max(6.0, width / 24), max(11.0, width / 16)
+    below = 1.9 * text
+    rows = math.ceil(count / columns)
+    canvas = Canvas(gap + columns * (width + gap), gap + rows * (height + below))
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        x, y = gap + i % columns * (width + gap), gap + i // columns * (height + below)
+        left, top = x + (width - image.width) / 2, y + (height - image.height) / 2
+        canvas.picture(image, (left, top, left + image.width, top + image.height))
+        size = min(text, text * width / max(1.0, text_width(label, text)))
+        canvas.text(label, (x + width / 2, y + height + 0.85 * text), size, QUIET)
     return canvas.finish()

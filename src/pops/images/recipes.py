@@ -15,6 +15,7 @@ from pops.images.metadata import COMMENT_HEAD, EXIF_IFD, MAX_RECIPE, RECIPE, USE
 from pops.images.opening import opened
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what save_picture writes
+MAX_IN_JPEG = 64_900  # characters of a recipe, with the head of its EXIF below the 65,533 bytes of one segment
 
 
 def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any] | None = None) -> None:
@@ -23,12 +24,12 @@ def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any]
     Raises PhotoError for another suffix, and for a recipe that is too long for the file.
     """
     path = Path(path)
-    suffix, name = path.suffix.lower(), shown(path)
+    suffix = path.suffix.lower()
     if suffix not in PICTURE_SUFFIXES:
-        raise PhotoError(f"{name}: images are written as {', '.join(PICTURE_SUFFIXES)}; use one of these endings")
-    text = None if recipe is None else _recipe_text(recipe, ascii_only=suffix != ".png")
-    if text is not None and len(text.encode()) > MAX_RECIPE:
-        raise PhotoError(f"{name}: the recipe is too long (over 1 MB); write the image without it")
+        raise PhotoError(
+            f"{shown(path)}: images are written as {', '.join(PICTURE_SUFFIXES)}; use one of these endings"
+        )
+    text = None if recipe is None else check_recipe(path, recipe)
     options: dict[str, Any]
     if suffix == ".png":
         options = {"format": "PNG", "pnginfo": PngImagePlugin.PngInfo()}
@@ -41,10 +42,19 @@ def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any]
             exif = Image.Exif()
             exif.get_ifd(EXIF_IFD)[USER_COMMENT] = COMMENT_HEAD + text.encode("ascii")
             options["exif"] = exif.tobytes()
-            if options["format"] == "JPEG" and len(options["exif"]) > 65_000:
-                raise PhotoError(f"{name}: the recipe is too long for a JPEG; write a .png")
     with write_whole(path) as temporary:
         image.save(temporary, **options)
+
+
+def check_recipe(path: str | Path, recipe: Mapping[str, Any]) -> str:
+    """Returns the recipe as the text that an image of this name will hold; PhotoError where it is too long for that."""
+    suffix, name = Path(path).suffix.lower(), shown(path)
+    text = _recipe_text(recipe, ascii_only=suffix != ".png")
+    if len(text.encode()) > MAX_RECIPE:
+        raise PhotoError(f"{name}: the recipe is too long (over 1 MB); write the image without it")
+    if suffix in (".jpg", ".jpeg") and len(text) > MAX_IN_JPEG:
+        raise PhotoError(f"{name}: the recipe is too long for a JPEG; write a .png")
+    return text
 
 
 def _recipe_text(recipe: Mapping[str, Any], *, ascii_only: bool) -> str:

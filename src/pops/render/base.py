@@ -36,6 +36,7 @@ class Capabilities:
     scale: bool = False  # whether the embedding's weight can be set
     outputs: tuple[str, ...] = ("pil",)  # of RenderOptions.output
     previews: bool = False  # whether on_preview is called
+    together: bool = False  # whether an image depends on the other rows of its call: all are made in one
 
 
 @dataclass(frozen=True)

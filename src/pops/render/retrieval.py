@@ -30,7 +30,7 @@ class RetrievalRenderer:
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.capabilities = Capabilities(library.about.space, OWN_SIZE)
+        self.capabilities = Capabilities(library.about.space, OWN_SIZE, together=True)  # equal rows: the next photo
 
     def render(self, vectors: Tensor, seeds: Sequence[int], size: tuple[int, int], options: RenderOptions) -> list[Any]:
         """See Renderer.render, except for equal rows. A photo's info["pops"] holds its path, score, rank and library;
