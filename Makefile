@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/pops run "texturing(examples/objects/teapot.png, examples/textures/tiger.png)" -o out/demo.png $(ARGS)
+	@$(BIN)/pops run "texturing(examples/objects/teapot.png, examples/textures/tiger.png)" -o out/demo.png --force $(ARGS)
 	@echo "the picture is in $(CURDIR)/out/demo.png"
 
 test: $(STAMP)

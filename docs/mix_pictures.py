@@ -71,7 +71,7 @@ def main(words: list[str]) -> None:
         if "--list" in words:
             print(f"pops {shlex.join(arguments)}")
         elif not words or name in words:
-            subprocess.run([sys.executable, "-m", "pops.cli.main", *arguments], cwd=ROOT, check=True)
+            subprocess.run([sys.executable, "-m", "pops.cli.main", *arguments, "--force"], cwd=ROOT, check=True)
             lighten(OUT / f"mix-{name}.jpg")
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "pictures"
 OBJECTS, TEXTURES, SCENES = "examples/objects", "examples/textures", "examples/scenes"
 
-# name -> (expression, more arguments of `pops run`); every one is drawn as an equation
+# name -> (expression, more arguments of `pops run`); each is drawn as an equation, ideas as a contact sheet
 EQUATIONS: dict[str, tuple[str, list[str]]] = {
     "texturing": (f"texturing({OBJECTS}/teapot.png, {TEXTURES}/tiger.png)", []),
     "union": (f"union({OBJECTS}/dog.png, {OBJECTS}/hat.png)", []),
@@ -29,7 +29,8 @@ EQUATIONS: dict[str, tuple[str, list[str]]] = {
 
 
 def pops(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "pops.cli.main", *arguments], cwd=ROOT, check=True)
+    force = [] if arguments[0] == "toybox" else ["--force"]
+    subprocess.run([sys.executable, "-m", "pops.cli.main", *arguments, *force], cwd=ROOT, check=True)
 
 
 def lighten(path: Path, quality: int = 75) -> None:
@@ -43,7 +44,8 @@ def main(names: list[str]) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for name, (expression, more) in EQUATIONS.items():
         if not names or name in names:
-            pops("run", expression, "-o", f"out/{name}.png", "--equation", f"docs/pictures/{name}.jpg", *more)
+            figure = "--grid" if name == "partial" else "--equation"
+            pops("run", expression, "-o", f"out/{name}.png", figure, f"docs/pictures/{name}.jpg", *more)
     if not names or "tree" in names:
         expression = EQUATIONS["tree"][0]
         pops("run", expression, "-o", "out/tree.png", "--tree", "docs/pictures/generative_tree.jpg")

@@ -37,11 +37,11 @@ def test_every_row_of_a_saved_embedding_is_written_and_repeats(call: Any, p: Pop
     p.embed(["a.png", "b.png", "c.png"]).save("e3.safetensors")
     mix = ["mix", "e3.safetensors", "red", "--steps", "4", "--model", "$M"]
     for words in (["run", "e3.safetensors"], ["run", "union(e3.safetensors, a.png, steps=2)"], mix[:-2]):
-        made = call(*words, "--model", "$M", "-o", "o.png", "--json")
+        made = call(*words, "--model", "$M", "-o", "o.png", "--json", "--force")
         assert made.exit_code == 0, made.output
         outputs = json.loads(made.stdout)["outputs"]
         assert outputs == ["o-0.png", "o-1.png", "o-2.png"]
-        again = call("run", "o-2.png", "-o", "again.png")
+        again = call("run", "o-2.png", "--trust", "-o", "again.png", "--force")
         assert again.exit_code == 0, again.output
         assert Path("again.png").read_bytes() == Path("o-2.png").read_bytes()
     latents = call(
@@ -70,7 +70,7 @@ def test_a_grid_has_no_figures_and_no_embedding(call: Any, p: Pops) -> None:
     words = ["--model", "$M", "--steps", "2", "--sweep", "nu=0.1:0.9:2"]
     assert call("mix", "a.png", "red", "-o", "grid.png", *words).exit_code == 0
     for option in (["--tree", "t.png"], ["--equation", "t.png"], ["--save-embedding", "e.safetensors"]):
-        refused = call("run", "grid.png", *option, "-o", "g.png")
+        refused = call("run", "grid.png", "--trust", *option, "-o", "g.png")
         assert refused.exit_code == 2 and "a grid has no" in refused.stderr and not Path("g.png").exists()
     grid = Recipe.of("mix(a.png, red, steps=2)", sweep=[Sweep(name="nu", values=(0.1, 0.9))])
     with pytest.raises(ConfigError, match="a grid has no figures"):
@@ -115,7 +115,7 @@ def test_what_only_the_figure_used_stays_out_of_a_mixs_recipe(call: Any) -> None
     words = ["--prompt", "red", "--tree", "t.png", "--model", "$M", "--render-steps", "1"]
     assert call("run", "mix(a.png, red, steps=2)", *words, "-o", "m.png").exit_code == 0
     for name in ("m.png", "t.png"):
-        again = call("run", name, "-o", "again.png")
+        again = call("run", name, "--trust", "-o", "again.png", "--force")
         assert again.exit_code == 0, again.output
         assert Path("again.png").read_bytes() == Path(name).read_bytes()
 

@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PrivateAttr,
     StrictFloat,
     StrictInt,
     StrictStr,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+SHIPPED = "tiny"  # the model that comes with pops
 VERSION = 1  # of the format; a reader refuses a later one
 MAX_IMAGES = 10_000  # of one recipe
 MAX_ENLARGE = 16
@@ -212,6 +214,13 @@ class Recipe(Part):
     versions: dict[str, str] = Field(default_factory=dict)
     found: dict[str, JsonValue] | None = None
 
+    _foreign: dict[str, str] = PrivateAttr(default_factory=dict)  # see `foreign`
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.__dict__ == other.__dict__  # wherever it was read from
+
+    __hash__ = Part.__hash__
+
     def model_post_init(self, context: object) -> None:
         """Checks what several fields say together."""
         count = len(self.seeds) * self.num_images
@@ -222,6 +231,37 @@ class Recipe(Part):
         ensure(not self.sweep or self.shows == "image", "a grid has no tree and no equation; draw one of a single mix")
         names = [axis.name for axis in self.sweep]
         ensure(len(set(names)) == len(names), "both --sweep name the same setting; give another")
+
+    # --- what others wrote
+
+    def loads(self) -> dict[str, str]:
+        """Returns what running it would load beside the shipped model and installed renderers: setting -> name."""
+        from pops.render.registry import names
+
+        own = self.loading
+        found = {name: getattr(own, name) for name in ("model", "decoder", "renderer", "library", "adapter")}
+        found |= {f"operators.{name}": path for name, path in own.operators.items()}
+        found |= {f"controlnets.{kind}": path for kind, path in own.controlnets.items()}
+        safe = {"model": [SHIPPED], "renderer": names()}
+        return {name: path for name, path in found.items() if path is not None and path not in safe.get(name, ())}
+
+    @property
+    def foreign(self) -> Mapping[str, str]:
+        """What it would load that a file says and nobody else (setting -> name): empty unless it was read from one.
+
+        Such a recipe may be a stranger's, and a model, an operator or a library is a file or a repository of his
+        choice. Pops loads none of it unless it is loaded already, given anew (`changed`) or trusted (`trusted`).
+        """
+        return self._foreign
+
+    def trusted(self) -> Recipe:
+        """Returns the recipe as one whose author is trusted: all that it names may be loaded."""
+        return self._with_foreign({})
+
+    def _with_foreign(self, foreign: Mapping[str, str]) -> Recipe:
+        copy = self.model_copy()
+        copy._foreign = dict(foreign)
+        return copy
 
     # --- from and to other forms
 
@@ -261,9 +301,10 @@ class Recipe(Part):
             told = "update pops" if newer else f'write "version": {VERSION}'
             raise ConfigError(f"the recipe in {where} has the format {version!r}, this pops reads {VERSION}; {told}")
         try:
-            return cls(**data)
+            recipe = cls(**data)
         except (ConfigError, TypeError) as e:
             raise ConfigError(f"the recipe in {where} cannot be used: {e}") from None
+        return recipe._with_foreign(recipe.loads())
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
@@ -332,7 +373,9 @@ class Recipe(Part):
                 parts["loading"][name] = {**getattr(self.loading, name), **parts["loading"][name]}
         changed: dict[str, Any] = {name: _with(part, parts[name]) for name, part in self if name in parts}
         whole: Recipe = _with(self, {**changed, **parts[""]})
-        return whole
+        left = whole.loads() if self._foreign else {}
+        kept = {k: v for k, v in self._foreign.items() if left.get(k) == v and not _is_given(k, given)}
+        return whole._with_foreign(kept)
 
     def of_rows(self, rows: range) -> Recipe:
         """Returns the recipe of some of its rows alone: with their seeds."""
@@ -355,6 +398,12 @@ class Recipe(Part):
         operands = {f"${node.key}": None for node in walk(parse(self.expression).root) if isinstance(node, Given)}
         controls = [photo for photo in self.rendering.control.values() if photo.startswith("$")]
         return [*operands, *controls]
+
+
+def _is_given(setting: str, given: Mapping[str, Any]) -> bool:
+    """Whether options name this setting: "model", or "operators.union" in a mapping of operators."""
+    name, _, key = setting.partition(".")
+    return name in given and (not key or key in given[name])
 
 
 def _some(seeds: tuple[int, ...], rows: range) -> tuple[int, ...]:

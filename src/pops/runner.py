@@ -22,7 +22,7 @@ from pops.expression import Expression, parse
 from pops.expression.grammar import to_text
 from pops.expression.nodes import MIX, Call, Node, is_mix
 from pops.expression.plan import SUM, Plan, plan
-from pops.files import digest, expanded, is_file
+from pops.files import digest, expanded, is_file, shown
 from pops.illustrate import FIGURES, MAX_CELLS, Drawing
 from pops.magicmix.spec import mix_options
 from pops.models.model import Model
@@ -385,6 +385,13 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 _other_threads = threading.RLock()
+
+
+def check_trust(foreign: Mapping[str, str]) -> None:
+    """Raises ConfigError for what a recipe of anyone's would load; see Recipe.foreign."""
+    listed = ", ".join(f"{setting} {shown(name)}" for setting, name in foreign.items())
+    told = f"the recipe comes from a file and would load {listed}; add --trust if you trust its author"
+    ensure(not foreign, f"{told} (in Python recipe.trusted()), or name your own", ConfigError)
 
 
 def _into(notes: list[str], other: OnNote | None) -> OnNote:

@@ -24,7 +24,7 @@ from pops.models.model import Model
 from pops.progress import Callbacks, OnControl, OnNote, OnPreview, OnProgress, progress_of_part
 from pops.recipe import IN_PYTHON, Loading, Making, Recipe, Rendering
 from pops.result import Result
-from pops.runner import Runner, root_of, threads, with_provenance
+from pops.runner import Runner, check_trust, root_of, threads, with_provenance
 from pops.seeds import Seed, seed_list
 from pops.trace import Trace
 
@@ -104,7 +104,12 @@ class Pops:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Pops:
-        """Loads what a recipe names: its model ("tiny" unless it names one), and what goes with it."""
+        """Loads what a recipe names: its model ("tiny" unless it names one), and what goes with it.
+
+        Raises ConfigError for a recipe that was read from a file and names more than the shipped model, unless it is
+        trusted (Recipe.trusted).
+        """
+        check_trust(recipe.foreign)
         return cls(Model(recipe.loading))
 
     # --- the model's parts
@@ -155,13 +160,14 @@ class Pops:
         """Makes what a recipe asks for: the same recipe, the same images, byte for byte on the same machine.
 
         A recipe that names no model is run by what is loaded; one that names another is run by that, which is loaded
-        first. given: values of the expression's `$key` operands; figures: drawings of the expression, made beside the
-        images; render: False makes no images, only the trace and the figures; embed: whether the images of a mix are
-        encoded, too (other expressions always have an embedding). on_image is told of every finished image, on_control
-        of every control image, on_note of what the user should read (notes are in the result, too).
+        first, unless the recipe was read from a file and is not trusted (Recipe.trusted). given: values of the
+        expression's `$key` operands; figures: drawings of the expression, made beside the images; render: False makes
+        no images, only the trace and the figures; embed: whether the images of a mix are encoded, too (other
+        expressions always have an embedding). on_image is told of every finished image, on_control of every control
+        image, on_note of what the user should read (notes are in the result, too).
         Raises ConfigError, ExpressionError, OperandError or PhotoError for what cannot be made.
         """
-        there, tell = self._for(recipe.loading), Callbacks(on_progress, on_image, on_preview, on_control, on_note)
+        there, tell = self._for(recipe), Callbacks(on_progress, on_image, on_preview, on_control, on_note)
         with threads(recipe.loading.threads):
             if recipe.sweep:
                 ensure(
@@ -191,15 +197,17 @@ class Pops:
         only: numbers of the images to make, counted from 0 row by row; None for all. A result's `numbers` say which it
         holds; where figures were asked for, a last one holds them. The other settings are those of `run`.
         """
-        there, tell = self._for(recipe.loading), Callbacks(on_progress, on_image, on_preview, on_control, on_note)
+        there, tell = self._for(recipe), Callbacks(on_progress, on_image, on_preview, on_control, on_note)
         ensure(not recipe.sweep, "a grid over settings is one picture; make it with run", ConfigError)
         with threads(recipe.loading.threads):
             yield from there.runner.stream(
                 recipe, given or {}, tell, figures=figures, render=render, embed=embed, only=only
             )
 
-    def _for(self, asked: Loading) -> Pops:
+    def _for(self, recipe: Recipe) -> Pops:
         """The Pops whose model is what a recipe asks for: this one, or one that is loaded for it and kept."""
+        asked = recipe.loading
+        check_trust({k: v for k, v in recipe.foreign.items() if v != self._loaded(k)})
         if self.model.fits(asked):
             return self
         if asked.model is None:  # what it gives, over what is loaded
@@ -212,6 +220,13 @@ class Pops:
             logger.info("the recipe asks for another model than %s: loading %s", self.name, asked.model)
             self._others = [*self._others[-MAX_OTHERS + 1 :], Pops(Model(asked))]
             return self._others[-1]
+
+    def _loaded(self, setting: str) -> str | None:
+        """What was loaded under a recipe's setting: "model", "operators.union"."""
+        name, _, key = setting.partition(".")
+        value = getattr(self.model.loading, name)
+        found: str | None = value.get(key) if key else value
+        return found
 
     # --- embeddings
 

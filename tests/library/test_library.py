@@ -395,7 +395,7 @@ def test_index_search_and_run_from_the_command_line(
     assert told["outputs"] == ["near-0.png", "near-1.png"] and told["found"][0]["path"] == str(folder / "1.png")
     assert told["found"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert np.array_equal(np.asarray(Image.open("near-0.png")), np.asarray(Image.open(folder / "1.png")))
-    again = CliRunner().invoke(app, ["run", "near-1.png", "-o", "again.png"])
+    again = CliRunner().invoke(app, ["run", "near-1.png", "--trust", "-o", "again.png"])
     assert again.exit_code == 0 and Path("again.png").read_bytes() == Path("near-1.png").read_bytes()
 
     (folder / "1.png").unlink()

@@ -300,7 +300,7 @@ def test_a_mix_repeats_itself_byte_for_byte(call: Any, words: list[str]) -> None
     made = call(*words, "--model", "$M", "-o", "out.png", "--json")
     assert made.exit_code == 0, made.output
     path = json.loads(made.stdout)["outputs"][-1]
-    again = call("run", path, "-o", "again.png")
+    again = call("run", path, "--trust", "-o", "again.png")
     assert again.exit_code == 0, again.output
     assert Path("again.png").read_bytes() == Path(path).read_bytes()
     shown = call("show", path)
@@ -310,25 +310,25 @@ def test_a_mix_repeats_itself_byte_for_byte(call: Any, words: list[str]) -> None
 def test_repeating_with_other_seeds_and_what_cannot_be_repeated(call: Any, p: Pops) -> None:
     assert call("mix", "a.png", "tiger", "--steps", "2", "--model", "$M", "-o", "m.png").exit_code == 0
     assert call("mix", "a.png", "tiger", "--steps", "2", "--model", "$M", "-o", "n.png", "-s", "7").exit_code == 0
-    again = call("run", "m.png", "-o", "o.png", "--seed", "7")
+    again = call("run", "m.png", "--trust", "-o", "o.png", "--seed", "7")
     assert again.exit_code == 0, again.output
     assert Path("o.png").read_bytes() == Path("n.png").read_bytes()
-    refused = call("run", "m.png", "-o", "q.png", "--guidance", "3")
+    refused = call("run", "m.png", "--trust", "-o", "q.png", "--guidance", "3")
     assert refused.exit_code == 2 and "there is no operator to sample: guidance would change nothing" in refused.stderr
-    refused = call("run", "m.png", "-o", "a.png")
+    refused = call("run", "m.png", "--trust", "-o", "a.png")
     assert refused.exit_code == 2 and "a.png is an operand of the expression" in refused.stderr
-    drawn = call("run", "m.png", "--tree", "q.png")
-    assert drawn.exit_code == 0 and call("run", "q.png", "-o", "r.png").exit_code == 0
+    drawn = call("run", "m.png", "--trust", "--tree", "q.png")
+    assert drawn.exit_code == 0 and call("run", "q.png", "--trust", "-o", "r.png").exit_code == 0
     assert Path("r.png").read_bytes() == Path("q.png").read_bytes()
     Path("a.png").write_bytes(Path("b.png").read_bytes())
-    changed = call("run", "m.png", "-o", "q.png")
+    changed = call("run", "m.png", "--trust", "-o", "q.png")
     assert changed.exit_code == 0 and "a.png changed since" in changed.stderr
     from pops.images import save_picture
 
     with Image.open("b.png") as photo:
         picture = p.mix(photo.convert("RGB"), "tiger", steps=2)
     save_picture(picture, "py.png", picture.info["pops"])
-    refused = call("run", "py.png", "-o", "q.png")
+    refused = call("run", "py.png", "--trust", "-o", "q.png")
     assert refused.exit_code == 2 and "$given1 was given in Python" in refused.stderr
 
 
@@ -339,7 +339,7 @@ def test_saving_latents(call: Any) -> None:
     assert json.loads(made.stdout)["latents"] == ["l-0.safetensors", "l-1.safetensors"]
     next_one = call("mix", "l-1.safetensors", "red", "--steps", "2", "--model", "$M", "-o", "n.png")
     assert next_one.exit_code == 0, next_one.output
-    assert call("run", "n.png", "-o", "o.png").exit_code == 0
+    assert call("run", "n.png", "--trust", "-o", "o.png").exit_code == 0
     assert Path("o.png").read_bytes() == Path("n.png").read_bytes()
     bad = call("mix", "a.png", "tiger", "--model", "$M", "-o", "x.png", "--save-latent", "l.npy")
     assert bad.exit_code == 2 and "ends in .safetensors" in bad.stderr and not Path("x.png").exists()

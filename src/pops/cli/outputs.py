@@ -114,7 +114,10 @@ def place_outputs(pops: Pops, recipe: Recipe, outputs: Outputs, given: dict[str,
         embedding=outputs.embedding,
     )
 
-    # 3) What stands already: numbers that are free, or images that are kept.
+    # 3) Each can be written, and none lies on top of another or of what the recipe reads.
+    _check_places(recipe, plan, places)
+
+    # 4) What stands already: numbers that are free, or images that are kept.
     if outputs.shard is not None:
         ensure(len(numbers) > 1, "--shard shares many images, and this is one; leave it out", ConfigError)
         share = outputs.shard.of(pops.runner.parts(recipe, rows))
@@ -123,9 +126,7 @@ def place_outputs(pops: Pops, recipe: Recipe, outputs: Outputs, given: dict[str,
         places = _resumed(pops, recipe, places, rows)
     elif not outputs.force:
         places = _unused(places)
-
-    # 4) Each can be written, and none lies on top of another or of what the recipe reads.
-    _check_places(recipe, plan, places)
+        _check_places(recipe, plan, places)
     if outputs.recipe:
         from pops.images import check_recipe
 

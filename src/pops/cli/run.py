@@ -10,7 +10,7 @@ import typer
 
 from pops.cli.options import OPTIONS, with_options
 from pops.cli.outputs import Force, Grid, Outputs, Resume, ShardOption, shard_of
-from pops.cli.shell import Debug, Json, Quiet, command, print_json, uncollected
+from pops.cli.shell import Debug, Json, Quiet, Trust, command, print_json, trusted, uncollected
 from pops.files import expanded, is_file
 
 HELP = """Compute an expression and render it.
@@ -82,6 +82,7 @@ def run(
     force: Force = False,
     resume: Resume = False,
     shard: ShardOption = None,
+    trust: Trust = False,
     json_output: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -93,7 +94,7 @@ def run(
     from pops.recipe import Recipe
     from pops.studio import Pops
 
-    recipe = Recipe.read(expression).changed(**options)
+    recipe = trusted(Recipe.read(expression).changed(**options), trust, ask=not json_output)
     path = expanded(expression)
     if path.suffix.lower() in PHOTO_SUFFIXES and is_file(path) and not recipe.versions:
         typer.echo(f"pops: {expression} carries no recipe; it is used as a photo", err=True)

@@ -16,14 +16,17 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 import typer.core
 
 from pops.errors import PopsError
-from pops.files import SHOWN
+from pops.files import SHOWN, shown
 from pops.progress import OnProgress
+
+if TYPE_CHECKING:
+    from pops.recipe import Recipe
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.", envvar="POPS_DEBUG")]
@@ -32,6 +35,9 @@ ModelName = Annotated[str, typer.Option("--model", "-m", help="Model name, folde
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 Decoder = Annotated[
     str | None, typer.Option("--decoder", help="Decoder folder or hub id, in place of the model's own.")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Load the models and files that a recipe names, whoever wrote it.")
 ]
 P = ParamSpec("P")
 
@@ -213,6 +219,20 @@ def print_table(title: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     widths = [max(len(row[i]) for row in cells) for i in range(len(title))]
     for row in cells:
         typer.echo("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+
+
+def trusted(recipe: Recipe, trust: bool, *, ask: bool = True) -> Recipe:
+    """Returns a recipe that was read from a file as a trusted one: with --trust, or if the user says so on a terminal.
+
+    One that names nothing to load is returned as it is, and so is one that is not trusted: to load it is then refused.
+    """
+    if trust or not recipe.foreign:
+        return recipe.trusted()
+    if not (ask and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
+        return recipe
+    for setting, name in recipe.foreign.items():
+        typer.echo(f"pops: the recipe would load {setting} {shown(name)}", err=True)
+    return recipe.trusted() if typer.confirm("Do you trust its author?", err=True) else recipe
 
 
 @contextmanager
