@@ -99,6 +99,9 @@ def check_rendering(backend: Renderer, asked: Rendering, output: str = "pil") ->
     for setting in ("prompt", "negative"):
         told = f"the renderer {name} reads no text; leave --{setting} out, or use another (--renderer)"
         ensure(able.text or not getattr(asked, setting), told, ConfigError)
+    for setting in ("steps", "guidance"):
+        told = f"the renderer {name} has no {setting} to set; leave --render-{setting} out"
+        ensure(getattr(able, setting) or getattr(asked, setting) is None, told, ConfigError)
     told = f"the renderer {name} has no weight of the embedding; leave the scale out"
     ensure(able.scale or asked.scale is None, told, ConfigError)
     allowed = " or ".join(f'"{o}"' for o in able.outputs)

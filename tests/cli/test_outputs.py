@@ -298,3 +298,9 @@ def test_the_embedding_of_a_run_is_whole(call: Any) -> None:
     call(*MANY, "--save-embedding", "e.safetensors")
     saved = Embedding.load("e.safetensors")
     assert saved.n == 20 and saved.provenance["seeds"] == list(range(20))
+
+
+@pytest.mark.parametrize("option", ["--render-steps", "--render-guidance", "--prompt", "--embedding-scale"])
+def test_a_setting_that_the_renderer_does_not_have_is_refused(call: Any, option: str) -> None:
+    done = call("run", "a.png", "-m", "$M", "--renderer", "swatch", option, "2", "-o", "x.png")
+    assert done.exit_code == 2 and "the renderer swatch" in done.stderr and not Path("x.png").exists()

@@ -34,6 +34,8 @@ class Capabilities:
     controls: tuple[str, ...] = ()  # kinds of control images, such as "depth"
     text: bool = False  # whether a prompt and a negative prompt have an effect
     scale: bool = False  # whether the embedding's weight can be set
+    steps: bool = False  # whether it samples in steps that can be set
+    guidance: bool = False  # whether it has a guidance scale
     outputs: tuple[str, ...] = ("pil",)  # of RenderOptions.output
     previews: bool = False  # whether on_preview is called
     together: bool = False  # whether an image depends on the other rows of its call: all are made in one

@@ -73,8 +73,9 @@ class KandinskyRenderer:
         """See Renderer.capabilities."""
         kinds = tuple(kind for kind in self._decoders if kind is not None)
         return Capabilities(
-            self.space, self.native, self._multiple, controls=kinds, outputs=("pil", "latent"), previews=True
-        )
+            self.space, self.native, self._multiple, controls=kinds, steps=True, guidance=True,
+            outputs=("pil", "latent"), previews=True,
+        )  # fmt: skip
 
     def decoder(self, kind: str | None = None) -> Decoder:
         """Returns the plain decoder, or the one that reads this kind of control; read from its folder on first use."""

@@ -129,6 +129,8 @@ class StableDiffusionRenderer:
             controls=self.controlnets.kinds,
             text=True,
             scale=True,
+            steps=True,
+            guidance=True,
             outputs=("pil", "latent"),
             previews=True,
         )
