@@ -34,6 +34,7 @@ FULL = Recipe(
         control={"depth": "map:d.png"},
         control_scale={"depth": 0.5},
         seeds=(9,),
+        upscale=4,
         enlarge=2,
     ),
     loading=Loading(

@@ -27,6 +27,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pops.diffusion.upscaler import Upscaler
 from pops.toybox.draw import draw
 from pops.toybox.pairs import OPERATORS, triplet
 from recipes.tiny import data, settings
@@ -43,49 +44,12 @@ LEAD = 0.25  # share of the budget over which the adversarial term takes over fr
 CONFIG = {"channels": 3, "width": 64, "blocks": 8, "scale": SCALE}
 
 
-class Upscaler(nn.Module):
-    """Enlarges images [B, channels, H, W] in 0..1 => [B, channels, scale H, scale W], not clamped.
-
-    Convolutions of 3 x 3 at the input's size: one into `width` channels, `blocks` residual pairs with PReLU, one out to
-    scale^2 values a pixel and channel, which are shuffled into place and added to the nearest-neighbour enlargement.
-    The last starts at zero, so that an untrained one gives that enlargement. With the defaults 0.62 M parameters.
-    """
-
-    def __init__(self, channels: int = 3, width: int = 64, blocks: int = 8, scale: int = 4) -> None:
-        super().__init__()
-        self.scale = scale
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.PReLU(width), nn.Conv2d(width, width, 3, padding=1))
-            for _ in range(blocks)
-        )
-        self.act = nn.PReLU(width)
-        self.last = nn.Conv2d(width, channels * scale**2, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.first(x - 0.5)
-        for block in self.blocks:
-            h = h + block(h)
-        detail = F.pixel_shuffle(self.last(self.act(h)), self.scale)
-        return detail + F.interpolate(x, scale_factor=self.scale, mode="nearest")
-
-
 def write(model: Upscaler, folder: Path) -> None:
     """Writes config.json and model.safetensors (float16)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"_class_name": "Upscaler", **CONFIG}, indent=2) + "\n")
     state = {k: v.detach().half().cpu().contiguous() for k, v in model.state_dict().items()}
     save_file(state, folder / "model.safetensors", {"format": "pt"})
-
-
-def read(folder: Path) -> Upscaler:
-    """Loads an upscaler that `write` wrote."""
-    config = json.loads((folder / "config.json").read_text())
-    model = Upscaler(**{k: v for k, v in config.items() if not k.startswith("_")})
-    model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
-    return model.eval()
 
 
 class Renderer:

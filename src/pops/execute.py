@@ -72,6 +72,7 @@ class Executor:
         renderer: str | None = None,
         own: bool = False,
         embed: bool = True,
+        upscale: int | None = None,
         on_progress: OnProgress | None = None,
         on_note: OnNote | None = None,
     ) -> Trace:
@@ -79,12 +80,12 @@ class Executor:
 
         given: the values of `$key` operands; part: only these rows of all; where the root is a mix, its `copies` are
         the images of each row, of the seeds s, s + 1, ...; renderer: whose networks mix, None for what was loaded, or
-        with `own` the model's own; embed: whether the images of a mix at the root are encoded, too. Photos and texts
-        that an earlier run of this executor encoded are not encoded again. Raises OperandError, EmbeddingError,
-        SpaceError or PhotoError for an operand that cannot be used.
+        with `own` the model's own; embed: whether the images of a mix at the root are encoded, too; upscale: of mixes,
+        see MagicMix.each. Photos and texts that an earlier run of this executor encoded are not encoded again. Raises
+        OperandError, EmbeddingError, SpaceError or PhotoError for an operand that cannot be used.
         """
         run = _Run(self.model, plan, given or {}, list(seeds), making or Making(), renderer, part, self._kept)
-        run.on_progress, run.on_note, run.own = on_progress, on_note, own
+        run.on_progress, run.on_note, run.own, run.upscale = on_progress, on_note, own, upscale
         if not embed and is_mix(plan.root):
             run.needed = run.needed - {plan.root}
         run.execute()
@@ -115,6 +116,7 @@ class _Run:
         self.needed = plan.embedded  # the nodes whose embedding somebody takes
         self.on_progress: OnProgress | None = None
         self.on_note: OnNote | None = None
+        self.upscale: int | None = None
         self.own = False  # whether the model's own renderer mixes unless one is named
         self.values: dict[Node, Value] = {}
         self.mixed: set[Node] = set()
@@ -319,6 +321,7 @@ class _Run:
             [self._content(job.operands[1], row) for job, row in asked],
             seeds=seeds,
             output="both",
+            upscale=self.upscale,
             on_step=self._steps_of_mix(level),
             on_note=self.on_note,
             **settings,

@@ -125,6 +125,7 @@ class Rendering(Part):
     control: dict[Name, Name] = Field(default_factory=dict)  # kind ("depth", ...) -> photo, or "map:" and a ready image
     control_scale: Scale | dict[Name, Scale] | None = None
     seeds: Seeds | None = None  # unless given: the recipe's
+    upscale: Annotated[StrictInt, Field(ge=1, le=MAX_ENLARGE)] | None = None  # by the renderer's upscaler; 1: not
     enlarge: Annotated[StrictInt, Field(ge=1, le=MAX_ENLARGE)] = 1  # times, after rendering
 
 
@@ -176,6 +177,7 @@ class Options(TypedDict, total=False):
     scale: Any
     control: Mapping[str, str] | None
     control_scale: float | Mapping[str, float] | None
+    upscale: int | None
     enlarge: int | None
     model: str | Path | None
     decoder: str | Path | None
@@ -417,7 +419,7 @@ def _with(part: Any, fields: Mapping[str, Any]) -> Any:
 
 
 _TOP = {"seed": "seeds", "num_images": "num_images", "image": "image", "sweep": "sweep", "shows": "shows"}
-_RENDERING = ("size", "prompt", "negative", "scale", "control", "control_scale", "enlarge")
+_RENDERING = ("size", "prompt", "negative", "scale", "control", "control_scale", "upscale", "enlarge")
 # Option -> (part of the recipe, field).
 _PLACES: dict[str, tuple[str, str]] = {
     **{option: ("", field) for option, field in _TOP.items()},

@@ -15,6 +15,7 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from pops.diffusion.sizes import Sizes, enlarged, sizes_of
 from pops.embedding import Embedding
 from pops.errors import ConfigError, EmbeddingError, PopsError, ensure
 from pops.execute import MAX_ROWS, Executor
@@ -121,6 +122,7 @@ class Runner:
                 renderer=recipe.loading.renderer,
                 own=recipe.loading.model is not None,
                 embed=embed and part.first,
+                upscale=recipe.rendering.upscale,
                 on_progress=told.progress,
                 on_note=told.note,
             )
@@ -180,7 +182,7 @@ class Runner:
         whole = len(part.rows) == rows or bool(planned.saved) or bool(planned.given)
         own = settled if whole else settled.of_rows(part.rows)
         if is_mix(planned.root) and settled.shows == "image":  # a mix is not rendered: that is for figures
-            own = own.model_copy(update={"rendering": Rendering(enlarge=settled.rendering.enlarge)})
+            own = own.model_copy(update={"rendering": _of_mix(settled.rendering)})
         return own.model_copy(update={"image": number if whole else number - part.rows.start * part.each})
 
     def recipes(self, settled: Recipe, rows: int) -> dict[int, Recipe]:
@@ -196,7 +198,7 @@ class Runner:
         """Refuses what the renderer cannot take; reads the renderer, and runs nothing."""
         backend = self._renderer(recipe)
         check_rendering(backend, recipe.rendering)
-        check_controls(backend, recipe.rendering, control)
+        check_controls(backend, _drawn(recipe.rendering, self._sizes(recipe)), control)
         last = max(recipe.rendering.seeds or recipe.seeds) + recipe.num_images - 1
         check_seed(last)
 
@@ -211,7 +213,8 @@ class Runner:
 
     def controls(self, recipe: Recipe, sources: Mapping[str, Any], tell: Callbacks) -> tuple[Control, ...]:
         """Makes the control images of a recipe's rendering. sources: kind -> photo."""
-        return ready_controls(self._renderer(recipe), recipe.rendering, sources, self.model, tell.control)
+        asked = _drawn(recipe.rendering, self._sizes(recipe))
+        return ready_controls(self._renderer(recipe), asked, sources, self.model, tell.control)
 
     def grid(self, recipe: Recipe, given: Mapping[str, Any], tell: Callbacks) -> Result:
         """A labelled grid of mixes: the first axis to the right, the second downwards."""
@@ -289,12 +292,24 @@ class Runner:
         preview_every: int = 5,
     ) -> list[Any]:
         """What the renderer makes of the rows, as the recipe asks. copies: which images of each row, by default all."""
-        asked = recipe.rendering
-        return render_rows(
-            self._renderer(recipe), embedding, asked, controls, seeds=asked.seeds or recipe.seeds,
+        backend, sizes = self._renderer(recipe), self._sizes(recipe)
+        asked = _drawn(recipe.rendering, sizes)
+        images = render_rows(
+            backend, embedding, asked, controls, seeds=asked.seeds or recipe.seeds,
             copies=range(recipe.num_images) if copies is None else copies, output=output, preview_every=preview_every,
             on_progress=tell.progress, on_preview=tell.preview, on_note=tell.note,
         )  # fmt: skip
+        return (
+            images if output == "latent" or sizes.factor == 1 else enlarged(images, self.model.upscaler(backend), sizes)
+        )
+
+    def _sizes(self, recipe: Recipe) -> Sizes:
+        """What the renderer draws for a recipe, and what comes out."""
+        backend, asked = self._renderer(recipe), recipe.rendering
+        able, upscaler = backend.capabilities, self.model.upscaler(backend)
+        return sizes_of(
+            asked.size, asked.upscale, able.native, able.multiple, 1 if upscaler is None else upscaler.scale
+        )
 
     def recipe_of(self, embedding: Embedding) -> Recipe | None:
         """Returns the recipe that made just these rows with this model; None where the provenance holds no such one."""
@@ -340,6 +355,16 @@ def _enlarged(image: Image.Image, recipe: Recipe) -> Image.Image:
 
     times = recipe.rendering.enlarge
     return image.copy() if times == 1 else image.resize((image.width * times, image.height * times), Resampling.LANCZOS)
+
+
+def _drawn(rendering: Rendering, sizes: Sizes) -> Rendering:
+    """A rendering with the size that the renderer draws, where that is not its own."""
+    return rendering if rendering.size is None else rendering.model_copy(update={"size": sizes.drawn})
+
+
+def _of_mix(rendering: Rendering) -> Rendering:
+    """What a mix takes of a rendering."""
+    return Rendering(enlarge=rendering.enlarge, upscale=rendering.upscale)
 
 
 def _rows_of_file(path: str) -> int:
@@ -415,7 +440,8 @@ def _refuse(recipe: Recipe, planned: Plan, given: Mapping[str, Any], figures: Se
     for name in figures:
         ensure(name in FIGURES, f"unknown figure {name!r}; choose from {', '.join(FIGURES)}", ConfigError)
     if not rendered:
-        useless = [_OPTION.get(name, name) for name in recipe.rendering.given() if name != "enlarge"]
+        kept = _of_mix(recipe.rendering).given() if is_mix(planned.root) else ("enlarge",)
+        useless = [_OPTION.get(name, name) for name in recipe.rendering.given() if name not in kept]
         what = "a mix is not rendered" if is_mix(planned.root) else "no image is rendered"
         inside = "; set it inside mix(...)" if is_mix(planned.root) else ""
         ensure(not useless, f"{what}: {', '.join(sorted(useless))} would change nothing{inside}", ConfigError)

@@ -331,6 +331,7 @@ class Pops:
         prompt: str = "",
         negative: str = "",
         output: str = "pil",
+        upscale: int | None = None,
         scale: float | str | Mapping[str, Any] | None = None,
         control: Mapping[str, str | Path | Image.Image | Control] | None = None,
         control_scale: float | Mapping[str, float] | None = None,
@@ -344,17 +345,17 @@ class Pops:
 
         renderer: as in pops.load; library: of photos, for the renderer "retrieval"; size: (height, width) in pixels;
         steps, guidance: None for the renderer's own; prompt, negative: words beside the embedding; output: "pil", or
-        "latent" for tensors; scale: the embedding's weight; control: {"depth": photo, "canny": photo, ...}, each a
-        path, a PIL image or, ready already, "map:PATH"; control_scale: a number, or {kind: number}. An image's
-        `info["pops"]` is its recipe. Raises ConfigError for what the renderer cannot take, SpaceError for an embedding
-        of another space.
+        "latent" for tensors; upscale: 1 leaves the renderer's upscaler out; scale: the embedding's weight; control:
+        {"depth": photo, "canny": photo, ...}, each a path, a PIL image or, ready already, "map:PATH"; control_scale: a
+        number, or {kind: number}. An image's `info["pops"]` is its recipe. Raises ConfigError for what the renderer
+        cannot take, SpaceError for an embedding of another space.
         """
         sources, _ = _control_sources(control)
         seeds, made = seed_list(seed), self.runner.recipe_of(embedding)
         ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
         rendering = Rendering(
             size=size, steps=steps, guidance=guidance, prompt=prompt, negative=negative,
-            scale=scale, control=sources, control_scale=control_scale,  # type: ignore[arg-type]  # checked there
+            upscale=upscale, scale=scale, control=sources, control_scale=control_scale,  # type: ignore[arg-type]  # checked there
             seeds=None if made is not None and list(made.seeds) == seeds else tuple(seeds),
         )  # fmt: skip
         asked = Loading(renderer=renderer, library=_text(library))
@@ -391,6 +392,7 @@ class Pops:
         output: Literal["pil", "latent", "both"] = "pil",
         fit: str = "squash",
         renderer: str | None = None,
+        upscale: int | None = None,
         on_progress: OnProgress | None = None,
         on_note: OnNote | None = None,
     ) -> Any:
@@ -412,7 +414,7 @@ class Pops:
         made: list[Any] = []
         for i, (one, other) in enumerate(pairs):
             recipe, given = self.mix_recipe(one, other, settings)
-            recipe = recipe.changed(seed=seed, num_images=num_images, fit=fit, renderer=renderer)
+            recipe = recipe.changed(seed=seed, num_images=num_images, fit=fit, renderer=renderer, upscale=upscale)
             shown = progress_of_part(on_progress, i, len(pairs))
             result = self.run(recipe, given=given, on_progress=shown, on_note=on_note or _warn)
             pairs_of = list(zip(result, result.latents, strict=True))
@@ -451,6 +453,7 @@ class Pops:
         render_steps: int | None = None,
         render_guidance: float | None = None,
         size: tuple[int, int] | None = None,
+        upscale: int | None = None,
         prompt: str = "",
         negative: str = "",
         scale: float | str | Mapping[str, Any] | None = None,
@@ -471,6 +474,7 @@ class Pops:
             text, seed=seed_list(seed), num_images=num_images, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
             renderer=renderer, library=library, render_steps=render_steps, render_guidance=render_guidance, size=size,
             prompt=prompt, negative=negative, scale=scale, control=sources, control_scale=control_scale,
+            upscale=upscale,
         )  # fmt: skip
         return self.run(
             recipe, given={**(given or {}), **values}, on_progress=on_progress, on_preview=on_preview,

@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from recipes.tiny import settings, upscaler
-from recipes.tiny.upscaler import CROP, SCALE, Finishing, Pairs, Upscaler, losses, read, write
+from recipes.tiny.upscaler import CROP, SCALE, Finishing, Pairs, losses, write
 from safetensors.torch import save_file
 from torch import Tensor
+
+from pops.diffusion.upscaler import Upscaler
 
 
 class Shrunken:
@@ -37,7 +39,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     write(model.half().float(), tmp_path)
     x = torch.rand(1, 3, 8, 8)
     with torch.no_grad():
-        torch.testing.assert_close(read(tmp_path)(x), model.half().float()(x))
+        torch.testing.assert_close(Upscaler.load(tmp_path)(x), model.half().float()(x))
 
 
 def test_pairs_show_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

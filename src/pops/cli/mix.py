@@ -21,7 +21,7 @@ SWEPT = ("nu", "k_min", "k_max", "strength", "guidance", "steps")
 MAX_CELLS = 400  # along one axis of a grid
 OF_MIXES = (
     "seed", "num_images", "fit", "model", "decoder", "adapter", "renderer", "operators", "precision", "controlnets",
-    "offload", "device",
+    "offload", "device", "upscale",
 )  # fmt: skip
 HELP = """Mix the shape of one thing with the look of another (MagicMix).
 

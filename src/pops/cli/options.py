@@ -133,7 +133,10 @@ OPTIONS: dict[str, Option] = {
         lambda on: on or None,
     ),
     "fit": Option(Text, "--fit", "How photos become square: squash, crop or pad. [default: squash]"),
-    "size": Option(Text, "--size", "Image size: HEIGHTxWIDTH in pixels, multiples of 8.", parse_size),
+    "size": Option(Text, "--size", "Image size: HEIGHTxWIDTH in pixels.", parse_size),
+    "upscale": Option(
+        Whole, "--upscale", "1: leave the upscaler out. [default: used where there is one]", bounds=(1, 16)
+    ),
     "enlarge": Option(Whole, "--scale", "Enlarge the finished image N times.", bounds=(1, 16)),
     "prompt": Option(Text, "--prompt", "Text prompt of the renderer, beside the embedding."),
     "negative": Option(Text, "--negative", "Negative prompt of the renderer."),

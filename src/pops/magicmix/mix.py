@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +20,7 @@ from pops.diffusion.folders import pipeline_of, read_networks
 from pops.diffusion.ip_adapter import ADAPTER, adapter_width
 from pops.diffusion.loop import batches_of, native_size, pixels_per_latent
 from pops.diffusion.scheduler import Scheduler, scheduler_of
+from pops.diffusion.sizes import Sizes, enlarged, mix_sizes, sizes_of
 from pops.diffusion.text import TextEncoders, tell_cut
 from pops.errors import ModelError, ensure, suggest
 from pops.files import expanded
@@ -39,7 +40,6 @@ from pops.magicmix.operands import (
     latent_layout,
     listed,
     photo_latent_input,
-    resized,
     working_size,
 )
 from pops.magicmix.progress import Progress
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from torch import Tensor
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    from pops.diffusion.upscaler import Upscaler
 
 logger = logging.getLogger("pops.magicmix")
 
@@ -93,19 +95,21 @@ class MagicMix:
         space: str | None = None,
         max_batch: int = 8,
         running: Callable[[], AbstractContextManager[None]] = nullcontext,
+        upscaler: Upscaler | None = None,
     ) -> None:
         """Takes modules of diffusers and transformers on one device. Each call copies the scheduler's settings.
 
         space: of the embeddings that the UNet's IP-Adapter reads, None if unknown; empty_is_zero: whether an empty
         negative text is zeros, as in SDXL's pipelines; max_batch: images denoised together; running: keeps the
-        networks on their device while a call runs, where they are not there all the time.
+        networks on their device while a call runs, where they are not there all the time; upscaler: enlarges what comes
+        out.
         """
         check_scheduler(scheduler)
         ensure(max_batch >= 1, f"max_batch must be 1 or more, got {max_batch}")
         self.unet, self.vae, self.scheduler = unet, vae, scheduler
         pairs = [(tokenizer, text_encoder), (tokenizer_2, text_encoder_2)]
         self.texts = TextEncoders(pairs, empty_is_zero=empty_is_zero)
-        self.space, self.max_batch, self._running = space, max_batch, running
+        self.space, self.max_batch, self._running, self.upscaler = space, max_batch, running, upscaler
         self.factor = pixels_per_latent(vae)
         self.channels: int = unet.config.in_channels
         self.dim = adapter_width(unet)
@@ -211,12 +215,14 @@ class MagicMix:
         negative: str = MixSettings.negative,
         inject: str = MixSettings.inject,
         size: Size | None = MixSettings.size,
+        upscale: int | None = None,
         on_step: OnStep | None = None,
         on_note: OnNote | None = None,
     ) -> list[Any]:
         """Mixes layout i with content i and seed i to image i, as a call with them does; all in few batches.
 
-        An object that is in a list several times is encoded once.
+        An object that is in a list several times is encoded once. upscale: 1 leaves the upscaler out; None uses it
+        where the images come out larger than what the networks draw.
         """
         settings = MixSettings(nu, k_min, k_max, steps, guidance, strength, reach, negative, inject, size)
         count = len(seeds)
@@ -227,7 +233,7 @@ class MagicMix:
         i_of, j_of = ({key: n for n, key in enumerate(own)} for own in (own_layouts, own_contents))
         trios = [(i_of[id(x)], j_of[id(c)], check_seed(s)) for x, c, s in zip(layouts, contents, seeds, strict=True)]
         operands = list(own_layouts.values()), list(own_contents.values())
-        return self._images(*operands, trios, settings, output, Progress(self.vae, on_step), on_note)
+        return self._images(*operands, trios, settings, output, Progress(self.vae, on_step), on_note, upscale)
 
     def save_latent(self, latent: Tensor, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
         """Writes a latent [C, h, w], as output="latent" gives it, to a .safetensors file that can be a layout."""
@@ -242,6 +248,7 @@ class MagicMix:
         output: str,
         progress: Progress,
         on_note: OnNote | None,
+        upscale: int | None = None,
     ) -> list[Any]:
         """Mixes the image of each trio."""
         import torch
@@ -253,7 +260,7 @@ class MagicMix:
         began = time.perf_counter()
         with self._running(), torch.no_grad(), memory_told(min(len(trios), self.max_batch)), hooks(self.unet):
             # 2) The jobs; those of one kind make batches.
-            read_layouts = [self._layout(item, settings) for item in layouts]
+            read_layouts = [self._layout(item, settings, upscale) for item in layouts]
             moving = [layout.moving for layout in read_layouts]
             prompts = [term.prompt for content in [*read_contents, *moving] for term in content]
             texts = dict.fromkeys(prompt.text for prompt in [*prompts, Prompt.of(settings.negative)])
@@ -281,7 +288,11 @@ class MagicMix:
         kept = list(latents.cpu())
         if output == "latent":
             return kept
-        images = [resized(image, job.layout.out) for image, job in zip(decode(self.vae, latents), jobs, strict=True)]
+        images = [
+            image
+            for image, job in zip(decode(self.vae, latents), jobs, strict=True)
+            for image in enlarged([image], self.upscaler, job.layout.sizes or Sizes.of(image))
+        ]
         return images if output == "pil" else list(zip(images, kept, strict=True))
 
     # arXiv 2210.16056 section 3: start at k_max from the noised layout, mix down to k_min, go on with the content.
@@ -376,7 +387,21 @@ class MagicMix:
         size = (grid[1] * self.factor, grid[2] * self.factor) if self._sdxl else None
         return rows_of(contents, settings, strength, self.texts, dim=self.dim, size=size, like=self.unet)
 
-    def _layout(self, operand: object, settings: MixSettings) -> Layout:
+    def _sizes(self, own: tuple[int, int], size: Size | None, upscale: int | None, *, photo: bool) -> Sizes:
+        """Returns what is drawn for a layout of this (height, width), and what comes out.
+
+        photo: whether `own` is that of a photo, which comes out as large as it is, or larger.
+        """
+        scale = 1 if self.upscaler is None else self.upscaler.scale
+        if scale == 1 or upscale == 1:
+            drawn, out = working_size(own, size, self.factor)
+            return Sizes(drawn, sizes_of(drawn, upscale, self.native, self.factor, scale).factor, out)
+        if isinstance(size, tuple):
+            return sizes_of(size, upscale, self.native, self.factor, scale)
+        drawn, out = working_size(own, size, self.factor)
+        return mix_sizes(drawn, out if photo else None, sizes_of(None, upscale, drawn, self.factor, scale).factor)
+
+    def _layout(self, operand: object, settings: MixSettings, upscale: int | None = None) -> Layout:
         """Returns a layout's latent, or the content that will draw it, given the layout as the user gave it."""
         import torch
         from PIL import Image
@@ -384,17 +409,20 @@ class MagicMix:
         if isinstance(operand, (str, Path)) and is_latent(operand):
             operand = load_latent(operand, vae=self.vae)
         if isinstance(operand, torch.Tensor):
-            return latent_layout(operand, self.channels, self.factor, self.unet.device)
+            layout = latent_layout(operand, self.channels, self.factor, self.unet.device)
+            drawn = (layout.grid[1] * self.factor, layout.grid[2] * self.factor)
+            return replace(layout, sizes=self._sizes(drawn, None, upscale, photo=False))
         if isinstance(operand, (Image.Image, Path)) or (isinstance(operand, str) and is_photo(operand)):
             photo = read_rgb(operand.strip() if isinstance(operand, str) else operand)
-            (height, width), out = working_size((photo.height, photo.width), settings.size, self.factor)
-            x0 = encode_photo(self.vae, photo_latent_input(photo, (height, width)))
-            return Layout((len(x0), x0.shape[1], x0.shape[2]), x0, out=(out[1], out[0]))
+            sizes = self._sizes((photo.height, photo.width), settings.size, upscale, photo=True)
+            x0 = encode_photo(self.vae, photo_latent_input(photo, sizes.drawn))
+            return Layout((len(x0), x0.shape[1], x0.shape[2]), x0, sizes=sizes)
         moving = content_of(operand, role="layout", width=self.dim, space=self.space)
         own = (settings.size, settings.size) if isinstance(settings.size, int) else settings.size or self.native
-        (height, width), out = working_size(own, own, self.factor)
-        grid = (self.channels, height // self.factor, width // self.factor)
-        return Layout(grid, moving=moving, out=(out[1], out[0]))
+        asked = settings.size if isinstance(settings.size, tuple) else None
+        sizes = self._sizes(own, asked, upscale, photo=False)
+        grid = (self.channels, sizes.drawn[0] // self.factor, sizes.drawn[1] // self.factor)
+        return Layout(grid, moving=moving, sizes=sizes)
 
 
 def _check_count(count: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pops.diffusion.checks import check_guidance, is_number
+from pops.diffusion.sizes import Sizes
 from pops.embedding import UNKNOWN_SPACE, Embedding
 from pops.errors import ConfigError, OperandError, SpaceError, ensure, suggest
 from pops.files import expanded, is_file
@@ -124,7 +125,7 @@ class Layout:
     grid: tuple[int, int, int]  # [C, h, w] of its latents
     x0: Tensor | None = None  # [C, h, w]
     moving: Content = ()
-    out: tuple[int, int] | None = None  # (width, height) of the images that come out; None for those of the latents
+    sizes: Sizes | None = None  # of the images; None for a latent's own
 
 
 def listed(operand: object) -> tuple[list[object], bool]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from pops.diffusion.upscaler import Upscaler
     from pops.magicmix.mix import MagicMix
     from pops.operators.operator import Operator, TextPrior
     from pops.prior.linear import Precision
@@ -58,6 +59,8 @@ class Model:
         self._operators: dict[str, Operator] = {}
         self._renderers: dict[tuple[Any, ...], Renderer] = {}
         self._mixers: dict[int, MagicMix] = {}
+        self._folders_of_renderers: dict[int, Path | None] = {}  # by the renderer's identity
+        self._upscalers: dict[Path, Upscaler] = {}
         self._verification = Verification(self._with_manifests())
 
     def _with_manifests(self) -> list[Path]:
@@ -248,8 +251,22 @@ class Model:
                     controlnets={k: fetched(where, "ControlNet") for k, where in self.loading.controlnets.items()},
                     extra={"zero_image": self.space.zero_image_embedding, "library": library, "encoder": self.space},
                 )
-                self._renderers[key] = get(backend)(folder, options)
+                self._renderers[key] = made = get(backend)(folder, options)
+                self._folders_of_renderers[id(made)] = folder
             return self._renderers[key]
+
+    def upscaler(self, renderer: Renderer) -> Upscaler | None:
+        """Returns the upscaler in the folder of a renderer that `renderer` gave; None where it has none. Read once."""
+        folder = self._folders_of_renderers.get(id(renderer))
+        if folder is None or not (folder / "upscaler").is_dir():
+            return None
+        with LOADING:
+            self._verification.wait()
+            if folder not in self._upscalers:
+                from pops.diffusion.upscaler import Upscaler
+
+                self._upscalers[folder] = Upscaler.load(folder / "upscaler", self.device)
+            return self._upscalers[folder]
 
     def _which_renderer(self, asked: str | None) -> tuple[str, Path | None, bool]:
         """Returns the backend, its folder, and whether it is the model's own, to which the model's settings apply."""
@@ -286,7 +303,8 @@ class Model:
         ensure(networks is not None, told, ConfigError)
         with LOADING:
             if id(backend) not in self._mixers:
-                how = {"space": backend.space, "max_batch": self.max_batch, "running": backend.running}
+                how: dict[str, Any] = {"space": backend.space, "max_batch": self.max_batch, "running": backend.running}
+                how["upscaler"] = self.upscaler(backend)
                 self._mixers[id(backend)] = MagicMix(**vars(networks), **how)
             return self._mixers[id(backend)]
 
