@@ -30,15 +30,16 @@ from recipes.tiny.operators import OPERATORS
 
 SIDE = settings.CANVAS // 8
 TOKENS = 4  # image tokens: as many as diffusers expects of a plain projection
-# 14.9 M parameters with the adapter. Measured on one CPU thread, bf16, batch 16, and a float32 forward of 2: (128, 224)
+# 10.6 M parameters with the adapter: version 5's, from whose weights a training goes on at 16 x 16 latents. Wider ones
+# were measured, from nothing, on one CPU thread, bf16, batch 16, and a float32 forward of 2: (128, 224) 14.9 M,
 # 15 samples/s, 83 ms; (112, 224) 14.1 M, 16/s, 79 ms; (128, 256) 18.1 M, 14/s, 96 ms; (128, 192), two layers a block,
-# 17.8 M, 11/s, 126 ms; (128, 224) with attention at 8 x 8 alone 13.6 M, 23/s, 66 ms, but a pattern's size is that of
-# the finer level, where attention had to be added once already (docs/log.md).
+# 17.8 M, 11/s, 126 ms; (128, 224) with attention at 8 x 8 alone 13.6 M, 23/s, 66 ms, but a pattern's size is that of the
+# finer level, where attention had to be added once already (docs/log.md).
 UNET = {
     "sample_size": SIDE,
     "in_channels": settings.LATENT,
     "out_channels": settings.LATENT,
-    "block_out_channels": (128, 224),
+    "block_out_channels": (96, 192),
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     "layers_per_block": 1,
@@ -67,35 +68,46 @@ SHARES = {
 }
 
 
-def build() -> UNet2DConditionModel:
-    """Builds the UNet with the adapter's processors and projection, all trainable but the projection's biases."""
+def build(start: Path | None = None) -> UNet2DConditionModel:
+    """Builds the UNet with the adapter's processors and projection, all trainable but the projection's biases.
+
+    start: a renderer's folder of these shapes (at any size of latents), whose weights it has; None for random ones.
+    """
     torch.manual_seed(0)
     unet = UNet2DConditionModel(**UNET)
-    adapter = {"image_proj": {}, "ip_adapter": {}}
-    dim = settings.DIM
-    adapter["image_proj"] = {
-        "proj.weight": torch.randn(TOKENS * dim, dim) / dim**0.5,
-        "proj.bias": torch.zeros(TOKENS * dim),
-        "norm.weight": torch.ones(dim),
-        "norm.bias": torch.zeros(dim),
-    }
-    crossing = [n for n in unet.attn_processors if n.endswith("attn2.processor")]
-    for k, name in enumerate(crossing):
-        width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
-        adapter["ip_adapter"] |= {f"{2 * k + 1}.to_{v}_ip.weight": torch.randn(width, dim) / dim**0.5 for v in "kv"}
-    unet._load_ip_adapter_weights([adapter])
+    if start is not None:
+        unet.load_state_dict(
+            UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32).state_dict()
+        )
+    unet._load_ip_adapter_weights([fresh_adapter(unet) if start is None else adapter_in(start)])
     for name, p in unet.named_parameters():
         p.requires_grad_(not (name.startswith("encoder_hid_proj") and name.endswith("bias")))
     return unet.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
 
 
-def carried(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Transfers weights of an earlier run to a network with more attention blocks, which add zero at first."""
-    out = {}
-    for key, value in new.items():
-        silent = ".attentions." in key and ".proj_out." in key
-        out[key] = old[key].clone() if key in old else torch.zeros_like(value) if silent else value.clone()
-    return out
+def fresh_adapter(unet: UNet2DConditionModel) -> dict[str, dict[str, Tensor]]:
+    """Returns random weights of an adapter of this UNet."""
+    dim = settings.DIM
+    projection = {
+        "proj.weight": torch.randn(TOKENS * dim, dim) / dim**0.5,
+        "proj.bias": torch.zeros(TOKENS * dim),
+        "norm.weight": torch.ones(dim),
+        "norm.bias": torch.zeros(dim),
+    }
+    crossing, layers = [n for n in unet.attn_processors if n.endswith("attn2.processor")], {}
+    for k, name in enumerate(crossing):
+        width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        layers |= {f"{2 * k + 1}.to_{v}_ip.weight": torch.randn(width, dim) / dim**0.5 for v in "kv"}
+    return {"image_proj": projection, "ip_adapter": layers}
+
+
+def adapter_in(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Returns the weights of the adapter in a renderer's folder, float32."""
+    parts: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, value in load_file(folder / "ip_adapter" / "ip_adapter.safetensors").items():
+        part, _, name = key.partition(".")
+        parts[part][name] = value.float()
+    return parts
 
 
 def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
@@ -240,11 +252,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.workers)
     folder = newest()
     supply, looked = Supply(folder, device), time.time()
-    unet = build()
-    if args.start is not None:
-        state = torch.load(args.start, weights_only=True, map_location="cpu")["average"]
-        unet.load_state_dict(carried(state, unet.state_dict()))
-    unet.to(device)
+    unet = build(args.start).to(device)
     stage = Stage("diffusion", unet, Budget.of(args), args.lr, ema=args.ema, decay=args.decay, save_seconds=240)
     abar = DDIMScheduler(**SCHEDULER).alphas_cumprod.to(device)
     fast = compiled(unet, device)
@@ -296,7 +304,8 @@ def main() -> None:
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--noise", type=float, default=0.25, help="largest noise on the embedding, in its own spread")
     parser.add_argument("--decay", type=float, default=0.4, help="share of the budget over which the rate falls")
-    parser.add_argument("--start", type=Path, default=None, help="a checkpoint to begin with, of an earlier run")
+    shipped = settings.PACKAGE / "renderer"
+    parser.add_argument("--start", type=Path, default=shipped, help="a renderer's folder whose weights to begin with")
     parser.add_argument("--follow", action="store_true", help="take in `encoded-*` folders as they are finished")
     parser.add_argument("--look", type=int, default=1000, help="steps from one look at held-out images to the next")
     parser.add_argument(

@@ -241,7 +241,7 @@ def test_run_with_a_control_and_again(model: Path, tmp_path: Path) -> None:
     assert recipe["loading"]["controlnets"] == {"pose": net}
 
     again = str(tmp_path / "again.png")
-    run = CliRunner().invoke(app, ["run", out, "--device", "cpu", "-o", again])
+    run = CliRunner().invoke(app, ["run", out, "--trust", "--device", "cpu", "-o", again])
     assert run.exit_code == 0 and "changed" not in run.output, run.output
     assert Path(again).read_bytes() == Path(out).read_bytes()
     ready = str(tmp_path / "ready.png")
