@@ -33,8 +33,8 @@ TOKENS = 4  # image tokens: as many as diffusers expects of a plain projection
 # 10.6 M parameters with the adapter: version 5's, from whose weights a training goes on at 16 x 16 latents. Wider ones
 # were measured, from nothing, on one CPU thread, bf16, batch 16, and a float32 forward of 2: (128, 224) 14.9 M,
 # 15 samples/s, 83 ms; (112, 224) 14.1 M, 16/s, 79 ms; (128, 256) 18.1 M, 14/s, 96 ms; (128, 192), two layers a block,
-# 17.8 M, 11/s, 126 ms; (128, 224) with attention at 8 x 8 alone 13.6 M, 23/s, 66 ms, but a pattern's size is that of the
-# finer level, where attention had to be added once already (docs/log.md).
+# 17.8 M, 11/s, 126 ms; (128, 224) with attention at 8 x 8 alone 13.6 M, 23/s, 66 ms, but a pattern's size is that of
+# the finer level, where attention had to be added once already (docs/log.md).
 UNET = {
     "sample_size": SIDE,
     "in_channels": settings.LATENT,
@@ -252,7 +252,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.workers)
     folder = newest()
     supply, looked = Supply(folder, device), time.time()
-    unet = build(args.start).to(device)
+    unet = build(args.start if args.start.exists() else None).to(device)
     stage = Stage("diffusion", unet, Budget.of(args), args.lr, ema=args.ema, decay=args.decay, save_seconds=240)
     abar = DDIMScheduler(**SCHEDULER).alphas_cumprod.to(device)
     fast = compiled(unet, device)
@@ -305,7 +305,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.25, help="largest noise on the embedding, in its own spread")
     parser.add_argument("--decay", type=float, default=0.4, help="share of the budget over which the rate falls")
     shipped = settings.PACKAGE / "renderer"
-    parser.add_argument("--start", type=Path, default=shipped, help="a renderer's folder whose weights to begin with")
+    parser.add_argument("--start", type=Path, default=shipped, help="a renderer's folder to begin with")
     parser.add_argument("--follow", action="store_true", help="take in `encoded-*` folders as they are finished")
     parser.add_argument("--look", type=int, default=1000, help="steps from one look at held-out images to the next")
     parser.add_argument(

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains a stage of tiny on a lent GPU machine: bare, with torch and transformers but no diffusers, for some minutes.
 #
-#   recipes/tiny/gpu.sh aside [upscaler]       at home: moves shipped weights that no stage there needs out of the tree
+#   recipes/tiny/gpu.sh aside [STAGE]          at home: moves shipped weights that no stage there needs out of the tree
 #   recipes/tiny/gpu.sh back                   at home: puts them back
 #   recipes/tiny/gpu.sh wheels                 at home: fetches the wheels to carry into .whl (6.5 MB)
 #   recipes/tiny/gpu.sh speed MINUTES          there: pictures that toybox draws a second, on the GPU and on one core
@@ -39,6 +39,7 @@ seconds() { awk -v m="$(left "${1:-100}")" 'BEGIN { printf "%d", m * 60 }'; }
 case $what in
 aside)
     parts="renderer/unet renderer/ip_adapter renderer/controlnets depth_estimator"
+    [ "${2:-}" = diffusion ] && parts="renderer/controlnets depth_estimator"  # it goes on from the shipped UNet
     [ "${2:-}" = upscaler ] && parts="$parts prior operators"
     for part in $parts; do
         [ -e "$shipped/$part" ] || continue

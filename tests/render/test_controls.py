@@ -245,10 +245,12 @@ def test_run_with_a_control_and_again(model: Path, tmp_path: Path) -> None:
     assert run.exit_code == 0 and "changed" not in run.output, run.output
     assert Path(again).read_bytes() == Path(out).read_bytes()
     ready = str(tmp_path / "ready.png")
-    run = CliRunner().invoke(app, ["run", out, "--device", "cpu", "-o", ready, "--control", f"depth=map:{hint}"])
+    run = CliRunner().invoke(
+        app, ["run", out, "--trust", "--device", "cpu", "-o", ready, "--control", f"depth=map:{hint}"]
+    )
     assert run.exit_code == 0 and np.array_equal(pixels(ready), pixels(out)), run.output
     photo(7).save(c)
-    run = CliRunner().invoke(app, ["run", out, "--device", "cpu", "-o", again])
+    run = CliRunner().invoke(app, ["run", out, "--trust", "--device", "cpu", "-o", again])
     assert run.exit_code == 0 and f"{c} changed since the recipe was made" in run.output
 
 
