@@ -370,5 +370,8 @@ def test_pops_index_makes_the_index_and_a_missing_one_is_told(
         done.stdout.endswith("0.png\n") and done.stderr.count("\n") == 1 and "no index or a damaged one" in done.stderr
     )
     assert json.loads(call(*words, "--json").stdout)["search"] == "exact"
+    render = ("run", folder / "0.png", "--renderer", "retrieval", "--library", lib, "-m", random_model)
+    done = call(*render, "-o", tmp_path / "near.png")
+    assert done.exit_code == 0 and "has no index or a damaged one" in done.stderr
     assert call("index", folder, "-o", lib, "-m", random_model).exit_code == 0
     assert json.loads(call(*words, "--json").stdout)["search"] == "principal axes"

@@ -156,13 +156,20 @@ def write_rows(path: Path, rows: Rows) -> None:
     """Writes rows of one block to a library's files, with an index if they are more than EXACT_MOST."""
     from safetensors.torch import save_file
 
-    told = {"versions": rows.versions}
+    tensors = {"rows": rows.blocks[0], "ids": rows.ids, "digests": rows.digests}
     with write_whole(path / SEARCH) as temporary:
-        save_file({"rows": rows.blocks[0], "ids": rows.ids, "digests": rows.digests}, temporary, metadata=told)
-    if len(rows) <= EXACT_MOST:
+        save_file(tensors, temporary, metadata={"versions": rows.versions})
+    if len(rows) > EXACT_MOST:
+        write_index(path, rows)
+    else:
         (path / INDEX).unlink(missing_ok=True)
-        return
+
+
+def write_index(path: Path, rows: Rows) -> None:
+    """Makes the index of rows of one block, and writes it to a library's file."""
+    from safetensors.torch import save_file
+
     made = rows.indexed()
     assert made.axes is not None
     with write_whole(path / INDEX) as temporary:
-        save_file({"axes": made.axes, "codes": made.codes[0]}, temporary, metadata=told)
+        save_file({"axes": made.axes, "codes": made.codes[0]}, temporary, metadata={"versions": rows.versions})
