@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from calendar import monthrange
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import translate
@@ -15,7 +16,7 @@ from pops.errors import ConfigError, ensure
 from pops.files import expanded, shown
 
 _ISO = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d)?)?)?)?")
-_FIRST = "0000-01-01T00:00:00"  # completes a date that says only its year, month, ...
+_FIRST, _LAST = "0001-01-01T00:00:00", "9999-12-31T23:59:59"  # complete a date that says only its year, month, ...
 
 
 class Photo(NamedTuple):
@@ -64,19 +65,36 @@ class Where:
     def test(self) -> Callable[[Photo], bool]:
         """Returns the function that says whether a photo meets the conditions."""
         folders = tuple({form for folder in self.under for form in _forms(folder)})
-        either = (f"(?:{translate('*/' + p)})|(?:{translate('*/' + p + '/*')})" for p in map(_pattern, self.exclude))
-        excluded = re.compile("|".join(either) or r"(?!)").match
-        since, until, last = self.since, self.until, len(self.until)
+        excluded = _excluder([pattern.strip("/") for pattern in self.exclude])
+        since, until = _ends(self.since, self.until)
+        from_ns, to_ns = _nanoseconds(since, 0), _nanoseconds(until, 1)  # as a file's times are, without making dates
+        dated = bool(self.since or self.until)
 
         def meets(photo: Photo) -> bool:
             if folders and not photo.path.startswith(folders):
                 return False
-            if excluded("/" + photo.path.replace(os.sep, "/")):
+            if excluded is not None and excluded(photo.path):
                 return False
-            date = photo.date()[0] if since or until else ""
-            return since <= date and (not until or "" < date[:last] <= until)
+            if photo.taken:
+                return since <= photo.taken <= until
+            return not dated or from_ns <= photo.mtime < to_ns
 
         return meets
+
+
+def _ends(since: str, until: str) -> tuple[str, str]:
+    """Returns the first and the last second that two ISO dates, or none, mean."""
+    if len(until) == len("2024-05"):
+        until += f"-{monthrange(int(until[:4]), int(until[5:]))[1]}"
+    return since + _FIRST[len(since) :], until + _LAST[len(until) :]
+
+
+def _nanoseconds(date: str, seconds: int) -> int:
+    """Returns a time by the local clock, and some seconds more, as a file's time; the nearest that the system knows."""
+    try:
+        return (round(datetime.fromisoformat(date).timestamp()) + seconds) * 10**9
+    except (ValueError, OverflowError, OSError):  # before the year 1, or what a system takes for the end of time
+        return -(2**63) if date < "1970" else 2**63
 
 
 def _date(told: str, name: str) -> str:
@@ -92,8 +110,21 @@ def _date(told: str, name: str) -> str:
     return date
 
 
-def _pattern(told: str) -> str:
-    return told.strip("/")
+def _excluder(patterns: Sequence[str]) -> Callable[[str], bool] | None:
+    """Returns the function that says whether a path is excluded; it looks at every folder once. None: nothing is."""
+    names = "|".join(translate(p) for p in patterns if "/" not in p)
+    parts = "|".join(f"{translate(f'*/{p}')}|{translate(f'*/{p}/*')}" for p in patterns if "/" in p)
+    name, part = re.compile(names or "(?!)").match, re.compile(parts or "(?!)").match
+    folders: dict[str, bool] = {}
+
+    def excluded(path: str) -> bool:
+        path = path if os.sep == "/" else path.replace(os.sep, "/")
+        folder, _, last = path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = any(map(name, folder.split("/")))
+        return folders[folder] or name(last) is not None or (parts != "" and part("/" + path) is not None)
+
+    return excluded if patterns else None
 
 
 def _forms(folder: str) -> set[str]:
