@@ -38,7 +38,7 @@ from pops.embedding import Embedding
 from pops.library import About, Library
 from pops.library.rows import INDEX, SEARCH, read_rows, write_index
 from pops.library.scan import Stamp
-from pops.library.store import Entry
+from pops.library.values import Entry
 
 TOP, CHUNK = 10, 10_000
 CLUSTERS, DIRECTIONS = 4000, 256

@@ -24,7 +24,8 @@ from pops.library import About, Library, Where
 from pops.library import rows as rowing
 from pops.library.rows import INDEX, SEARCH
 from pops.library.scan import Stamp
-from pops.library.store import Entry, _schema
+from pops.library.store import _schema
+from pops.library.values import Entry
 from pops.space import Space
 
 pytest.importorskip("lancedb")

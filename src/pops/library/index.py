@@ -23,7 +23,8 @@ from pops.errors import ConfigError, PhotoError, PopsError, ensure
 from pops.files import expanded, shown
 from pops.images import FITS, HEIF_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES, date_taken, load_photo
 from pops.library.scan import Scan, Stamp, scan
-from pops.library.store import About, Encoder, Entry, Library, check_new
+from pops.library.store import Library, check_new
+from pops.library.values import About, Encoder, Entry
 
 if TYPE_CHECKING:
     from PIL import Image

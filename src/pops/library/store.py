@@ -15,11 +15,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, SpaceError, ensure
 from pops.files import expanded, read_json_object, shown, write_whole
@@ -27,10 +27,10 @@ from pops.library.nearest import unit_rows
 from pops.library.rows import Rows, none_yet, read_rows, write_rows
 from pops.library.scan import HEADER, Stamp
 from pops.library.tables import TABLES, database, lancedb_errors, repair, settle_tables
+from pops.library.values import About, Encoder, Entry, Match, Method
 from pops.library.where import Photo, Where
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
     from pops.embedding import Embedding
@@ -40,74 +40,6 @@ ROWS = 4096  # of a table, read or compared at once
 COPY = ".library.json"  # of the header
 ANYWHERE = Where()
 OURS = ("files.lance", "vectors.lance", ".lock", COPY)  # what an unfinished library may hold
-
-
-class Encoder(Protocol):
-    """Encodes images to the vectors of a library; Space is one."""
-
-    id: str
-    dim: int
-
-    @property
-    def fingerprint(self) -> str: ...
-    def encode_images(self, images: Sequence[Image.Image]) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class About:
-    """What made the vectors; they are comparable with embeddings of the same space only."""
-
-    space: str  # id of the CLIP space
-    dim: int
-    fingerprint: str  # of the image encoder
-    fit: str  # how photos become square
-    side: int  # pixels per side of that square
-
-    def require(self, other: About, where: Path) -> None:
-        """Raises SpaceError or ConfigError, in one line, if vectors made by `other` are not comparable with these."""
-        do = "index into another library (-o)"
-        if self.space != other.space or self.dim != other.dim:
-            raise SpaceError(f"the vectors are of space {other.space!r}, {where} holds space {self.space!r}; {do}")
-        if self.fingerprint != other.fingerprint:
-            raise SpaceError(f"{where} was made by another version of the encoder of {self.space!r}; {do}")
-        same = (self.fit, self.side) == (other.fit, other.side)
-        mine, theirs = f"{self.fit} to {self.side} pixels", f"{other.fit} to {other.side}"
-        ensure(same, f"{where} holds photos made square by {mine}, not {theirs}; {do}", ConfigError)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One file of the library: the sha256 of a photo's bytes, or "" and the problem with a file that is no photo.
-
-    taken: the photo's own date, "" if it has none, None in libraries of before that kept no dates.
-    """
-
-    stamp: Stamp
-    digest: str = ""
-    problem: str = ""
-    taken: str | None = None
-
-
-@dataclass(frozen=True)
-class Match:
-    """A photo that was found. score: the cosine, -1 to 1; copies: other files of the same bytes; date: as ISO writes
-    it, the photo's own (date_from "photo") or that of its file's last change ("file")."""
-
-    path: str
-    score: float
-    copies: tuple[str, ...] = ()
-    date: str = ""
-    date_from: str = ""
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a search goes. search: "exact", or "principal axes" for an index with its settings; told: a line about an
-    index that is missing, or ""."""
-
-    search: str
-    settings: dict[str, int]
-    told: str = ""
 
 
 class Library:
@@ -206,10 +138,10 @@ class Library:
             SpaceError,
         )
         self._refresh()
-        held = len(self._rows)
-        ensure(held > 0, f"{self.path} holds no photo; run: pops index FOLDER -o {self.path}", ConfigError)
-        photos, allowed = self._meeting(where)
-        return [self._search(vector, count, photos, allowed) for vector in embedding.vectors]
+        rows = self._rows  # the same all through, whatever another thread sees
+        ensure(len(rows) > 0, f"{self.path} holds no photo; run: pops index FOLDER -o {self.path}", ConfigError)
+        photos, allowed = self._meeting(where, rows)
+        return [self._search(vector, count, rows, photos, allowed) for vector in embedding.vectors]
 
     def method(self, count: int = 10) -> Method:
         """Says how a search for `count` photos goes."""
@@ -229,19 +161,20 @@ class Library:
         if self._versions() != before:
             self._changed()
 
-    def _meeting(self, where: Where) -> tuple[dict[str, list[Photo]], Tensor | None]:
+    def _meeting(self, where: Where, rows: Rows) -> tuple[dict[str, list[Photo]], Tensor | None]:
         """Returns the photos that meet the conditions, and their rows (None: all); the last answer is kept."""
         if not where:
             return self.photos, None
-        if self._met is None or self._met[0] != where:
+        met = self._met
+        if met is None or met[0] != where:
             meets = where.test()
             listed = ((digest, [p for p in files if meets(p)]) for digest, files in self.photos.items())
             photos = {digest: files for digest, files in listed if files}
-            self._met = (where, photos, self._rows.allowed(photos))
-        return self._met[1:]
+            met = self._met = (where, photos, rows.allowed(photos))
+        return met[1:]
 
     def _search(
-        self, vector: Tensor, count: int, photos: Mapping[str, list[Photo]], allowed: Tensor | None
+        self, vector: Tensor, count: int, rows: Rows, photos: Mapping[str, list[Photo]], allowed: Tensor | None
     ) -> list[Match]:
         from torch.nn.functional import normalize
 
@@ -249,13 +182,13 @@ class Library:
         digest_of: dict[int, str] = {}  # by row id
 
         def exact(numbers: Tensor) -> Tensor:
-            ids = self._rows.ids[numbers]
+            ids = rows.ids[numbers]
             digests, vectors = self._take(ids)
             digest_of.update(zip(ids.tolist(), digests, strict=True))
             return normalize(vectors, dim=1) @ query
 
-        numbers, cosines = self._rows.nearest(vector, count, exact, allowed)
-        found = [living_first(photos[digest_of[row]]) for row in self._rows.ids[numbers].tolist()]
+        numbers, cosines = rows.nearest(vector, count, exact, allowed)
+        found = [living_first(photos[digest_of[row]]) for row in rows.ids[numbers].tolist()]
         return [
             Match(p[0].path, float(c), tuple(q.path for q in p[1:]), *p[0].date())
             for p, c in zip(found, cosines, strict=True)
