@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SEARCH, INDEX = "search.safetensors", "index.safetensors"
 EXACT_MOST = 200_000  # photos that are all compared; reading more takes over 50 ms
-COMPARED = 2000  # rows that are compared in full where there is an index, and ten more for every photo asked for
+COMPARED = 1000  # rows that are compared in full where there is an index, and ten more for every photo asked for
 _WIDTH = 32  # bytes of a sha256
 
 

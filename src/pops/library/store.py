@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,10 +118,16 @@ class Library:
     @cached_property
     def photos(self) -> dict[str, list[Photo]]:
         """The photos: digest -> the files of those bytes, in order."""
+        names = [name for name in ("path", "mtime", "taken", "digest") if name in self._files.schema.names]
+        with lancedb_errors(self.path):
+            columns = self._files.search().select(names).to_arrow().to_pydict()
+        dates = columns.get("taken") or repeat(None)
         found: dict[str, list[Photo]] = {}
-        for path, entry in self.entries().items():
-            if entry.digest:
-                found.setdefault(entry.digest, []).append(Photo(path, entry.stamp.mtime, entry.taken))
+        for path, mtime, taken, digest in zip(
+            columns["path"], columns["mtime"], dates, columns["digest"], strict=False
+        ):
+            if digest:
+                found.setdefault(digest, []).append(Photo(path, mtime, taken))
         return found
 
     def search(self, embedding: Embedding, count: int = 10, where: Where = ANYWHERE) -> list[list[Match]]:
