@@ -190,9 +190,7 @@ class _Run:
             texts = list(dict.fromkeys([*texts, ""]))  # guidance's other branch
         if texts and not self.kept.texts:
             encoding: TextEncoding = self.model.space.encode_texts(texts)
-            long = [t for t, cut in zip(texts, encoding.truncated, strict=True) if cut]
-            told = f"the text encoder cannot read so long a text to its end: {long[:1]}; use fewer words"
-            ensure(not long, told, OperandError)
+            encoding.require_whole(texts)
             self.kept.texts = {t: (encoding.hidden[i], encoding.embeds[i]) for i, t in enumerate(texts)}
 
     def _take_given(self, asked: Given, to_encode: dict[Node, Any]) -> None:

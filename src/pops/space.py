@@ -46,6 +46,12 @@ class TextEncoding:
     hidden: list[Tensor]
     truncated: list[bool]
 
+    def require_whole(self, texts: Sequence[str]) -> None:
+        """Raises OperandError for the first of these texts that lost its end."""
+        long = [text for text, cut in zip(texts, self.truncated, strict=True) if cut]
+        told = f"the text encoder cannot read so long a text to its end: {long[:1]}; use fewer words"
+        ensure(not long, told, OperandError)
+
 
 class Space:
     """One CLIP space: id, width (`dim`), pixels per side of what the image encoder reads (`image_size`), towers."""

@@ -237,6 +237,17 @@ class Pops:
         listed: list[Any] = list(photos) if isinstance(photos, (list, tuple)) else [photos]
         return Embedding(self.model.encode_photos(listed, fit), self.space.id)
 
+    def embed_words(self, words: str | Sequence[str]) -> Embedding:
+        """Embeds texts by CLIP's text encoder, without the prior: a row each, un-normalised [n, D].
+
+        Their cosines with photos say how well these fit the words: a search. They are no image embeddings, so an
+        image of words is made from text("..."). ModelError for a model without a text encoder.
+        """
+        listed = [words] if isinstance(words, str) else list(words)
+        encoding = self.space.encode_texts(listed)
+        encoding.require_whole(listed)
+        return Embedding(encoding.embeds, self.space.id)
+
     def apply(
         self,
         name: str,

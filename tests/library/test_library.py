@@ -188,7 +188,7 @@ def test_new_changed_moved_touched_and_removed_files(folder: Path, tmp_path: Pat
     assert found(lib, folder / "1.png") == [str(folder / "1.png")]
     assert found(lib, folder / "moved.png") == [str(folder / "moved.png")]
     assert str(folder / "3.png") not in found(lib, folder / "0.png", 10)
-    assert Library.open(lib).digests() == set(Library.open(lib).paths), "vectors without a file are gone"
+    assert Library.open(lib).digests() == set(Library.open(lib).photos), "vectors without a file are gone"
 
 
 def test_two_folders_share_a_library_and_prune_forgets_what_is_nowhere(folder: Path, tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_the_fast_search_equals_the_slow_one(spread: float) -> None:
     vectors = torch.randn(1, 64, generator=gen) + spread * torch.randn(3000, 64, generator=gen)
     vectors[7] = vectors[2000]  # equals: the first comes first
     rows, unit = unit_rows(vectors), torch.nn.functional.normalize(vectors)
-    looked = []
+    blocks, looked = [rows[:1000], rows[1000:1000], rows[1000:]], []
     for query in (vectors[2000], torch.randn(64, generator=gen), -vectors[5]):
 
         def exact(numbers: torch.Tensor, query: torch.Tensor = query) -> torch.Tensor:
@@ -318,7 +318,7 @@ def test_the_fast_search_equals_the_slow_one(spread: float) -> None:
             return unit[numbers] @ torch.nn.functional.normalize(query, dim=0)
 
         slow = (unit @ torch.nn.functional.normalize(query, dim=0)).sort(descending=True, stable=True)
-        numbers, cosines = nearest(rows, query, 20, exact)
+        numbers, cosines = nearest(blocks, query, 20, exact)
         assert torch.equal(cosines, cosines.sort(descending=True).values)
         torch.testing.assert_close(cosines, slow.values[:20], rtol=0, atol=1e-6)
         clear = slow.values[:20].diff().abs() > 1e-6  # neighbours whose order rounding cannot change
@@ -326,7 +326,7 @@ def test_the_fast_search_equals_the_slow_one(spread: float) -> None:
             assert torch.equal(numbers, slow.indices[:20])
     if spread == 1.0:
         assert max(looked) < 300, "few are looked at twice"
-    assert len(nearest(rows[:5], vectors[0], 20, lambda n: unit[n] @ unit[0])[0]) == 5
+    assert len(nearest([rows[:5]], vectors[0], 20, lambda n: unit[n] @ unit[0])[0]) == 5
 
 
 def test_coarse_sums_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +335,7 @@ def test_coarse_sums_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = torch.zeros(1, 8, dtype=torch.float16)
     wrong[0, :3] = 1.5
     monkeypatch.setattr(torch.nn.functional, "linear", lambda a, b: wrong)
-    assert nearest(rows, truth[6], 1, lambda n: truth[n] @ truth[6])[0].tolist() == [6]
+    assert nearest([rows], truth[6], 1, lambda n: truth[n] @ truth[6])[0].tolist() == [6]
 
 
 # --- the renderer and the commands ----------------------------------------------------------------------------------

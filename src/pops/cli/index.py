@@ -1,7 +1,10 @@
-"""pops index: encodes a folder of photos into a library. pops search: finds the photos nearest to an expression."""
+"""pops index: encodes a folder of photos into a library. pops search: finds the photos nearest to words or to an
+expression.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
-from pops.files import shown
+from pops.files import expanded, is_file, shown
 
 if TYPE_CHECKING:
-    from pops.library import Report
+    from pops.library import Report, Where
 
 LISTED = 20  # skipped files that are listed one by one
 ALIKE = 3  # more of them skipped for one reason take one line
@@ -76,12 +79,38 @@ def index(
 @command
 def search(
     expression: Annotated[
-        str, typer.Argument(help="An expression or a tree file (.yaml, .json).", show_default=False, metavar="EXPR")
+        str,
+        typer.Argument(
+            help="Plain words, an expression, a photo, or a tree file (.yaml, .json).",
+            show_default=False,
+            metavar="EXPR",
+        ),
     ],
     library: Annotated[
         Path, typer.Option("--library", "-l", help="Library made by pops index.", show_default=False, metavar="LIBRARY")
     ],
     count: Annotated[int, typer.Option("--count", "-k", help="Number of photos.", min=1, max=10_000)] = 10,
+    since: Annotated[
+        str,
+        typer.Option(
+            "--since",
+            help="Only photos of this date and later: 2024-05-31, 2024-05 or 2024.",
+            show_default=False,
+            metavar="DATE",
+        ),
+    ] = "",
+    until: Annotated[
+        str,
+        typer.Option("--until", help="Only photos until the end of this date.", show_default=False, metavar="DATE"),
+    ] = "",
+    under: Annotated[
+        list[str] | None,
+        typer.Option("--under", help="Only photos in this folder or below. Repeatable.", metavar="FOLDER"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="Names or paths to leave out: *.gif, 2019/*. Repeatable.", metavar="PATTERN"),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Seed of the operators.", min=0)] = 0,
     steps: Annotated[
         int | None, typer.Option("--steps", help="Sampling steps of every operator.", min=1, max=1000)
@@ -95,39 +124,63 @@ def search(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find the photos of a library nearest to an expression.
+    """Find the photos of a library nearest to words or to an expression.
 
-    Prints the score (cosine similarity) and the path of each.
+    Plain words are compared with the photos by CLIP's text encoder; text("...") draws an image's embedding from words
+    first, by the prior. Prints the score (cosine similarity) and the path of each. A photo's date is its own (EXIF),
+    else that of its file's last change.
 
     Examples:
 
     \b
+        pops search "a red teapot" --library photos.library
         pops search "texturing(teapot.png, tiger.png)" --library photos.library
         pops search "scene(dog.png, beach.png)" -l photos.library -k 3 --json
-        pops search 'text("a marble rabbit")' -l photos.library
+        pops search dog -l photos.library --since 2024-05 --until 2024-08-15 --under photos/holidays
     """
     import pops
-    from pops.library import Library
+    from pops.expression.words import plain_words
+    from pops.library import Library, Where
     from pops.recipe import Recipe
 
-    recipe = Recipe.read(expression).changed(seed=seed, steps=steps, guidance=guidance)
+    where = Where(since, until, tuple(under or ()), tuple(exclude or ()))
+    words = None if is_file(expanded(expression)) else plain_words(expression)
+    recipe = None if words else Recipe.read(expression).changed(seed=seed, steps=steps, guidance=guidance)
     opened = Library.open(library)
     p = pops.load(model, device=device)
     opened.require_encoder(p.space)
     with progress(quiet=quiet or json_output) as on_progress:
-        making = recipe.making
-        e = p.evaluate(
-            recipe.expression, seed=seed, steps=making.steps, guidance=making.guidance, sampler=making.sampler,
-            fit=making.fit, on_progress=on_progress,
-        )  # fmt: skip
-    matches = opened.search(e, count)[0]
+        if recipe is None:
+            e = p.embed_words(words or "")
+        else:
+            making = recipe.making
+            e = p.evaluate(
+                recipe.expression, seed=seed, steps=making.steps, guidance=making.guidance, sampler=making.sampler,
+                fit=making.fit, on_progress=on_progress,
+            )  # fmt: skip
+    matches = opened.search(e, count, where)[0]
+    method = opened.method(count)
     if json_output:
         found = [{**asdict(m), "there": Path(m.path).is_file()} for m in matches]
-        print_json({"ok": True, "expression": recipe.expression, "library": str(library), "matches": found})
+        asked = {"expression": expression if recipe is None else recipe.expression, "words": words}
+        how = {"search": method.search, "settings": method.settings}
+        print_json({"ok": True, **asked, "library": str(library), **how, "told": method.told, "matches": found})
         return
+    read = f"read as plain words; for the prior's image of them write text({json.dumps(words, ensure_ascii=False)})"
+    none = "" if matches else f"no photo of {shown(library)} meets {_conditions(where)}"
+    for line in filter(None, ("" if words is None or quiet else read, "" if quiet else method.told, none)):
+        typer.echo(f"pops: {line}", err=True)
     for m in matches:
         gone = "" if Path(m.path).is_file() else "  (no longer there)"
         typer.echo(f"{m.score:.4f}  {m.path}{gone}")
+
+
+def _conditions(where: Where) -> str:
+    """Returns the conditions as they were asked for."""
+    given = [f"--{name} {shown(value)}" for name, value in (("since", where.since), ("until", where.until)) if value]
+    given += [f"--under {shown(folder)}" for folder in where.under]
+    given += [f"--exclude {shown(pattern)}" for pattern in where.exclude]
+    return " ".join(given)
 
 
 def _report_data(report: Report) -> dict[str, Any]:

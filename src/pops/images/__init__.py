@@ -16,6 +16,7 @@ from PIL import Image
 
 from pops.errors import ensure, suggest
 from pops.files import expanded, shown
+from pops.images.dates import date_taken
 from pops.images.metadata import ORIENTATION, TURNED, Beside, look_beside
 from pops.images.opening import (
     HEIF_SUFFIXES,
@@ -32,7 +33,7 @@ from pops.images.recipes import PICTURE_SUFFIXES, check_recipe, find_recipe, rea
 
 __all__ = [
     "FITS", "HEIF_SUFFIXES", "MAX_PIXELS", "MAX_SIDE", "PHOTO_SUFFIXES", "PICTURE_SUFFIXES", "RAW_SUFFIXES",
-    "check_recipe", "find_recipe", "load_photo", "read_recipe", "read_rgb", "save_picture",
+    "check_recipe", "date_taken", "find_recipe", "load_photo", "read_recipe", "read_rgb", "save_picture",
 ]  # fmt: skip
 
 MAX_SIDE = 4096  # pixels of an image that is made

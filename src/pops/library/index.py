@@ -14,16 +14,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pops.errors import ConfigError, PhotoError, PopsError, ensure
 from pops.files import expanded, shown
-from pops.images import FITS, HEIF_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES, load_photo
+from pops.images import FITS, HEIF_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES, date_taken, load_photo
 from pops.library.scan import Scan, Stamp, scan
-from pops.library.store import About, Encoder, Entry, Library, check_new
+from pops.library.store import Library, check_new
+from pops.library.values import About, Encoder, Entry
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -202,7 +203,9 @@ class _Run:
         known = self.entries.get(path)
         if known is not None and known.problem and self.reads_heif and path.lower().endswith(HEIF_SUFFIXES):
             return False  # the reader may have come since
-        return known is not None and known.stamp == stamp and (not known.digest or known.digest in self.known)
+        if known is None or known.stamp != stamp:
+            return False
+        return not known.digest or (known.digest in self.known and known.taken is not None)
 
     def _start(self, readers: ThreadPoolExecutor, paths: Sequence[str]) -> list[Future[_Read]]:
         return [readers.submit(self._read, path, self.found.files[path]) for path in paths]
@@ -210,11 +213,14 @@ class _Run:
     def _read(self, path: str, stamp: Stamp) -> _Read:
         """Reads a file, in a reader's thread; one with a photo's suffix is hashed first, and decoded if it is new."""
         try:
+            before = self.entries.get(path)
+            if before is not None and before.stamp == stamp and before.digest in self.known:  # lacks its date only
+                return _Read(path, replace(before, taken=_date(path)))
             digest = _digest(path) if Path(path).suffix.lower() in PHOTO_SUFFIXES and stamp.size else ""
             if digest in self.known:
-                return _Read(path, Entry(stamp, digest))
+                return _Read(path, Entry(stamp, digest, taken=_date(path)))
             photo = load_photo(path, fit=self.about.fit, size=self.about.side)
-            return _Read(path, Entry(stamp, digest or _digest(path)), photo)
+            return _Read(path, Entry(stamp, digest or _digest(path), taken=_date(path)), photo)
         except PhotoError as e:
             again = isinstance(e.__cause__, (PermissionError, MemoryError)) or not Path(path).exists()
             return _Read(path, Entry(stamp, problem=str(e).removeprefix(shown(path)).lstrip()), again=again)
@@ -267,6 +273,13 @@ def _gone(path: str) -> bool:
     except (OSError, ValueError):
         return False
     return False
+
+
+def _date(path: str) -> str:
+    """Returns the photo's own date; "" if it cannot be read any more."""
+    with suppress(PhotoError, OSError):
+        return date_taken(path)
+    return ""
 
 
 def _digest(path: str) -> str:

@@ -2,8 +2,8 @@
 
     LIBRARY/library.json       what made the vectors: space, encoder, fit; without it the folder is no library
     LIBRARY/vectors.lance      sha256 of a file's bytes -> its vector, un-normalised float32
-    LIBRARY/files.lance        path -> size, time of change, sha256, or why it is no photo
-    LIBRARY/search.safetensors the vectors at length 1 in float16, made from the tables when they have changed
+    LIBRARY/files.lance        path -> size, time of change, date of the photo, sha256, or why it is no photo
+    LIBRARY/*.safetensors      what a search compares (see rows.py), made from the tables when they have changed
 
 Tables have versions: a reader sees one or the next, and an interrupted writer leaves the last complete one. Of every
 table the version before the last tidying is kept: if the newest files were damaged, as when the power fails, it is
@@ -15,81 +15,32 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, SpaceError, ensure
 from pops.files import expanded, read_json_object, shown, write_whole
-from pops.library.nearest import nearest, unit_rows
+from pops.library.nearest import unit_rows
+from pops.library.rows import Rows, none_yet, read_rows, write_rows
 from pops.library.scan import HEADER, Stamp
 from pops.library.tables import TABLES, database, lancedb_errors, repair, settle_tables
+from pops.library.values import About, Encoder, Entry, Match, Method
+from pops.library.where import Photo, Where
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
     from pops.embedding import Embedding
 
 FORMAT, VERSION = "pops.library", 1
-SEARCH = "search.safetensors"
 ROWS = 4096  # of a table, read or compared at once
 COPY = ".library.json"  # of the header
+ANYWHERE = Where()
 OURS = ("files.lance", "vectors.lance", ".lock", COPY)  # what an unfinished library may hold
-
-
-class Encoder(Protocol):
-    """Encodes images to the vectors of a library; Space is one."""
-
-    id: str
-    dim: int
-
-    @property
-    def fingerprint(self) -> str: ...
-    def encode_images(self, images: Sequence[Image.Image]) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class About:
-    """What made the vectors; they are comparable with embeddings of the same space only."""
-
-    space: str  # id of the CLIP space
-    dim: int
-    fingerprint: str  # of the image encoder
-    fit: str  # how photos become square
-    side: int  # pixels per side of that square
-
-    def require(self, other: About, where: Path) -> None:
-        """Raises SpaceError or ConfigError, in one line, if vectors made by `other` are not comparable with these."""
-        do = "index into another library (-o)"
-        if self.space != other.space or self.dim != other.dim:
-            raise SpaceError(f"the vectors are of space {other.space!r}, {where} holds space {self.space!r}; {do}")
-        if self.fingerprint != other.fingerprint:
-            raise SpaceError(f"{where} was made by another version of the encoder of {self.space!r}; {do}")
-        same = (self.fit, self.side) == (other.fit, other.side)
-        mine, theirs = f"{self.fit} to {self.side} pixels", f"{other.fit} to {other.side}"
-        ensure(same, f"{where} holds photos made square by {mine}, not {theirs}; {do}", ConfigError)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One file of the library: the sha256 of a photo's bytes, or "" and the problem with a file that is no photo."""
-
-    stamp: Stamp
-    digest: str = ""
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class Match:
-    """A photo that was found. score: the cosine, -1 to 1; copies: other files of the same bytes."""
-
-    path: str
-    score: float
-    copies: tuple[str, ...] = ()
 
 
 class Library:
@@ -99,6 +50,9 @@ class Library:
         self.path, self.about = path, about
         self._vectors, self._files = tables
         self._settled: set[str] = set()  # files of the tables that are on the disk itself
+        self._met: tuple[Where, dict[str, list[Photo]], Tensor | None] | None = (
+            None  # the last conditions, who met them
+        )
 
     @classmethod
     def open(cls, path: str | Path, *, writing: bool = False) -> Library:
@@ -149,9 +103,10 @@ class Library:
         """Returns every file by its path."""
         with lancedb_errors(self.path):
             columns = self._files.to_arrow().to_pydict()
+        columns.setdefault("taken", [None] * len(columns["path"]))
         return {
-            path: Entry(Stamp(size, mtime), digest, problem)
-            for path, size, mtime, digest, problem in zip(*(columns[c] for c in _COLUMNS), strict=True)
+            path: Entry(Stamp(size, mtime), digest, problem, taken)
+            for path, size, mtime, digest, problem, taken in zip(*(columns[c] for c in _COLUMNS), strict=True)
         }
 
     def digests(self) -> set[str]:
@@ -161,21 +116,26 @@ class Library:
             return {d for batch in query.to_batches(ROWS) for d in batch["digest"].to_pylist()}
 
     @cached_property
-    def paths(self) -> dict[str, list[str]]:
+    def photos(self) -> dict[str, list[Photo]]:
         """The photos: digest -> the files of those bytes, in order."""
+        names = [name for name in ("path", "mtime", "taken", "digest") if name in self._files.schema.names]
         with lancedb_errors(self.path):
-            columns = self._files.search().select(["path", "digest"]).to_arrow().to_pydict()
-        found: dict[str, list[str]] = {}
-        for path, digest in zip(columns["path"], columns["digest"], strict=True):
+            columns = self._files.search().select(names).to_arrow().to_pydict()
+        dates = columns.get("taken") or repeat(None)
+        found: dict[str, list[Photo]] = {}
+        for path, mtime, taken, digest in zip(
+            columns["path"], columns["mtime"], dates, columns["digest"], strict=False
+        ):
             if digest:
-                found.setdefault(digest, []).append(path)
+                found.setdefault(digest, []).append(Photo(path, mtime, taken))
         return found
 
-    def search(self, embedding: Embedding, count: int = 10) -> list[list[Match]]:
-        """Finds the `count` photos nearest by cosine to each row of the embedding, the nearest first; exact.
+    def search(self, embedding: Embedding, count: int = 10, where: Where = ANYWHERE) -> list[list[Match]]:
+        """Finds the `count` photos nearest by cosine to each row of the embedding, the nearest first.
 
-        Files of the same bytes are one photo. SpaceError for an embedding of another space, ConfigError for an empty
-        library.
+        where: conditions that a photo must meet; of those that do, the nearest are found. Exact up to EXACT_MOST
+        photos (see `method`). Files of the same bytes are one photo. SpaceError for an embedding of another space,
+        ConfigError for an empty library.
         """
         ensure(count >= 1, f"the number of photos to find must be 1 or more, got {count}", ConfigError)
         embedding.require_space(self.about.space)
@@ -185,9 +145,19 @@ class Library:
             SpaceError,
         )
         self._refresh()
-        rows, _ = self._rows
+        rows = self._rows  # the same all through, whatever another thread sees
         ensure(len(rows) > 0, f"{self.path} holds no photo; run: pops index FOLDER -o {self.path}", ConfigError)
-        return [self._search(vector, count) for vector in embedding.vectors]
+        photos, allowed = self._meeting(where, rows)
+        return [self._search(vector, count, rows, photos, allowed) for vector in embedding.vectors]
+
+    def method(self, count: int = 10) -> Method:
+        """Says how a search for `count` photos goes."""
+        compared = self._rows.compared(count)
+        why = f"{shown(self.path)} has no index or a damaged one, so all {len(self._rows)} photos were compared"
+        told = f"{why}; to make it: pops index FOLDER -o {shown(self.path)}" if self._rows.lacks_index else ""
+        if compared is None or self._rows.axes is None:
+            return Method("exact", {}, told)
+        return Method("principal axes", {"axes": self._rows.axes.shape[1], "compared": compared})
 
     def _refresh(self) -> None:
         """Sees what other processes have indexed since."""
@@ -198,21 +168,38 @@ class Library:
         if self._versions() != before:
             self._changed()
 
-    def _search(self, vector: Tensor, count: int) -> list[Match]:
+    def _meeting(self, where: Where, rows: Rows) -> tuple[dict[str, list[Photo]], Tensor | None]:
+        """Returns the photos that meet the conditions, and their rows (None: all); the last answer is kept."""
+        if not where:
+            return self.photos, None
+        met = self._met
+        if met is None or met[0] != where:
+            meets = where.test()
+            listed = ((digest, [p for p in files if meets(p)]) for digest, files in self.photos.items())
+            photos = {digest: files for digest, files in listed if files}
+            met = self._met = (where, photos, rows.allowed(photos))
+        return met[1:]
+
+    def _search(
+        self, vector: Tensor, count: int, rows: Rows, photos: Mapping[str, list[Photo]], allowed: Tensor | None
+    ) -> list[Match]:
         from torch.nn.functional import normalize
 
-        rows, ids = self._rows
         query = normalize(vector, dim=0)
-        digest_of: dict[int, str] = {}  # by number of the row
+        digest_of: dict[int, str] = {}  # by row id
 
         def exact(numbers: Tensor) -> Tensor:
-            digests, vectors = self._take(ids[numbers])
-            digest_of.update(zip(numbers.tolist(), digests, strict=True))
+            ids = rows.ids[numbers]
+            digests, vectors = self._take(ids)
+            digest_of.update(zip(ids.tolist(), digests, strict=True))
             return normalize(vectors, dim=1) @ query
 
-        numbers, cosines = nearest(rows, vector, count, exact)
-        found = [living_first(self.paths[digest_of[n]]) for n in numbers.tolist()]
-        return [Match(p[0], float(c), tuple(p[1:])) for p, c in zip(found, cosines, strict=True)]
+        numbers, cosines = rows.nearest(vector, count, exact, allowed)
+        found = [living_first(photos[digest_of[row]]) for row in rows.ids[numbers].tolist()]
+        return [
+            Match(p[0].path, float(c), tuple(q.path for q in p[1:]), *p[0].date())
+            for p, c in zip(found, cosines, strict=True)
+        ]
 
     def _take(self, ids: Tensor) -> tuple[list[str], Tensor]:
         """Reads the digests and vectors [m, D] of LanceDB's row ids [m], in this order."""
@@ -231,31 +218,25 @@ class Library:
         return digests, torch.cat(parts)
 
     @cached_property
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        """All photos' vectors at length 1 [N, D] float16 and row ids [N]; from the file if it is of these versions."""
-        stored = self._stored_rows()
-        return stored if stored is not None else self._made_rows()
-
-    def _stored_rows(self) -> tuple[Tensor, Tensor] | None:
-        from safetensors import SafetensorError, safe_open
-
-        with suppress(SafetensorError, OSError), safe_open(self.path / SEARCH, framework="pt") as file:
-            if (file.metadata() or {}).get("versions") == self._versions():
-                return file.get_tensor("rows"), file.get_tensor("ids")  # mapped: read on use
-        return None
-
-    def _made_rows(self) -> tuple[Tensor, Tensor]:
+    def _rows(self) -> Rows:
+        """The photos' rows: from the files as far as they hold them, else from the tables."""
         import torch
 
-        parts = [torch.empty(0, self.about.dim, dtype=torch.float16)]
-        ids: list[int] = []
+        stored = read_rows(self.path)
+        if stored is not None and stored.versions == self._versions():
+            return stored
+        stored = stored or none_yet(self.about.dim)
         with lancedb_errors(self.path):
-            for batch in self._vectors.search().with_row_id(True).to_batches(ROWS):
-                kept = [i for i, digest in enumerate(batch["digest"].to_pylist()) if digest in self.paths]
-                parts.append(unit_rows(_tensor(batch["vector"], self.about.dim)[kept]))
-                row_ids = batch["_rowid"].to_pylist()
-                ids += [row_ids[i] for i in kept]
-        return torch.cat(parts), torch.tensor(ids, dtype=torch.int64)
+            listed = self._vectors.search().select(["digest"]).with_row_id(True).to_arrow()
+        each = zip(listed["digest"].to_pylist(), listed["_rowid"].to_pylist(), strict=True)
+        ids = {digest: row for digest, row in each if digest in self.photos}
+        fresh = list(ids.keys() - set(stored.names())) if len(stored.ids) else list(ids)
+        fresh.sort(key=ids.__getitem__)
+        rows = torch.empty(len(fresh), self.about.dim, dtype=torch.float16)
+        numbers = torch.tensor([ids[digest] for digest in fresh], dtype=torch.int64)
+        for start in range(0, len(fresh), ROWS):
+            rows[start : start + ROWS] = unit_rows(self._take(numbers[start : start + ROWS])[1])
+        return stored.updated(ids, fresh, rows, self._versions())
 
     def _versions(self) -> str:
         return f"{self._vectors.version} {self._files.version}"
@@ -273,7 +254,7 @@ class Library:
                 column = pa.FixedSizeListArray.from_arrays(pa.array(numbers), self.about.dim)
                 schema = _schema("vectors", self.about.dim)
                 self._vectors.add(pa.table([pa.array(vectors, pa.string()), column], schema=schema))
-            rows = [(path, e.stamp.size, e.stamp.mtime, e.digest, e.problem) for path, e in entries.items()]
+            rows = [(path, e.stamp.size, e.stamp.mtime, e.digest, e.problem, e.taken) for path, e in entries.items()]
             columns = [[row[i] for row in rows] for i in range(len(_COLUMNS))]
             schema = _schema("files", self.about.dim)
             arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
@@ -283,16 +264,15 @@ class Library:
 
     @property
     def stale(self) -> bool:
-        """Whether the tables have changed since `tidy`."""
-        return self._stored_rows() is None
+        """Whether the tables have changed since `tidy`, or the files that it writes are missing or damaged."""
+        stored = read_rows(self.path)
+        return stored is None or stored.versions != self._versions() or stored.lacks_index
 
     def tidy(self) -> None:
-        """Deletes vectors without a file, merges small pieces, and writes the search's file; of older versions, keeps
+        """Deletes vectors without a file, merges small pieces, and writes the search's files; of older versions, keeps
         those since the one before.
         """
-        from safetensors.torch import save_file
-
-        unused = sorted(self.digests() - set(self.paths))
+        unused = sorted(self.digests() - set(self.photos))
         with lancedb_errors(self.path):
             versions = [table.list_versions()[-1]["timestamp"] for table in (self._vectors, self._files)]
             for start in range(0, len(unused), ROWS):
@@ -303,21 +283,21 @@ class Library:
                 table.optimize(cleanup_older_than=age, delete_unverified=True)
         settle_tables(self.path, self._settled)
         self._changed()
-        rows, ids = self._made_rows()
-        with write_whole(self.path / SEARCH) as temporary:
-            save_file({"rows": rows, "ids": ids}, temporary, metadata={"versions": self._versions()})
+        write_rows(self.path, self._rows.whole())
+        self._changed()
 
     def _changed(self) -> None:
-        for name in ("paths", "_rows"):
+        self._met = None
+        for name in ("photos", "_rows"):
             self.__dict__.pop(name, None)
 
 
-_COLUMNS = ("path", "size", "mtime", "digest", "problem")
+_COLUMNS = ("path", "size", "mtime", "digest", "problem", "taken")  # libraries of before have no "taken"
 
 
-def living_first(paths: Sequence[str]) -> list[str]:
+def living_first(photos: Sequence[Photo]) -> list[Photo]:
     """Orders the files of one content: those that are there, then those that are gone."""
-    return sorted(paths, key=lambda path: not os.path.isfile(path))  # noqa: PTH113
+    return sorted(photos, key=lambda photo: not os.path.isfile(photo.path))  # noqa: PTH113
 
 
 def check_new(path: Path) -> None:

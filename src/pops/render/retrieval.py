@@ -41,6 +41,9 @@ class RetrievalRenderer:
         first = [i for i, rank in enumerate(ranks) if rank == 0]
         most = 1 + max(ranks, default=0)
         found = self.library.search(Embedding(vectors[first], self.capabilities.space), most) if first else []
+        told = self.library.method(most).told
+        if told and options.on_note:
+            options.on_note(told)
         by_row = {vectors[i].numpy().tobytes(): matches for i, matches in zip(first, found, strict=True)}
         photos: list[Any] = []
         for row, rank in zip(vectors, ranks, strict=True):
