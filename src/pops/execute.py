@@ -18,6 +18,7 @@ from pops.errors import EmbeddingError, OperandError, SpaceError, ensure
 from pops.expression.grammar import to_text
 from pops.expression.nodes import MIX, Given, Missing, Node, Sum, Word, is_blend, is_mix
 from pops.expression.plan import SUM, TEXT, Job, Level, Plan
+from pops.judging import judged
 from pops.magicmix.spec import mix_settings
 from pops.progress import OnNote, OnProgress, OnStep
 from pops.recipe import Making
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from pops.caution import Caution
     from pops.models.model import Model
     from pops.operators.operator import Task
     from pops.space import TextEncoding
@@ -81,7 +83,7 @@ class Executor:
         values = {n: Embedding(v.vectors, space) for n, v in run.values.items() if v.vectors is not None}
         whole = None if root.vectors is None else Embedding(root.vectors.expand(run.rows, -1), space)
         images: dict[Node, Any] = {n: v.images for n, v in run.values.items() if n in run.mixed}
-        return Trace(plan, values, whole, run.rows, images, list(root.latents))
+        return Trace(plan, values, whole, run.rows, images, list(root.latents), run.unfamiliar)
 
 
 class _Run:
@@ -106,6 +108,7 @@ class _Run:
         self.values: dict[Node, Value] = {}
         self.texts: dict[str, tuple[Tensor, Tensor]] = {}  # text -> hidden states [tokens, width], embedding [D]
         self.mixed: set[Node] = set()
+        self.unfamiliar: dict[Node, Caution] = {}
         self.rows = len(seeds)
         self.done = 0
         self.total = 1 + sum(self._steps(level) for level in plan.levels if level.operator != SUM)
@@ -164,9 +167,12 @@ class _Run:
         # 2) Photos, all in one batch; a missing file among them is told before the tower is read.
         self.values |= {photo: Value(images=[Path(photo.path)]) for photo in self.plan.photos}
         to_encode |= {photo: photo.path for photo in self.plan.photos if photo in needed}
-        if to_encode:
-            encoded = self.model.encode_photos(list(to_encode.values()), self.making.fit)
-            for i, node in enumerate(to_encode):
+        squares = dict(zip(to_encode, self.model.squares(list(to_encode.values()), self.making.fit), strict=True))
+        shown = {n: self.values[n].images[0] for n in (*self.plan.photos, *self.plan.given) if self.values[n].images}
+        self.unfamiliar = judged(self.model, self.plan, shown, squares, self.making.fit, self.on_note)
+        if squares:
+            encoded = self.model.space.encode_images(list(squares.values()))
+            for i, node in enumerate(squares):
                 self.values[node].vectors = encoded[i : i + 1]
 
         # 3) Texts.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pops.caution import Caution
 from pops.errors import ConfigError, ensure
 from pops.files import expanded
 from pops.recipe import Recipe
@@ -24,7 +25,7 @@ class Result(list["Image.Image"]):
 
     recipe: what was asked, complete: with what was loaded, the inputs' digests and all versions. trace: every node of
     the expression (None of a grid). figures: "tree" and "equation", where they were asked for. latents: of a mix, one
-    per image. notes: what the user should read.
+    per image. notes: what the user should read. warnings: operands unlike all that the model was trained on.
     """
 
     images: Sequence[Image.Image]
@@ -33,6 +34,7 @@ class Result(list["Image.Image"]):
     figures: Mapping[str, Image.Image] = field(default_factory=dict)
     latents: Sequence[Tensor] = ()
     notes: Sequence[str] = ()
+    warnings: Sequence[Caution] = ()
 
     def __post_init__(self) -> None:
         list.__init__(self, self.images)

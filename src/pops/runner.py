@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from pops.caution import Caution
 from pops.embedding import Embedding
 from pops.errors import ConfigError, PopsError, ensure
 from pops.execute import Executor
@@ -107,7 +108,7 @@ class Runner:
             if tell.image:
                 tell.image(i, image)
         latents = [trace.latents[i] for i in chosen] if trace.latents else []
-        return Result(finished, settled, trace, drawn, latents, notes)
+        return Result(finished, settled, trace, drawn, latents, notes, list(trace.unfamiliar.values()))
 
     def _check(self, recipe: Recipe, control: Mapping[str, Any]) -> None:
         """Refuses what the renderer cannot take; reads the renderer, and runs nothing."""
@@ -139,7 +140,7 @@ class Runner:
         told = f"a grid has at most {MAX_CELLS} cells, this one {len(cells)}; sweep fewer values"
         ensure(len(cells) <= MAX_CELLS, told, ConfigError)
         options = [mix_options({**dict(root.options), **cell}) for cell in cells]
-        images, notes = [], dict[str, None]()
+        images, notes, warnings = [], dict[str, None](), dict[Caution, None]()
         for i, own in enumerate(options):
             expression = to_text(replace(root, options=own))
             cell = recipe.model_copy(update={"expression": expression, "sweep": (), "image": None})
@@ -147,6 +148,7 @@ class Runner:
             made = self.run(cell, given, Callbacks(shown, note=tell.note))
             images.append(made[0])
             notes |= dict.fromkeys(made.notes)
+            warnings |= dict.fromkeys(made.warnings)
         across, down = axes[0], axes[1] if len(axes) > 1 else None
         rows = [""] if down is None else [f"{down.name} {value:g}" for value in down.values]
         in_rows = [images[i * len(rows) + j] for j in range(len(rows)) for i in range(len(across.values))]
@@ -154,7 +156,7 @@ class Runner:
         grid = settled.attach(grid_figure(in_rows, [f"{across.name} {value:g}" for value in across.values], rows))
         if tell.image:
             tell.image(0, grid)
-        return Result([grid], settled, None, notes=list(notes))
+        return Result([grid], settled, None, notes=list(notes), warnings=list(warnings))
 
     def settled(self, recipe: Recipe, planned: Plan, rows: int = 1) -> Recipe:
         """Returns the recipe with all that it leaves to its surroundings: what is loaded, inputs' digests, versions.

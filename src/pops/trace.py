@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pops.caution import Caution
 from pops.embedding import Embedding
 from pops.errors import ensure
 from pops.expression.nodes import Node
@@ -26,6 +27,9 @@ class Trace:
     rows: int
     images: Mapping[Node, Sequence[Image.Image]] = field(default_factory=dict)  # of each mix: one, or some per row
     latents: Sequence[Tensor] = ()  # of the root where it is a mix: one per image
+    unfamiliar: Mapping[Node, Caution] = field(
+        default_factory=dict
+    )  # operands unlike all that the model was trained on
 
     @property
     def result(self) -> Embedding:

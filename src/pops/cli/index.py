@@ -114,16 +114,21 @@ def search(
     opened = Library.open(library)
     p = pops.load(model, device=device)
     opened.require_encoder(p.space)
+    notes: list[str] = []
     with progress(quiet=quiet or json_output) as on_progress:
         making = recipe.making
-        e = p.evaluate(
+        trace = p.trace(
             recipe.expression, seed=seed, steps=making.steps, guidance=making.guidance, sampler=making.sampler,
-            fit=making.fit, on_progress=on_progress,
+            fit=making.fit, on_progress=on_progress, on_note=notes.append,
         )  # fmt: skip
-    matches = opened.search(e, count)[0]
+    matches = opened.search(trace.result, count)[0]
+    for line in dict.fromkeys(notes):
+        typer.echo(f"pops: {line}", err=True)
     if json_output:
         found = [{**asdict(m), "there": Path(m.path).is_file()} for m in matches]
-        print_json({"ok": True, "expression": recipe.expression, "library": str(library), "matches": found})
+        data: dict[str, Any] = {"ok": True, "expression": recipe.expression, "library": str(library), "matches": found}
+        warnings = [caution.to_data() for caution in trace.unfamiliar.values()]
+        print_json({**data, "warnings": warnings} if warnings else data)
         return
     for m in matches:
         gone = "" if Path(m.path).is_file() else "  (no longer there)"

@@ -89,6 +89,7 @@ def make(
             {"output": str(p), **i.info["pops"]["found"]} for p, i in zip(written, result) if "found" in i.info["pops"]
         ]
         data |= {"found": found} if found else {}
+        data |= {"warnings": [caution.to_data() for caution in result.warnings]} if result.warnings else {}
         print_json({**data, "seconds": round(time.monotonic() - start, 3)})
     elif not quiet:
         latents = _numbered(outputs.latent, len(result.latents)) if outputs.latent else []
