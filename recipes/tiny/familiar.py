@@ -5,7 +5,8 @@
 A small network learns to tell toybox's pictures from all others: crops of photographs, cut-out things on backdrops,
 noise. --unlike: folders of such pictures; --photos: folders of photographs of which every second one is learnt from,
 and the others are for the report alone. Both may be given several times. The threshold is that which a share of
-held-back training pictures exceeds (QUANTILE). Then the words of all training captions are listed.
+held-back training pictures exceeds (1 - QUANTILE), and none of examples/. Then the words of all training captions are
+listed.
 
 python -m recipes.tiny.familiar --report --photos FOLDER    # only the figures of the finished folder, WORK's or tiny's
 """
@@ -26,8 +27,10 @@ from torch import Tensor, nn
 
 from pops.images import load_photo
 from pops.models.familiar import CONFIG, FAMILIAR, STRIDE, WEIGHTS, Familiar
+from pops.toybox.draw import draw_swatch
 from pops.toybox.pairs import change, company, draw_family, draw_grid, family, grid
 from pops.toybox.words import captions
+from pops.toybox.world import CORE, random_material_spec, sample_swatch, sample_swatch_seeded
 from recipes.tiny import data, settings
 from recipes.tiny.encode import vae
 from recipes.tiny.loop import Budget, Stage, prepare
@@ -37,9 +40,11 @@ ABOUT = "drawings of toybox"
 LAYERS = ((5, 16), (3, 32), (3, 48), (3, 64))  # kernel and channels of each layer, all of stride STRIDE
 BATCH = 48  # pictures of each kind in a step
 DRAWN, OTHERS, CODED = 6000, 12000, 1000  # pictures of training, pictures unlike them, and of training as tiny draws
-QUANTILE = 0.995  # share of held-back pictures of training that are familiar
+QUANTILE = 0.99  # share of held-back pictures of training that are familiar
+MARGIN = 0.1  # of the threshold above the strangest of examples/
 HELD_BACK = 10  # one picture of training in so many
 TEST_FAMILIES, TEST_SEED = 64, 50_000
+SWATCHES = 15  # of each material; eight times as many of none that has a name
 SEEDS = 1500  # families, grids, changes, companies whose captions give the words
 SMALL_WORDS = [
     "a", "an", "the", "and", "or", "of", "in", "on", "at", "by", "to", "from", "for", "with", "without", "into", "onto",
@@ -92,6 +97,16 @@ def other_sizes() -> Tensor:
     return torch.cat(rows)
 
 
+def swatches() -> Tensor:
+    """Draws more exemplars of every material than the shards have, in several sizes: operands that are all pattern."""
+    specs = [sample_swatch_seeded(name, 9000 + k) for name in CORE.materials for k in range(SWATCHES)]
+    for k in range(SWATCHES * 8):
+        rng = random.Random(f"familiar {k}")
+        specs.append(sample_swatch(random_material_spec(rng), rng))
+    sizes = (settings.SIZE, settings.CANVAS, 2 * settings.CANVAS)
+    return torch.cat([data.shrink(draw_swatch(spec, sizes[i % 3])[None]) for i, spec in enumerate(specs)])
+
+
 @torch.no_grad()
 def coded(pictures: Tensor, gen: torch.Generator) -> Tensor:
     """Returns pictures as tiny would draw them: through its autoencoder, with some noise on the latents."""
@@ -110,7 +125,7 @@ def familiar_pictures() -> Tensor:
     pictures = data.load(guides=False)
     chosen = pictures.images[torch.randperm(len(pictures), generator=gen)[:DRAWN]]
     companies = data.load_companies()[0][::4]
-    plain = torch.cat([data.shrink(chosen), data.shrink(companies), other_sizes()])
+    plain = torch.cat([data.shrink(chosen), data.shrink(companies), other_sizes(), swatches()])
     changed = torch.cat([plain, coded(chosen[:CODED], gen)])
     images = (Image.fromarray(x.permute(1, 2, 0).numpy()) for x in changed)
     return torch.cat([plain, torch.stack([spoilt(image, rng) for image in images])])
@@ -156,26 +171,38 @@ def train(budget: Budget, familiar: Tensor, unlike: Tensor) -> Network:
 
 
 def write(folder: Path, network: Network, held_back: Tensor) -> None:
-    """Writes familiar/ with the threshold that held-back pictures of training give."""
+    """Writes familiar/ with the threshold that held-back pictures of training, and those of examples/, give."""
     tensors = network.folded()
-    scores = Familiar(tensors, side=settings.SIZE, threshold=0.0, about=ABOUT, words=()).strangeness(_images(held_back))
-    threshold = round(float(scores.quantile(QUANTILE)), 4)
+    judge = Familiar(tensors, side=settings.SIZE, threshold=0.0, about=ABOUT, words=())
+    own = float(judge.strangeness(_images(held_back)).quantile(QUANTILE))
+    threshold = max(own, float(judge.strangeness(examples()).max()) + MARGIN)
+    print(f"threshold {threshold:.3f}: {100 * QUANTILE:g} % of {len(held_back)} held-back pictures are below {own:.3f}")
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS)
-    about = {"about": ABOUT, "side": settings.SIZE, "threshold": threshold, "words": words()}
+    about = {"about": ABOUT, "side": settings.SIZE, "threshold": round(threshold, 6), "words": words()}
     (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
 
 
+def examples() -> list[Image.Image]:
+    """The pictures of examples/ that are operands: toybox's, and what users try first."""
+    folder = settings.ROOT / "examples"
+    return [_square(path) for path in files([folder / kind for kind in ("objects", "textures", "scenes")])]
+
+
 def report(familiar: Familiar, photos: list[Path]) -> None:
-    """Prints which share of held-out pictures, examples and photographs is unfamiliar, and of captions."""
-    test = []
+    """Prints which share of held-out pictures of each kind, of photographs and of captions is unfamiliar."""
+    drawn: dict[str, list[Tensor]] = {}
     for seed in range(TEST_SEED, TEST_SEED + TEST_FAMILIES):
         focus = ("texturing", "union", "scene", "instruct")[seed % 4]
-        test.append(torch.stack(list(draw_family(family(seed, "test", focus), settings.CANVAS)[0].values())))
-    examples = settings.ROOT / "examples"
+        for name, picture in draw_family(family(seed, "test", focus), settings.CANVAS)[0].items():
+            drawn.setdefault(name, []).append(picture)
+    kinds = {f"test pictures, {name}": _images(data.shrink(torch.stack(some))) for name, some in drawn.items()}
+    more = [draw_swatch(sample_swatch_seeded(name, TEST_SEED + k)) for name in CORE.materials for k in range(6)]
     rows = {
-        "test pictures of toybox": _images(data.shrink(torch.cat(test))),
-        "examples/": [_square(p) for p in files([examples / kind for kind in ("objects", "textures", "scenes")])],
+        **kinds,
+        "test pictures of toybox, all": [image for images in kinds.values() for image in images],
+        "exemplars of named materials, other ones": _images(torch.stack(more)),
+        "examples/ (none, by the threshold)": examples(),
         "photographs, those not learnt from": [_square(path) for path in photos[1::2]],
         "photographs, all": [_square(path) for path in photos],
     }
@@ -202,7 +229,7 @@ def main() -> None:
         "--photos", type=Path, action="append", default=[], help="folder of photographs, half for tests"
     )
     parser.add_argument("--report", action="store_true", help="train nothing")
-    Budget.add_arguments(parser, steps=3000)
+    Budget.add_arguments(parser, steps=3400)
     args = parser.parse_args()
     prepare(args)
     photos, folder = [p for f in args.photos for p in files([f])], settings.WORK / FAMILIAR
