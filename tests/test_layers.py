@@ -15,13 +15,14 @@ SRC = ROOT / "src"
 # A part may import parts of a smaller number, and itself. A new module or package gets its floor here; a module of a
 # package may have a floor of its own ("models.model"), and then it is a part of its own.
 FLOORS = {
-    "errors": 0, "progress": 0, "version": 0, "toybox": 0,
+    "caution": 0, "errors": 0, "progress": 0, "version": 0, "toybox": 0,
     "files": 1, "parts": 1, "pickles": 1, "weights": 1,
     "embedding": 2, "images": 2, "loading": 2, "seeds": 2, "standardise": 2,
     "diffusion": 3, "library": 3, "models": 3, "prior": 3, "space": 3,
     "expression": 4, "magicmix": 4, "operators": 4, "render": 4,
     "figures": 5, "recipe": 5, "trace": 5,
     "models.model": 6,
+    "judging": 6.5,
     "execute": 7, "illustrate": 7, "rendering": 7,
     "result": 6,
     "runner": 8,

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection
 
 from pops.loading.manifest import write_manifest
+from pops.models.familiar import FAMILIAR
 from pops.toybox.packed import pack
 from recipes.tiny import diffusion, settings
 from recipes.tiny.clip import MEAN, STD
@@ -104,6 +105,13 @@ def finisher(out: Path) -> None:
         copy(made, out / "renderer" / "upscaler")
 
 
+def familiar(out: Path) -> None:
+    """Takes what says what tiny was trained on: as it was made here, or the shipped one."""
+    made, had = settings.WORK / FAMILIAR / "model", settings.PACKAGE / FAMILIAR
+    if made.exists() or had.exists():
+        copy(made if made.exists() else had, out / FAMILIAR)
+
+
 def shipped(out: Path) -> None:
     """Takes the shipped prior and its operators, if no prior was trained here: they know no pixels."""
     if not (out / "prior").exists():
@@ -167,6 +175,7 @@ def main() -> None:
     renderer(out)
     control(out)
     finisher(out)
+    familiar(out)
     shipped(out)
     widen(out)
     index(out)

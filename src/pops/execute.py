@@ -18,6 +18,7 @@ from pops.errors import EmbeddingError, OperandError, SpaceError, ensure
 from pops.expression.grammar import to_text
 from pops.expression.nodes import MIX, Given, Missing, Node, Sum, Word, is_blend, is_mix
 from pops.expression.plan import SUM, TEXT, Job, Level, Plan
+from pops.judging import judged
 from pops.magicmix.spec import mix_settings
 from pops.progress import OnNote, OnProgress, OnStep
 from pops.recipe import Making
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from pops.caution import Caution
     from pops.models.model import Model
     from pops.operators.operator import Task
     from pops.parts import Part
@@ -52,6 +54,7 @@ class Leaves:
 
     photos: dict[Node, Tensor] = field(default_factory=dict)
     texts: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # [tokens, width], [D]
+    unfamiliar: dict[Node, Caution] | None = None  # operands unlike all that the model knows; None: not judged yet
 
 
 class Executor:
@@ -93,7 +96,7 @@ class Executor:
         values = {n: Embedding(v.vectors, space) for n, v in run.values.items() if v.vectors is not None}
         whole = None if root.vectors is None else Embedding(root.vectors.expand(run.rows, -1), space)
         images: dict[Node, Any] = {n: v.images for n, v in run.values.items() if n in run.mixed}
-        return Trace(plan, values, whole, run.rows, images, list(root.latents), part)
+        return Trace(plan, values, whole, run.rows, images, list(root.latents), part, self._kept.unfamiliar or {})
 
 
 class _Run:
@@ -178,9 +181,15 @@ class _Run:
         # 2) Photos, all in one batch; a missing file among them is told before the tower is read.
         self.values |= {photo: Value(images=[Path(photo.path)]) for photo in self.plan.photos}
         to_encode |= {photo: photo.path for photo in self.plan.photos if photo in needed}
-        if to_encode and not self.kept.photos:
-            encoded = self.model.encode_photos(list(to_encode.values()), self.making.fit)
-            self.kept.photos = {node: encoded[i : i + 1] for i, node in enumerate(to_encode)}
+        if self.kept.unfamiliar is None:
+            squares = dict(zip(to_encode, self.model.squares(list(to_encode.values()), self.making.fit), strict=True))
+            looked = (*self.plan.photos, *self.plan.given)
+            seen = {node: self.values[node].images[0] for node in looked if self.values[node].images}
+            unfamiliar = judged(self.model, self.plan, seen, squares, self.making.fit, self.on_note)
+            if squares:
+                encoded = self.model.space.encode_images(list(squares.values()))
+                self.kept.photos = {node: encoded[i : i + 1] for i, node in enumerate(squares)}
+            self.kept.unfamiliar = unfamiliar
         for node in to_encode:
             self.values[node].vectors = self.kept.photos[node]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pops.caution import Caution
 from pops.errors import ConfigError, ensure
 from pops.files import expanded
 from pops.recipe import Recipe
@@ -24,8 +25,8 @@ class Result(list["Image.Image"]):
 
     recipe: what was asked, complete: with what was loaded, the inputs' digests and all versions. trace: every node of
     the expression (None of a grid over settings). figures: "tree", "equation" and "grid", where they were asked for.
-    latents: of a mix, one per image. notes: what the user should read. numbers: of the images among all
-    of the recipe's, counted from 0.
+    latents: of a mix, one per image. notes: what the user should read. numbers: of the images among all of the
+    recipe's, counted from 0. warnings: operands unlike all that the model was trained on.
     """
 
     images: Sequence[Image.Image]
@@ -35,6 +36,7 @@ class Result(list["Image.Image"]):
     latents: Sequence[Tensor] = ()
     notes: Sequence[str] = ()
     numbers: Sequence[int] = ()
+    warnings: Sequence[Caution] = ()
 
     def __post_init__(self) -> None:
         list.__init__(self, self.images)

@@ -15,6 +15,7 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from pops.caution import Caution
 from pops.diffusion.sizes import Sizes, enlarged, sizes_of
 from pops.embedding import Embedding
 from pops.errors import ConfigError, EmbeddingError, PopsError, ensure
@@ -73,6 +74,7 @@ class Runner:
             [latent for part in made for latent in part.latents],
             list(dict.fromkeys(note for part in made for note in part.notes)),
             [number for part in made for number in part.numbers],
+            list(trace.unfamiliar.values()),
         )
 
     def stream(
@@ -138,7 +140,8 @@ class Runner:
                     tell.image(number, done[number])
             latents = [trace.latents[part.numbers.index(number)] for number in kept if trace.latents]
             trace = with_provenance(trace, settled.of_rows(part.rows))
-            yield Result([done[number] for number in kept], settled, trace, {}, latents, notes, kept)
+            warnings = list(trace.unfamiliar.values())
+            yield Result([done[number] for number in kept], settled, trace, {}, latents, notes, kept, warnings)
             notes = []
 
         # 3) The figures, in a result of their own.
@@ -229,7 +232,7 @@ class Runner:
         told = f"a grid has at most {MAX_CELLS} cells, this one {len(cells)}; sweep fewer values"
         ensure(len(cells) <= MAX_CELLS, told, ConfigError)
         options = [mix_options({**dict(root.options), **cell}) for cell in cells]
-        images, notes = [], dict[str, None]()
+        images, notes, warnings = [], dict[str, None](), dict[Caution, None]()
         for i, own in enumerate(options):
             expression = to_text(replace(root, options=own))
             cell = recipe.model_copy(update={"expression": expression, "sweep": (), "image": None})
@@ -237,6 +240,7 @@ class Runner:
             made = self.run(cell, given, Callbacks(shown, note=tell.note))
             images.append(made[0])
             notes |= dict.fromkeys(made.notes)
+            warnings |= dict.fromkeys(made.warnings)
         across, down = axes[0], axes[1] if len(axes) > 1 else None
         rows = [""] if down is None else [f"{down.name} {value:g}" for value in down.values]
         in_rows = [images[i * len(rows) + j] for j in range(len(rows)) for i in range(len(across.values))]
@@ -244,7 +248,7 @@ class Runner:
         grid = settled.attach(grid_figure(in_rows, [f"{across.name} {value:g}" for value in across.values], rows))
         if tell.image:
             tell.image(0, grid)
-        return Result([grid], settled, None, notes=list(notes))
+        return Result([grid], settled, None, notes=list(notes), warnings=list(warnings))
 
     def settled(self, recipe: Recipe, planned: Plan, rows: int = 1) -> Recipe:
         """Returns the recipe with all that it leaves to its surroundings: what is loaded, inputs' digests, versions.

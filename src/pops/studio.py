@@ -270,7 +270,7 @@ class Pops:
         nodes = tuple(operand_node(o, r.kind, given, name) for o, r in zip(operands, roles, strict=True))
         return self.trace(
             Call(name, nodes), seed=seed, given=given, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
-            on_progress=on_progress,
+            on_progress=on_progress, on_note=_warn,
         ).result  # fmt: skip
 
     def evaluate(
@@ -288,7 +288,7 @@ class Pops:
         """Evaluates an expression to its embedding; a list of seeds gives a row each. Settings as in `apply`."""
         return self.trace(
             expression, seed=seed, given=given, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
-            on_progress=on_progress,
+            on_progress=on_progress, on_note=_warn,
         ).result  # fmt: skip
 
     def trace(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pops.caution import Caution
 from pops.embedding import Embedding
 from pops.errors import ensure
 from pops.expression.nodes import Node
@@ -29,6 +30,7 @@ class Trace:
     images: Mapping[Node, Sequence[Image.Image]] = field(default_factory=dict)  # of each mix: one, or some per row
     latents: Sequence[Tensor] = ()  # of the root where it is a mix: one per image
     part: Part | None = None  # of a larger run
+    unfamiliar: Mapping[Node, Caution] = field(default_factory=dict)  # operands unlike all that the model knows
 
     @property
     def result(self) -> Embedding:
@@ -61,7 +63,8 @@ class Trace:
             images[root] = [image for part in every for image in part.images[root]]
         whole = None if first.embedding is None else Embedding.cat([part.result for part in parts])
         latents = [latent for part in every for latent in part.latents]
-        return cls(first.plan, values, whole, sum(part.rows for part in parts), images, latents)
+        rows = sum(part.rows for part in parts)
+        return cls(first.plan, values, whole, rows, images, latents, unfamiliar=first.unfamiliar)
 
 
 def _shared(parts: Sequence[Trace], own: Sequence[Sized], same: Callable[[Any, Any], bool]) -> bool:

@@ -15,6 +15,7 @@ from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print
 from pops.files import expanded, is_file, shown
 
 if TYPE_CHECKING:
+    from pops.caution import Caution
     from pops.library import Report, Where
 
 LISTED = 20  # skipped files that are listed one by one
@@ -149,22 +150,28 @@ def search(
     opened = Library.open(library)
     p = pops.load(model, device=device)
     opened.require_encoder(p.space)
+    notes: list[str] = []
     with progress(quiet=quiet or json_output) as on_progress:
+        cautions: list[Caution] = []
         if recipe is None:
             e = p.embed_words(words or "")
         else:
             making = recipe.making
-            e = p.evaluate(
+            trace = p.trace(
                 recipe.expression, seed=seed, steps=making.steps, guidance=making.guidance, sampler=making.sampler,
-                fit=making.fit, on_progress=on_progress,
+                fit=making.fit, on_progress=on_progress, on_note=notes.append,
             )  # fmt: skip
+            e, cautions = trace.result, list(trace.unfamiliar.values())
     matches = opened.search(e, count, where)[0]
     method = opened.method(count)
+    for line in dict.fromkeys(notes):
+        typer.echo(f"pops: {line}", err=True)
     if json_output:
         found = [{**asdict(m), "there": Path(m.path).is_file()} for m in matches]
         asked = {"expression": expression if recipe is None else recipe.expression, "words": words}
-        how = {"search": method.search, "settings": method.settings}
-        print_json({"ok": True, **asked, "library": str(library), **how, "told": method.told, "matches": found})
+        how = {"search": method.search, "settings": method.settings, "told": method.told}
+        warned = {"warnings": [caution.to_data() for caution in cautions]} if cautions else {}
+        print_json({"ok": True, **asked, "library": str(library), **how, "matches": found, **warned})
         return
     read = f"read as plain words; for the prior's image of them write text({json.dumps(words, ensure_ascii=False)})"
     none = "" if matches else f"no photo of {shown(library)} meets {_conditions(where)}"

@@ -16,6 +16,7 @@ from pops.cli.outputs import Outputs, Places, place_outputs
 from pops.cli.shell import print_json, progress
 
 if TYPE_CHECKING:
+    from pops.caution import Caution
     from pops.embedding import Embedding
     from pops.progress import OnControl, OnProgress
     from pops.recipe import Recipe
@@ -63,6 +64,7 @@ def make(
         data |= {"latents": [str(path) for path in writer.latents]} if outputs.latent else {}
         data |= {"expression": recipe.expression, "seeds": list(recipe.seeds), "model": pops.name}
         data |= {"found": writer.found} if writer.found else {}
+        data |= {"warnings": [caution.to_data() for caution in writer.warnings]} if writer.warnings else {}
         print_json({**data, "seconds": round(time.monotonic() - start, 3)})
 
 
@@ -104,6 +106,7 @@ class Writer:
         self.images: list[Path] = []  # that were written
         self.latents: list[Path] = []
         self.found: list[dict[str, Any]] = []  # by the renderer "retrieval"
+        self.warnings: dict[Caution, None] = {}  # each once
         self.embeddings: list[Embedding] = []
         self.recipe: Recipe | None = None  # of the whole run
 
@@ -127,6 +130,7 @@ class Writer:
                 path = self.places.figures[name]
                 save_picture(figure, path, figure.info["pops"] if self.outputs.recipe else None)
                 self._done(path)
+        self.warnings |= dict.fromkeys(result.warnings)
         trace, self.recipe = result.trace, result.recipe
         if self.places.embedding and trace and trace.embedding and (trace.part is None or trace.part.first):
             self.embeddings.append(trace.embedding)

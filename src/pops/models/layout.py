@@ -1,6 +1,7 @@
 """What a model's folder holds: which part lies where, and what pops.json says. Reads no weights, asks no network.
 
-A model folder has the layout of the Kandinsky 2.2 prior, perhaps with pops.json, operators/<name>/ and renderer/.
+A model folder has the layout of the Kandinsky 2.2 prior, perhaps with pops.json, operators/<name>/, renderer/,
+depth_estimator/ and familiar/ (what it was trained on: `familiar`).
 Its decoder may also lie beside the prior's parts (unet/, movq/), or in a folder of its own.
 """
 

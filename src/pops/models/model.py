@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pops.diffusion.upscaler import Upscaler
     from pops.magicmix.mix import MagicMix
+    from pops.models.familiar import Familiar
     from pops.operators.operator import Operator, TextPrior
     from pops.prior.linear import Precision
     from pops.prior.transformer import PriorModel
@@ -293,6 +294,15 @@ class Model:
         own = self.files.folder / "depth_estimator"
         return ControlMaker(own if own.is_dir() else ESTIMATOR, device=self.device)
 
+    @once
+    def familiar(self) -> Familiar | None:
+        """What the model was trained on, where its folder says so; None of most models."""
+        from pops.models.familiar import FAMILIAR, Familiar
+
+        self._verification.wait()
+        folder = self.files.folder / FAMILIAR
+        return Familiar.load(folder) if folder.is_dir() else None
+
     def mixer(self, renderer: str | None = None, *, own: bool = False) -> MagicMix:
         """Returns MagicMix on a renderer's networks, which are shared; raises ConfigError if they cannot mix."""
         from pops.magicmix.mix import MagicMix
@@ -320,6 +330,10 @@ class Model:
 
         Every photo is opened before the image tower is read, so that a bad path fails early.
         """
+        return self.space.encode_images(self.squares(photos, fit))
+
+    def squares(self, photos: Sequence[str | Path | Image.Image], fit: str) -> list[Image.Image]:
+        """Reads photos as the squares that the image tower takes; see pops.images.load_photo."""
         from pops.images import load_photo
 
-        return self.space.encode_images([load_photo(photo, fit=fit, size=self.photo_side) for photo in photos])
+        return [load_photo(photo, fit=fit, size=self.photo_side) for photo in photos]
