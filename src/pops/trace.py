@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pops.embedding import Embedding
-from pops.errors import ensure
-from pops.expression.nodes import Node
+from pops.errors import PopsError, ensure
+from pops.expression.nodes import Node, Photo
 from pops.expression.plan import Plan
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
+
+MOST_PHOTOS, IMAGE = 40, 104  # images in a notebook's tree, and the side of each in pixels
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,30 @@ class Trace:
         """The images where the root is a mix: as many per row as were asked for, row by row."""
         found = self.images.get(self.plan.root)
         return None if found is None else list(found)
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the tree, with the images of photos and mixes (of several rows the first)."""
+        from pops.expression.svg import tree_svg
+        from pops.notebook import BUDGET, ROOM, block, code, line, thumbnail
+
+        known = {node: found[0] for node, found in self.images.items() if found}
+        for node in self.plan.photos[: MOST_PHOTOS - len(known)]:
+            photo = _photo(node)
+            known |= {node: photo} if photo is not None else {}
+        room = min(ROOM, BUDGET // max(1, len(known)))
+        images = {node: thumbnail(image, 2 * IMAGE, room) for node, image in known.items()}
+        made = None if self.embedding is None else self.embedding.provenance.get("expression")
+        steps, rows = len(self.plan.jobs), self.rows
+        space = "" if self.embedding is None else f"space {self.embedding.space}"
+        facts = line(f"{steps} step{'' if steps == 1 else 's'}", f"{rows} row{'' if rows == 1 else 's'}", space)
+        return block(f"<b>Trace</b>{facts}", code(made) if made else "", tree_svg(self.plan.root, images))
+
+
+def _photo(node: Photo) -> Image.Image | None:
+    """Returns a photo of the plan as its operator saw it, or None if it is no longer there."""
+    from pops.images import load_photo
+
+    try:
+        return load_photo(node.path, size=2 * IMAGE)
+    except PopsError:
+        return None

@@ -28,11 +28,11 @@ from pops.images.opening import (
     reading,
 )
 from pops.images.pixels import LARGE, Pixels
-from pops.images.recipes import PICTURE_SUFFIXES, find_recipe, read_recipe, save_picture
+from pops.images.recipes import PICTURE_SUFFIXES, Picture, find_recipe, picture_of, read_recipe, save_picture
 
 __all__ = [
-    "FITS", "HEIF_SUFFIXES", "MAX_PIXELS", "MAX_SIDE", "PHOTO_SUFFIXES", "PICTURE_SUFFIXES", "RAW_SUFFIXES",
-    "find_recipe", "load_photo", "read_recipe", "read_rgb", "save_picture",
+    "FITS", "HEIF_SUFFIXES", "MAX_PIXELS", "MAX_SIDE", "PHOTO_SUFFIXES", "PICTURE_SUFFIXES", "Picture", "RAW_SUFFIXES",
+    "find_recipe", "load_photo", "picture_of", "read_recipe", "read_rgb", "save_picture",
 ]  # fmt: skip
 
 MAX_SIDE = 4096  # pixels of an image that is made
