@@ -66,7 +66,7 @@ def test_without_a_place_there_is_no_caret() -> None:
 
 
 def test_missing_extra_names_the_command() -> None:
-    assert "pip install 'pops-diffusion[train]'" in str(errors.MissingExtra("accelerate", "train"))
+    assert "pip install 'pops-diffusion[retrieval]'" in str(errors.MissingExtra("lancedb", "retrieval"))
 
 
 def test_a_file_is_written_whole(tmp_path: Path) -> None:
