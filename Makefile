@@ -7,26 +7,37 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.pops-installed
 export TOKENIZERS_PARALLELISM := false
+EXTRAS := dev retrieval controls int8 heif
+comma := ,
+space := $(subst ,, )
+# torch has a build for each kind of device, each from an index of its own and with libraries of its own, so one list of
+# hashes cannot fit them all: constraints.txt pins its version, and the lock leaves out what comes with it alone.
+OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
+	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format tiny clean
+.PHONY: help setup demo test lint format lock tiny clean
 
 help:
 	@echo "make setup   .venv with everything (the other targets do it themselves)"
 	@echo "make demo    a tiger-striped teapot in out/demo.png"
 	@echo "make test    the tests (ARGS='-k seeds' for some of them)"
 	@echo "make lint    ruff and mypy; make format writes what ruff would"
+	@echo "make lock    writes requirements.lock from pyproject.toml and constraints.txt (needs uv)"
 	@echo "make tiny    trains the shipped model again, stage by stage"
 	@echo "make clean   removes .venv, out/ and caches"
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "pops needs Python 3.11 or newer, $(PYTHON) is older; run: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
 		rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment; install its venv package" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev,train,retrieval,controls,int8,heif]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+		--require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+		-c constraints.txt --no-build-isolation -e '.[$(subst $(space),$(comma),$(EXTRAS))]'
 	@touch $@
 
 demo: $(STAMP)
@@ -44,6 +55,11 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lock:
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+		$(addprefix --extra ,$(EXTRAS)) $(addprefix --no-emit-package ,$(OF_TORCH)) \
+		-c constraints.txt -o requirements.lock pyproject.toml
 
 tiny: $(STAMP)
 	$(BIN)/python -m recipes.tiny $(ARGS)

@@ -1,9 +1,10 @@
 """Objects of toybox textured by real photographs: a grid for the docs. The photographs themselves stay out of it.
 
-    python docs/photo_grid.py FOLDER_OF_TEXTURE_PHOTOS [--show-photos] [-o docs/pictures/photo_textures.jpg]
+    python docs/photo_grid.py FOLDER_OF_TEXTURE_PHOTOS [--show-photos] [-o out/photo_textures.jpg]
 
 Under each object stand the photograph's main colours (its 24 x 24 thumbnail, quantised) and its photographer; with
---show-photos the photograph takes their place, for looking at on one's own machine.
+--show-photos the photograph takes their place, to be looked at on one's own machine. The README's picture is written by
+-o docs/pictures/photo_textures.jpg.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 import pops
-from pops.images import load_photo
+from pops.images import PHOTO_SUFFIXES, load_photo
 
 ROOT = Path(__file__).resolve().parents[1]
 OBJECTS = ("teapot", "elephant", "vase", "mushroom", "car", "rabbit", "house", "donut", "chair", "mug")
+OUT = ROOT / "out" / "photo_textures.jpg"  # git ignores it: the README's picture is replaced on purpose only
 CELL, GAP = 160, 10
 
 
@@ -43,9 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--show-photos", action="store_true")
-    parser.add_argument("-o", "--out", type=Path, default=ROOT / "docs" / "pictures" / "photo_textures.jpg")
+    parser.add_argument("-o", "--out", type=Path, default=OUT)
     args = parser.parse_args()
-    photos = sorted(p for p in args.photos.iterdir() if p.suffix in {".jpg", ".png"})[: len(OBJECTS)]
+    if not args.photos.is_dir():
+        parser.error(f"there is no folder {args.photos}; name a folder of photos of textures")
+    photos = sorted(p for p in args.photos.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)[: len(OBJECTS)]
+    if not photos:
+        parser.error(f"{args.photos} has no photos; put some .jpg or .png of textures there")
     p = pops.load("tiny")
     page = Image.new("RGB", (len(photos) * (CELL + GAP) + GAP, 3 * (CELL + GAP) + 2 * GAP + 14), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(12)

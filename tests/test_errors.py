@@ -36,6 +36,12 @@ def test_suggest_finds_the_nearest_and_keeps_its_spelling() -> None:
     assert suggest("zzz", ["union", "texturing"]) == ""
 
 
+@pytest.mark.parametrize("word", ["texturing", "it's", "both \"' of them", "back\\slash"])
+def test_what_was_meant_can_be_had_from_the_error(word: str) -> None:
+    assert PopsError(f"unknown name{suggest(word, [word])}; choose another").suggestion == word
+    assert PopsError("unknown name 'x'").suggestion is None
+
+
 @pytest.mark.parametrize(
     ("text", "span", "shown"),
     [
@@ -60,7 +66,7 @@ def test_without_a_place_there_is_no_caret() -> None:
 
 
 def test_missing_extra_names_the_command() -> None:
-    assert "pip install 'pops-diffusion[train]'" in str(errors.MissingExtra("accelerate", "train"))
+    assert "pip install 'pops-diffusion[retrieval]'" in str(errors.MissingExtra("lancedb", "retrieval"))
 
 
 def test_a_file_is_written_whole(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ SRC = ROOT / "src"
 # package may have a floor of its own ("models.model"), and then it is a part of its own.
 FLOORS = {
     "caution": 0, "errors": 0, "progress": 0, "version": 0, "toybox": 0,
-    "files": 1, "parts": 1, "pickles": 1, "weights": 1,
+    "files": 1, "notebook": 1, "parts": 1, "pickles": 1, "weights": 1,
     "embedding": 2, "images": 2, "loading": 2, "seeds": 2, "standardise": 2,
     "diffusion": 3, "library": 3, "models": 3, "prior": 3, "space": 3,
     "expression": 4, "magicmix": 4, "operators": 4, "render": 4,
@@ -30,6 +30,7 @@ FLOORS = {
     "__init__": 10,
     "measure": 11,
     "cli": 12, "server": 12,
+    "__main__": 13,
 }  # fmt: skip
 OF_TOYBOX = ("toybox", "measure", "cli")  # who may import the procedural world
 

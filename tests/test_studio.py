@@ -56,6 +56,22 @@ def test_apply_equals_the_expression_and_the_parts_by_hand(p: Pops, photos: Path
     assert close(by_text.vectors, by_hand)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ((42,), "got 42 .int."), ((None,), "got None; write one"), (([],), "got .. .list."),
+        ((3.5,), "got 3.5 .float."),
+        ((Path("a.png"),), "got the path a.png; write it as text"), ((3.5, 4), "takes one expression, got 2 values"),
+        (("union", "a.png", "b.png"), r"got 3 values; give operands to p.apply\(name"),
+    ],
+)  # fmt: skip
+def test_what_is_no_expression_is_one_clear_line(p: Pops, photos: Path, given: tuple[Any, ...], says: str) -> None:
+    for entry in [p] if len(given) > 1 else [p, p.evaluate, p.trace, p.plan, pops.parse]:
+        with pytest.raises((ExpressionError, OperandError), match=says) as caught:
+            entry(*given)
+        assert "\n" not in str(caught.value)
+
+
 def test_every_kind_of_operand(p: Pops, photos: Path) -> None:
     path = p.apply("union", "a.png", "b.png", steps=3).vectors
     picture = Image.open("b.png")

@@ -28,6 +28,7 @@ READ_SUFFIXES = (SUFFIX, ".npy", *PICKLED)
 WRITTEN_SUFFIXES = (SUFFIX, ".npy", ".ipadpt")
 # Rows of [1, rows, dim] that are one image, the grid of a vision transformer with or without its class token.
 PATCH_TOKENS = (50, 196, 197, 256, 257, 576, 577, 729, 730)
+MOST_ROWS = 12  # that a notebook shows
 UNKNOWN_SPACE = "unknown"  # of files that do not name their space: any space of the same width accepts them
 
 
@@ -86,6 +87,23 @@ class Embedding:
 
     def __repr__(self) -> str:
         return f"Embedding({self.n} x {self.dim}, space={self.space!r})"
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: rows and space, what made it, and each row's norm."""
+        from pops.notebook import block, code, line, table
+
+        norms = [f"{norm:.4g}" for norm in self.vectors[:MOST_ROWS].norm(dim=1).tolist()]
+        told = self.provenance.get("seeds")
+        seeds = told if isinstance(told, list) and len(told) == self.n else [""] * self.n
+        rows = list(zip(range(self.n), seeds, norms))
+        made = _made_by(self.provenance)
+        counted = f"{self.n} row{'s' if self.n > 1 else ''} of {self.dim} numbers"
+        return block(
+            f"<b>Embedding</b>{line(counted, f'space {self.space}')}",
+            code(made) if made else "",
+            table(["row", "seed" if told else "", "norm"], rows),
+            line(f"and {self.n - MOST_ROWS} more rows") if self.n > MOST_ROWS else "",
+        )
 
     def require_space(self, space: str) -> None:
         """Raises SpaceError unless the embedding is of this space, or either is unknown (then the width decides)."""
@@ -186,6 +204,22 @@ class Embedding:
             return Embedding(vectors, metadata.get("space", ""), provenance)
         except (ValueError, EmbeddingError) as e:
             raise EmbeddingError(f"{name} is damaged ({e}); save the embedding again") from e
+
+
+def _made_by(provenance: Mapping[str, Any], depth: int = 0) -> str:
+    """Returns the provenance in one line: an expression, a file, or those of the parts; "" where it says nothing."""
+    for key in ("expression", "file"):
+        if isinstance(provenance.get(key), str):
+            return str(provenance[key])
+    parts = provenance.get("sum", provenance.get("parts"))
+    if not isinstance(parts, list) or depth > 3:
+        return ""
+    told = []
+    for part in parts[:MOST_ROWS]:
+        about = part if isinstance(part, Mapping) else {}
+        made, weight = _made_by(about, depth + 1) or "…", about.get("weight")
+        told.append(f"{weight:g}*({made})" if isinstance(weight, float) else made)
+    return (" + " if "sum" in provenance else ", ").join([*told, *["…"][: len(parts) - MOST_ROWS > 0]])
 
 
 def _read(path: Path) -> tuple[Tensor, dict[str, str]]:

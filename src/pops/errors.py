@@ -16,10 +16,13 @@ PopsError                  exit code 1: a fault of pops or of the machine
 
 from __future__ import annotations
 
+import ast
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
+_MEANT = re.compile(r"""\(did you mean ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\?\)""")  # as `suggest` writes it
 Span = tuple[int, int]  # [start, end) in characters of the expression's text
 
 
@@ -34,6 +37,12 @@ class PopsError(Exception):
     def __init__(self, message: str, *, span: Span | None = None) -> None:
         super().__init__(message)
         self.span = span
+
+    @property
+    def suggestion(self) -> str | None:
+        """What was probably meant, where the message asks "did you mean ...?"."""
+        found = _MEANT.search(str(self))
+        return None if found is None else str(ast.literal_eval(found[1]))
 
     def pretty(self) -> str:
         """Returns what a terminal shows: one line, or more where a place in a text can be shown."""

@@ -32,7 +32,7 @@ from pops.expression import parse
 from pops.expression.grammar import to_text
 from pops.expression.nodes import Given, path_node, walk
 from pops.files import expanded, is_file, parse_json, read_json_object
-from pops.images import PHOTO_SUFFIXES, find_recipe
+from pops.images import PHOTO_SUFFIXES, find_recipe, picture_of
 from pops.prior.options import check_options
 from pops.seeds import check_seed, seed_list
 
@@ -338,9 +338,8 @@ class Recipe(Part):
         return json.dumps(self.to_data(), indent=indent, ensure_ascii=False)
 
     def attach(self, image: Image.Image) -> Image.Image:
-        """Puts the recipe into the image's `info["pops"]`, for pops.images.save_picture; returns the image."""
-        image.info["pops"] = self.to_data()
-        return image
+        """Puts the recipe into the image's `info["pops"]`, from where its `save` writes it; returns the image."""
+        return picture_of(image, self.to_data())
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:

@@ -44,6 +44,23 @@ class Result(list["Image.Image"]):
     def __repr__(self) -> str:
         return f"Result({len(self)} images of {self.recipe.expression!r})"
 
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the images as thumbnails with their seeds, notes and figures."""
+        from pops.notebook import block, code, gallery, line
+
+        shown = self.recipe.shows if self.recipe.shows != "image" else "grid" if self.recipe.sweep else ""
+        captions = [shown or _caption(image, i) for i, image in enumerate(self)]
+        count = f"{len(self)} image{'' if len(self) == 1 else 's'}"
+        size = f"{self[0].width} x {self[0].height}" if self else ""
+        wide = 640 if shown else None
+        return block(
+            f"<b>Result</b>{line(count, size)}",
+            code(self.recipe.expression),
+            gallery(self, captions, width=wide) if self else "",
+            "".join(gallery([figure], [name], width=640) for name, figure in self.figures.items()) if not shown else "",
+            *(line(f"note: {note}") for note in self.notes),
+        )
+
     def save(self, path: str | Path, *, recipe: bool = True) -> list[Path]:
         """Writes every image with its recipe (.png, .jpg or .webp); of several NAME-0.png, NAME-1.png, ...
 
@@ -60,6 +77,17 @@ class Result(list["Image.Image"]):
         for place, image in zip(paths, self, strict=True):
             save_picture(image, place, image.info["pops"] if recipe else None)
         return paths
+
+
+def _caption(image: Image.Image, index: int) -> str:
+    """Returns "[2] seed 7", from the image's own recipe."""
+    try:
+        recipe = Recipe.of_data(image.info["pops"], "the image")
+    except (KeyError, ConfigError):  # an image that was put into the list by hand
+        return f"[{index}]"
+    seeds, number = recipe.rendering.seeds or recipe.seeds, recipe.image or 0
+    row, j = divmod(number, recipe.num_images)
+    return f"[{index}] seed {seeds[row if len(seeds) > 1 else 0] + j}"
 
 
 def numbered(path: Path, count: int) -> list[Path]:

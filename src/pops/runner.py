@@ -221,7 +221,7 @@ class Runner:
 
     def grid(self, recipe: Recipe, given: Mapping[str, Any], tell: Callbacks) -> Result:
         """A labelled grid of mixes: the first axis to the right, the second downwards."""
-        from pops.figures.grid import grid_figure
+        from pops.figures.grid import grid_figure, labels
 
         root, axes = parse(recipe.expression).root, recipe.sweep
         ensure(is_mix(root), "a sweep is over the options of a mix; give mix(layout, content)", ConfigError)
@@ -242,10 +242,10 @@ class Runner:
             notes |= dict.fromkeys(made.notes)
             warnings |= dict.fromkeys(made.warnings)
         across, down = axes[0], axes[1] if len(axes) > 1 else None
-        rows = [""] if down is None else [f"{down.name} {value:g}" for value in down.values]
+        rows = [""] if down is None else labels(down.name, down.values)
         in_rows = [images[i * len(rows) + j] for j in range(len(rows)) for i in range(len(across.values))]
         settled = self.settled(recipe, self.plan(recipe.expression))
-        grid = settled.attach(grid_figure(in_rows, [f"{across.name} {value:g}" for value in across.values], rows))
+        grid = settled.attach(grid_figure(in_rows, labels(across.name, across.values), rows))
         if tell.image:
             tell.image(0, grid)
         return Result([grid], settled, None, notes=list(notes), warnings=list(warnings))

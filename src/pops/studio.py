@@ -9,10 +9,10 @@ import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeAlias
 
 from pops.embedding import Embedding
-from pops.errors import ConfigError, ensure
+from pops.errors import ConfigError, OperandError, ensure
 from pops.execute import Executor
 from pops.expression import Expression
 from pops.expression.grammar import to_text
@@ -452,7 +452,7 @@ class Pops:
     def __call__(
         self,
         expression: str | Expression | Node,
-        *,
+        *others: Never,
         seed: Seed = 0,
         num_images: int = 1,
         steps: int | None = None,
@@ -477,8 +477,11 @@ class Pops:
     ) -> Result:
         """Evaluates an expression and renders it, each row of a list of seeds with its own; a mix is an image already.
 
-        Settings as in `evaluate` and `render`. The result is a list of images, and knows its recipe.
+        Settings as in `evaluate` and `render`. The result is a list of images, and knows its recipe. It takes one
+        expression; an operator's name and its operands go to `apply`.
         """
+        told = f"p(...) takes one expression, got {1 + len(others)} values; give operands to p.apply(name, ...)"
+        ensure(not others, told, OperandError)
         text = expression if isinstance(expression, str) else to_text(root_of(expression)[0])
         sources, values = _control_sources(control)
         recipe = Recipe.of(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pops.caution import Caution
 from pops.embedding import Embedding
-from pops.errors import ensure
-from pops.expression.nodes import Node
+from pops.errors import PopsError, ensure
+from pops.expression.nodes import Node, Photo
 from pops.expression.plan import Plan
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pops.parts import Part
+
+MOST_PHOTOS, IMAGE = 40, 104  # images in a notebook's tree, and the side of each in pixels
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,23 @@ class Trace:
         rows = sum(part.rows for part in parts)
         return cls(first.plan, values, whole, rows, images, latents, unfamiliar=first.unfamiliar)
 
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the tree, with the images of photos and mixes (of several rows the first)."""
+        from pops.expression.svg import tree_svg
+        from pops.notebook import BUDGET, ROOM, block, code, line, thumbnail
+
+        known = {node: found[0] for node, found in self.images.items() if found}
+        for node in self.plan.photos[: MOST_PHOTOS - len(known)]:
+            photo = _photo(node)
+            known |= {node: photo} if photo is not None else {}
+        room = min(ROOM, BUDGET // max(1, len(known)))
+        images = {node: thumbnail(image, 2 * IMAGE, room) for node, image in known.items()}
+        made = None if self.embedding is None else self.embedding.provenance.get("expression")
+        steps, rows = len(self.plan.jobs), self.rows
+        space = "" if self.embedding is None else f"space {self.embedding.space}"
+        facts = line(f"{steps} step{'' if steps == 1 else 's'}", f"{rows} row{'' if rows == 1 else 's'}", space)
+        return block(f"<b>Trace</b>{facts}", code(made) if made else "", tree_svg(self.plan.root, images))
+
 
 def _shared(parts: Sequence[Trace], own: Sequence[Sized], same: Callable[[Any, Any], bool]) -> bool:
     """Whether a node has one value for all rows: so it is in a part of several rows, or all parts of one agree."""
@@ -79,3 +98,13 @@ def _equal(a: Embedding, b: Embedding) -> bool:
 
 def _alike(a: Sequence[Image.Image], b: Sequence[Image.Image]) -> bool:
     return [image.tobytes() for image in a] == [image.tobytes() for image in b]
+
+
+def _photo(node: Photo) -> Image.Image | None:
+    """Returns a photo of the plan as its operator saw it, or None if it is no longer there."""
+    from pops.images import load_photo
+
+    try:
+        return load_photo(node.path, size=2 * IMAGE)
+    except PopsError:
+        return None

@@ -93,9 +93,34 @@ def test_json_is_one_object(call: Any, folder: Path) -> None:
     }
     assert Path("e.safetensors").is_file()
     bad = call("run", "a.png + nothere.png", "-m", "$M", "-o", "x.png", "--json")
-    error = json.loads(bad.stdout)["error"]
+    said = json.loads(bad.stdout)
+    error = said["error"]
     assert (bad.exit_code, error["code"], error["exit_code"]) == (2, "photo_error", 2)
     assert "nothere.png" in error["message"] and "nothere.png" in bad.stderr
+    assert (said["ok"], said["suggestion"]) == (False, None)
+
+
+@pytest.mark.parametrize("text", ["union(a.png, unoin(a.png, b.png))", "-0.5*a.png + unoin(a.png, b.png)"])
+def test_errors_as_json_say_where_and_what_was_meant(call: Any, text: str) -> None:
+    done = call("run", text, "-m", "$M", "-o", "x.png", "--json")
+    said = json.loads(done.stdout)
+    start, end = said["span"]
+    assert (done.exit_code, said["ok"], said["error"]["code"]) == (2, False, "expression_error")
+    assert (text[start:end], said["suggestion"]) == ("unoin", "union")
+
+
+def test_a_model_that_was_meant_is_told_as_json(call: Any) -> None:
+    said = json.loads(call("models", "show", "tinny", "--json").stdout)
+    assert (said["span"], said["suggestion"]) == (None, "tiny")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["run"], ["show", "nothing.png"]])
+def test_the_package_runs_as_the_command_does(words: list[str]) -> None:
+    def run(*command: str) -> tuple[int, str, str]:
+        done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run(sys.executable, "-m", "pops") == run(str(Path(sys.executable).with_name("pops")))
 
 
 def test_figures(call: Any) -> None:
@@ -305,10 +330,16 @@ def test_operators_and_models(call: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["models", "pull", "kandinsky-2-2"], "kandinsky-2-2 is not on this machine and"),
-        (["models", "pull", "someone/model"], "someone/model is not on this machine and"),
+        (
+            ["models", "pull", "kandinsky-2-2"],
+            "(kandinsky-community/kandinsky-2-2-prior) is not on this machine and cannot be",
+        ),
+        (["models", "pull", "someone/model"], "pops: someone/model is not on this machine and cannot be fetched ("),
         (["models", "pull", "tinny"], "did you mean 'tiny'"),
-        (["operators", "pull"], "texturing, union, scene, instruct is not on this machine and"),
+        (
+            ["operators", "pull"],
+            "scene, instruct (pOpsPaper/operators) are not on this machine and cannot",
+        ),
         (["operators", "pull", "scene"], "connect to the network, or get learned_prior.pth in another way"),
     ],
 )

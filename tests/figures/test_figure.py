@@ -10,6 +10,7 @@ from pops.expression.nodes import Call, Node, Photo
 from pops.expression.plan import Plan
 from pops.figures.canvas import Canvas, colour_of, shortened, text_width, wrapped
 from pops.figures.equation import equation_figure
+from pops.figures.grid import labels
 from pops.figures.tree import tree_figure
 
 RED, GREEN, BLUE = (200, 30, 30), (20, 160, 60), (40, 60, 200)
@@ -46,6 +47,20 @@ def spots(figure: Image.Image, colour: tuple[int, int, int], y: int) -> list[tup
 
 def count(figure: Image.Image, colour: tuple[int, int, int]) -> int:
     return alike(figure, colour).histogram()[255]
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((0.1, 0.1 + 0.2), ["nu 0.1", "nu 0.3"]),
+        ((2, 30), ["nu 2", "nu 30"]),
+        ((0.5, 0.5000001), ["nu 0.5", "nu 0.5000001"]),
+        ((0.3, 0.1 + 0.2), ["nu 0.3", "nu 0.30000000000000004"]),
+        ((0.7, 0.7), ["nu 0.7", "nu 0.7"]),
+    ],
+)
+def test_labels_have_the_digits_that_tell_them_apart(values: tuple[float, ...], texts: list[str]) -> None:
+    assert labels("nu", values) == texts
 
 
 def test_an_equation_reads_from_left_to_right() -> None:

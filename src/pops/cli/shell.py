@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 import typer.core
 
-from pops.errors import PopsError
+from pops.errors import PopsError, Span
 from pops.files import SHOWN, shown
 from pops.progress import OnProgress
 
@@ -123,7 +123,7 @@ def _report(error: BaseException, *, as_json: bool) -> int:
         code, kind, shown = 1, "internal_error", None
         message = f"internal error ({type(error).__name__}: {first}); run again with --debug for the traceback"
     if as_json:
-        print_failure(kind, message, code)
+        print_failure(kind, message, code, span=_span(error), suggestion=getattr(error, "suggestion", None))
     try:
         typer.echo(f"pops: {shown or message}", err=True)
     except (OSError, ValueError):  # stderr is gone or full; the exit code still tells
@@ -203,9 +203,24 @@ def _set_environment() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def print_failure(kind: str, message: str, code: int) -> None:
-    """Prints the JSON object of a failed command."""
-    print_json({"ok": False, "error": {"code": kind, "message": message, "exit_code": code}})
+def print_failure(
+    kind: str, message: str, code: int, *, span: Span | None = None, suggestion: str | None = None
+) -> None:
+    """Prints the JSON object of a failed command.
+
+    span: the characters of the expression that are wrong, [start, end); suggestion: what was probably meant.
+    """
+    error = {"code": kind, "message": message, "exit_code": code}
+    print_json({"ok": False, "error": error, "span": span, "suggestion": suggestion})
+
+
+def _span(error: BaseException) -> Span | None:
+    """Returns the error's span in the expression as it was given: `_not_an_option` may have put a space before it."""
+    span, text = getattr(error, "span", None), getattr(error, "text", "")
+    if span is None:
+        return None
+    shift = 1 if text[:1] == " " and _NEGATIVE.match(text[1:]) and text not in sys.argv else 0
+    return (max(0, span[0] - shift), max(0, span[1] - shift))
 
 
 def print_json(data: object) -> None:

@@ -1,7 +1,7 @@
 """The language of expressions: nodes, grammar, trees of plain data (YAML, JSON) and the planner.
 
 `parse(text)` returns an `Expression`. The modules build on each other in this order: nodes, grammar, trees and
-operands, resolve, plan.
+operands, resolve, plan; places and svg draw a tree.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pops.errors import ExpressionError
 from pops.expression import grammar, trees
 from pops.expression.nodes import Node
+from pops.files import shown
 
 if TYPE_CHECKING:
     from pops.expression.plan import Plan
@@ -47,10 +49,31 @@ class Expression:
     def __str__(self) -> str:
         return grammar.to_text(self.root)
 
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: the text, and the tree with names replaced by what they are bound to."""
+        from pops.expression.svg import tree_svg
+        from pops.notebook import block, code
+
+        try:
+            root = self.plan().root
+        except ExpressionError:  # it is drawn as it is written; what is wrong shows when it is run
+            root = self.root
+        return block(code(self), tree_svg(root))
+
 
 def parse(text: str) -> Expression:
     """Parses an expression; raises ExpressionError, with the place and what to do, if it is malformed."""
+    if not isinstance(text, str):
+        raise ExpressionError(_no_text(text))
     return Expression(grammar.parse(text), text)
+
+
+def _no_text(value: object) -> str:
+    """Returns the message for a value that is no text of an expression."""
+    if isinstance(value, Path):
+        return f"an expression is a text, got the path {shown(value)}; write it as text: str(path)"
+    told = "None" if value is None else f"{shown(value, 40)} ({type(value).__name__})"
+    return f"an expression is a text, such as 'union(a.png, b.png)', got {told}; write one"
 
 
 def load(path: str | Path) -> Expression:

@@ -13,6 +13,14 @@ CELL = 256  # pixels a cell's longer side has at most
 MOST_IN_A_ROW = 5  # images of a contact sheet that is not broken into rows
 
 
+def labels(name: str, values: Sequence[float]) -> list[str]:
+    """Returns each value's label, with no more digits than tell them apart: nu 0.3 for 0.30000000000000004."""
+    rounded = ([f"{value:.{digits}g}" for value in values] for digits in range(6, 17))
+    exact = [str(value) for value in values]
+    apart = next((texts for texts in rounded if len(set(texts)) == len(set(values))), exact)
+    return [f"{name} {text}" for text in apart]
+
+
 def grid_figure(images: Sequence[Image.Image], columns: Sequence[str], rows: Sequence[str] = ("",)) -> Image.Image:
     """Draws images row by row, each column's label above it and each row's to the left of it.
 

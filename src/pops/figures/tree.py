@@ -3,67 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 from PIL import Image
 
 from pops.expression.grammar import number_text
-from pops.expression.nodes import Call, Node, Sum, Text, Word
+from pops.expression.nodes import Node, Sum
+from pops.expression.places import SUM, TEXT, inputs_of, operator_of, places_of
 from pops.expression.plan import Plan
 from pops.figures.canvas import LINE, QUIET, Canvas, colour_of, pill_width
 from pops.figures.nodes import Captions, Images, caption_of, draw_caption, draw_node, resolved
-
-SUM, TEXT = "sum", "text"
-
-
-def _inputs(node: Node) -> tuple[Node, ...]:
-    """Returns what the tree shows left of a node; for a text, its prompt as a card."""
-    return (Word(node.prompt or " "),) if isinstance(node, Text) and node.prompt.strip() else node.children()
-
-
-def _operator(node: Node) -> str:
-    return node.operator if isinstance(node, Call) else SUM if isinstance(node, Sum) else TEXT
-
-
-def _ordered(root: Node) -> list[Node]:
-    """Returns every node once, operands first."""
-    order: dict[Node, None] = {}
-    stack: list[tuple[Node, bool]] = [(root, False)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.setdefault(node)
-        elif node not in order:
-            stack.append((node, True))
-            stack += [(part, False) for part in reversed(_inputs(node))]
-    return list(order)
-
-
-def _places(root: Node) -> tuple[dict[Node, int], dict[Node, float]]:
-    """Returns column (0 for the root, counted to the left) and row of every node, at least 1 apart in a column."""
-    order = _ordered(root)
-    columns = {root: 0}
-    for node in reversed(order):
-        for part in _inputs(node):
-            columns[part] = max(columns.get(part, 0), columns[node] + 1)
-    rows: dict[Node, float] = {}
-    leaves = 0
-    for node in order:
-        inputs = _inputs(node)
-        if inputs:
-            rows[node] = sum(rows[part] for part in inputs) / len(inputs)
-        else:
-            rows[node], leaves = float(leaves), leaves + 1
-    for column in range(max(columns.values()) + 1):  # move apart the nodes that shared operands have brought close
-        members = sorted((node for node in order if columns[node] == column), key=rows.__getitem__)
-        before = sum(rows[node] for node in members)
-        for above, below in pairwise(members):
-            rows[below] = max(rows[below], rows[above] + 1)
-        shift = (sum(rows[node] for node in members) - before) / len(members)
-        for node in members:
-            rows[node] -= shift
-    top = min(rows.values())
-    return columns, {node: row - top for node, row in rows.items()}
 
 
 def tree_figure(
@@ -75,10 +23,10 @@ def tree_figure(
     file's name. thumb: the side of an image in pixels.
     """
     root, captions = resolved(expression), captions or {}
-    columns, rows = _places(root)
-    made = [node for node in columns if _inputs(node)]
+    columns, rows = places_of(root)
+    made = [node for node in columns if inputs_of(node)]
     size, margin = thumb * 0.095, thumb * 0.3
-    gap = max([thumb * 0.9, *(pill_width(_operator(node), size) + thumb * 0.62 for node in made)])
+    gap = max([thumb * 0.9, *(pill_width(operator_of(node), size) + thumb * 0.62 for node in made)])
     last, row_height = max(columns.values()), thumb * 1.34
     canvas = Canvas(
         last * (thumb + gap) + thumb + 2 * margin, max(rows.values()) * row_height + thumb * 1.16 + 2 * margin
@@ -94,13 +42,13 @@ def tree_figure(
 
 def _draw_join(canvas: Canvas, node: Node, at: Mapping[Node, tuple[float, float]], thumb: float, size: float) -> None:
     """Draws the curves from a node's operands to its operator's name, and on to its image."""
-    name = _operator(node)
+    name = operator_of(node)
     colour = QUIET if name in (SUM, TEXT) else colour_of(name)
     x, y = at[node][0], at[node][1] + thumb / 2
     half, width = pill_width(name, size) / 2, thumb * 0.0125
     centre = x - thumb * 0.16 - half
     weights = [weight for weight, _ in node.terms] if isinstance(node, Sum) else []
-    for i, part in enumerate(_inputs(node)):
+    for i, part in enumerate(inputs_of(node)):
         start = (at[part][0] + thumb, at[part][1] + thumb / 2)
         canvas.curve(start, (centre - half, y), width, LINE)
         if weights:

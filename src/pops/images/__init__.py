@@ -29,11 +29,19 @@ from pops.images.opening import (
     reading,
 )
 from pops.images.pixels import LARGE, Pixels
-from pops.images.recipes import PICTURE_SUFFIXES, check_recipe, find_recipe, read_recipe, save_picture
+from pops.images.recipes import (
+    PICTURE_SUFFIXES,
+    Picture,
+    check_recipe,
+    find_recipe,
+    picture_of,
+    read_recipe,
+    save_picture,
+)
 
 __all__ = [
-    "FITS", "HEIF_SUFFIXES", "MAX_PIXELS", "MAX_SIDE", "PHOTO_SUFFIXES", "PICTURE_SUFFIXES", "RAW_SUFFIXES",
-    "check_recipe", "date_taken", "find_recipe", "load_photo", "read_recipe", "read_rgb", "save_picture",
+    "FITS", "HEIF_SUFFIXES", "MAX_PIXELS", "MAX_SIDE", "PHOTO_SUFFIXES", "PICTURE_SUFFIXES", "Picture", "RAW_SUFFIXES",
+    "check_recipe", "date_taken", "find_recipe", "load_photo", "picture_of", "read_recipe", "read_rgb", "save_picture",
 ]  # fmt: skip
 
 MAX_SIDE = 4096  # pixels of an image that is made

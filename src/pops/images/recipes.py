@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeAlias
 
 from PIL import Image, PngImagePlugin
 
@@ -14,8 +15,9 @@ from pops.files import parse_json, shown, write_whole
 from pops.images.metadata import COMMENT_HEAD, EXIF_IFD, MAX_RECIPE, RECIPE, USER_COMMENT, recipe_of
 from pops.images.opening import opened
 
+Target: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]"
+
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what save_picture writes
-MAX_IN_JPEG = 64_900  # characters of a recipe, with the head of its EXIF below the 65,533 bytes of one segment
 
 
 def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any] | None = None) -> None:
@@ -29,32 +31,71 @@ def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any]
         raise PhotoError(
             f"{shown(path)}: images are written as {', '.join(PICTURE_SUFFIXES)}; use one of these endings"
         )
-    text = None if recipe is None else check_recipe(path, recipe)
-    options: dict[str, Any]
-    if suffix == ".png":
-        options = {"format": "PNG", "pnginfo": PngImagePlugin.PngInfo()}
-        if text is not None:
-            options["pnginfo"].add_itxt(RECIPE, text)
-    else:
-        image = image.convert("RGB")
-        options = {"format": "WEBP" if suffix == ".webp" else "JPEG", "quality": 95}
-        if text is not None:
-            exif = Image.Exif()
-            exif.get_ifd(EXIF_IFD)[USER_COMMENT] = COMMENT_HEAD + text.encode("ascii")
-            options["exif"] = exif.tobytes()
+    form = _form(path)
+    options = _with_recipe(recipe, form, shown(path))
+    if form != "PNG":
+        image, options = image.convert("RGB"), {"quality": 95, **options}
     with write_whole(path) as temporary:
-        image.save(temporary, **options)
+        Image.Image.save(image, temporary, form, **options)
 
 
-def check_recipe(path: str | Path, recipe: Mapping[str, Any]) -> str:
-    """Returns the recipe as the text that an image of this name will hold; PhotoError where it is too long for that."""
-    suffix, name = Path(path).suffix.lower(), shown(path)
-    text = _recipe_text(recipe, ascii_only=suffix != ".png")
+class Picture(Image.Image):
+    """An image with a recipe in `info["pops"]`, which `save` writes into .png, .jpg and .webp files.
+
+    What is made from it (copy, resize, crop, ...) is a plain PIL image: another picture than the recipe's.
+    """
+
+    def save(self, fp: Target, format: str | None = None, **params: Any) -> None:  # noqa: A002  # PIL's name
+        """Saves the image as PIL does, with the recipe inside; pnginfo or exif given by hand take its place."""
+        name = os.fsdecode(fp) if isinstance(fp, (str, bytes, os.PathLike)) else str(getattr(fp, "name", ""))
+        form = (format or Image.registered_extensions().get(Path(name).suffix.lower(), "")).upper()
+        if form in ("PNG", "JPEG", "WEBP") and not {"pnginfo", "exif"} & set(params):
+            params = {**_with_recipe(self.info.get(RECIPE), form, shown(name) or "the image"), **params}
+        super().save(fp, format, **params)
+
+    def __eq__(self, other: object) -> bool:
+        """Compares as PIL does, and also with plain images."""
+        return isinstance(other, Image.Image) and bool(self.copy() == other.copy())
+
+    __hash__ = None  # type: ignore[assignment]  # as of all images
+
+
+def picture_of(image: Image.Image, recipe: Mapping[str, Any]) -> Picture:
+    """Returns the image with the recipe inside: itself, if it is a plain one."""
+    if type(image) is not Image.Image and not isinstance(image, Picture):
+        image = image.copy()  # of a file, which is read when it is needed
+    image.__class__ = Picture  # a new Picture would have to take over fields that are private to PIL
+    image.info[RECIPE] = recipe
+    assert isinstance(image, Picture)
+    return image
+
+
+def _with_recipe(recipe: Mapping[str, Any] | None, form: str, name: str) -> dict[str, Any]:
+    """Returns the options of PIL that write the recipe into a file of this format; PhotoError if it is too long."""
+    png = PngImagePlugin.PngInfo()
+    if recipe is None:
+        return {"pnginfo": png} if form == "PNG" else {}
+    text = _recipe_text(recipe, ascii_only=form != "PNG")
     if len(text.encode()) > MAX_RECIPE:
         raise PhotoError(f"{name}: the recipe is too long (over 1 MB); write the image without it")
-    if suffix in (".jpg", ".jpeg") and len(text) > MAX_IN_JPEG:
+    if form == "PNG":
+        png.add_itxt(RECIPE, text)
+        return {"pnginfo": png}
+    exif = Image.Exif()
+    exif.get_ifd(EXIF_IFD)[USER_COMMENT] = COMMENT_HEAD + text.encode("ascii")
+    content = exif.tobytes()
+    if form == "JPEG" and len(content) > 65_000:
         raise PhotoError(f"{name}: the recipe is too long for a JPEG; write a .png")
-    return text
+    return {"exif": content}
+
+
+def check_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
+    """Raises PhotoError where the recipe is too long for an image of this name."""
+    _with_recipe(recipe, _form(path), shown(path))
+
+
+def _form(path: Path) -> str:
+    return {".png": "PNG", ".webp": "WEBP"}.get(path.suffix.lower(), "JPEG")
 
 
 def _recipe_text(recipe: Mapping[str, Any], *, ascii_only: bool) -> str:

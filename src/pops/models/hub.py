@@ -254,7 +254,6 @@ def _why_not(error: Exception, repo: str, name: str, advice: str) -> str:
         return f"{repo} on the hub asks for an agreement; accept it on its page and log in with `hf auth login`"
     if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
         return f"there is no {repo!r} on the hub or as a folder{suggest(name, _names())}; check the name"
-    return (
-        f"{name} is not on this machine and {repo} cannot be fetched ({type(error).__name__}); connect "
-        f"to the network, {advice}"
-    )
+    what = name if name == repo else f"{name} ({repo})"
+    told = f"{what} {'are' if ', ' in name else 'is'} not on this machine and cannot be fetched"
+    return f"{told} ({type(error).__name__}); connect to the network, {advice}"
