@@ -22,11 +22,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pops.errors import ConfigError, SpaceError, ensure
+from pops.errors import ConfigError, PopsError, SpaceError, ensure
 from pops.files import expanded, read_json_object, shown, write_whole
 from pops.library.nearest import nearest, unit_rows
 from pops.library.scan import HEADER, Stamp
 from pops.library.tables import TABLES, database, lancedb_errors, repair, settle_tables
+from pops.tensors import opened
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -237,11 +238,9 @@ class Library:
         return stored if stored is not None else self._made_rows()
 
     def _stored_rows(self) -> tuple[Tensor, Tensor] | None:
-        from safetensors import SafetensorError, safe_open
-
-        with suppress(SafetensorError, OSError), safe_open(self.path / SEARCH, framework="pt") as file:
-            if (file.metadata() or {}).get("versions") == self._versions():
-                return file.get_tensor("rows"), file.get_tensor("ids")  # mapped: read on use
+        with suppress(PopsError), opened(self.path / SEARCH, PopsError) as file:
+            if file.metadata.get("versions") == self._versions():
+                return file.read("rows"), file.read("ids")  # mapped: read on use
         return None
 
     def _made_rows(self) -> tuple[Tensor, Tensor]:

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from pops.errors import CheckpointError, ConfigError, PopsError, ensure
-from pops.files import write_whole
+from pops.files import parse_json, write_whole
 from pops.operators.checkpoint import put_on, save_operator
 from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.prior.noise import add_noise, alphas_cumprod
 from pops.prior.transformer import PriorModel
 from pops.standardise import ClipStats
+from pops.tensors import read_tensors
 from pops.training import losses
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, Order, make_batch, seed_of
@@ -62,17 +63,10 @@ def _save(path: Path, config: TrainConfig, step: int, marks: Mapping[str, str], 
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            meta = dict(file.metadata() or {})
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); remove it to start again") from error
-    ours = meta.get("format") == "pops.training"
-    ensure(ours, f"{path} is not a checkpoint of a training run; remove it to start again", CheckpointError)
+    again = "remove it to start again"
+    tensors, meta = read_tensors(path, CheckpointError, again)
+    ours = meta.get("format") == "pops.training" and "config" in meta and meta.get("step", "").isdecimal()
+    ensure(ours, f"{path} is not a checkpoint of a training run; {again}", CheckpointError)
     return meta, tensors
 
 
@@ -267,9 +261,18 @@ def _check_tensors(tensors: Mapping[str, Tensor], trained: Mapping[str, Tensor],
 def _trim_log(path: Path, step: int) -> None:
     """Drops the log's rows of steps that will be done again."""
     if path.is_file():
-        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
+        rows = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _of(line, step)]
         with write_whole(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in rows), encoding="utf-8")
+
+
+def _of(line: str, step: int) -> bool:
+    """Whether a line of the log is a row up to this step; not where a write was cut off."""
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step
 
 
 def _loss(config: TrainConfig, x0: Tensor, target: Tensor, text: Tensor | None, stats: ClipStats) -> Tensor:
