@@ -11,7 +11,7 @@ from pops.expression.grammar import number_text
 from pops.expression.nodes import Call, Node, Sum, Text, Word
 from pops.expression.plan import Plan
 from pops.figures.canvas import LINE, QUIET, Canvas, colour_of, pill_width
-from pops.figures.nodes import Captions, Images, caption_of, draw_caption, draw_node, resolved
+from pops.figures.nodes import Captions, Images, caption_of, check_size, draw_caption, draw_node, resolved
 
 SUM, TEXT = "sum", "text"
 
@@ -75,6 +75,7 @@ def tree_figure(
     file's name. thumb: the side of an image in pixels.
     """
     root, captions = resolved(expression), captions or {}
+    check_size(root, "tree")
     columns, rows = _places(root)
     made = [node for node in columns if _inputs(node)]
     size, margin = thumb * 0.095, thumb * 0.3
