@@ -222,6 +222,17 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         _remove(room, made)
 
 
+def keep_before(path: Path, before: Path) -> None:
+    """Gives a file a second name, `before`, under which it stays when a write replaces `path`; a copy where the file
+    system knows no second names.
+    """
+    with write_whole(before) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+
+
 def settle(path: Path) -> None:
     """Waits until a file, or the list of a folder's names, is on the disk itself, where the system can tell."""
     if path.is_dir():

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ import torch
 from torch import Tensor
 
 from pops.errors import CheckpointError, ConfigError, PopsError, ensure
-from pops.files import parse_json, write_whole
+from pops.files import keep_before, parse_json, write_whole
 from pops.operators.checkpoint import put_on, save_operator
 from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.prior.noise import add_noise, alphas_cumprod
 from pops.prior.transformer import PriorModel
 from pops.standardise import ClipStats
-from pops.tensors import read_tensors
+from pops.tensors import opened, read_tensors
 from pops.training import losses
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, Order, make_batch, seed_of
@@ -36,6 +37,7 @@ __all__ = ["Trained", "export", "load_trained", "new_prior", "save_prior", "trai
 logger = logging.getLogger("pops.training")
 
 CHECKPOINT, CONFIG, LOG = "checkpoint.safetensors", "config.json", "log.jsonl"
+BEFORE = "before.safetensors"  # the checkpoint before it, for when the newest is damaged
 Log = Mapping[str, float]
 
 
@@ -58,8 +60,26 @@ def _save(path: Path, config: TrainConfig, step: int, marks: Mapping[str, str], 
     meta = {"format": "pops.training", "version": "1", "config": config.to_json(), "step": str(step), **marks}
     with write_whole(path / CONFIG) as temporary:
         temporary.write_text(config.to_json(), encoding="utf-8")
+    with suppress(PopsError), opened(path / CHECKPOINT):  # one that is damaged takes no other's place
+        keep_before(path / CHECKPOINT, path / BEFORE)
     with write_whole(path / CHECKPOINT) as temporary:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=meta)
+
+
+def _there(out: Path) -> bool:
+    """Whether a run's folder holds a checkpoint."""
+    return (out / CHECKPOINT).is_file() or (out / BEFORE).is_file()
+
+
+def _read_latest(out: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Reads a run's newest checkpoint, or the one before it if the newest is damaged, as when the power failed."""
+    try:
+        return _read(out / CHECKPOINT)
+    except CheckpointError as error:
+        if not (out / BEFORE).is_file():
+            raise
+        logger.warning("%s; the checkpoint before it is taken", error)
+        return _read(out / BEFORE)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -88,8 +108,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], t
 def load_trained(out: str | Path, base: PriorModel) -> Trained:
     """Loads a run's latest checkpoint from its folder, as `train` returns it; CheckpointError if there is none."""
     path = Path(out) / CHECKPOINT
-    ensure(path.is_file(), f"no checkpoint in {out}; give a run's output folder, or train first", CheckpointError)
-    meta, tensors = _read(path)
+    ensure(_there(Path(out)), f"no checkpoint in {out}; give a run's output folder, or train first", CheckpointError)
+    meta, tensors = _read_latest(Path(out))
     same = meta.get("base") == base.fingerprint
     ensure(same, f"{path} was trained from another base prior; load it with its own", CheckpointError)
     config = TrainConfig.from_json(meta["config"], where=str(path))
@@ -142,8 +162,8 @@ def train(
 
     # 2) Continue where an earlier run in this folder stopped.
     start = 0
-    if resume and (out / CHECKPOINT).is_file():
-        meta, tensors = _read(out / CHECKPOINT)
+    if resume and _there(out):
+        meta, tensors = _read_latest(out)
         start = _same_run(config, marks, meta, out)
         _check_tensors(tensors, trained, out / CHECKPOINT)
         with torch.no_grad():
