@@ -71,12 +71,11 @@ def test_a_finding_is_kept_and_can_be_repeated(tmp_path: Path) -> None:
     assert Input("a.txt", kept.read_bytes()).name == "a.txt"
 
 
+keys = st.text(max_size=4) | st.sampled_from(["sum", "let", "in", "text", "union", "seed", "photo"])
 values: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
     | st.sampled_from(["a.png", "_", "t@7", "$x", "text", "let"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(max_size=4) | st.sampled_from(["sum", "let", "in", "text", "union", "seed", "photo"]), inner,
-                      max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
     max_leaves=12,
 )  # fmt: skip
 quick = settings(max_examples=200, deadline=5000, derandomize=True, suppress_health_check=list(HealthCheck))
