@@ -1,9 +1,11 @@
 # make demo: a composed picture; make test: the tests. Both set everything up on a machine with Python 3.11 or newer.
 # PYTHON: the interpreter for .venv; PIP_FLAGS: more for pip (see CONTRIBUTING.md); ARGS: more for the command.
+# make fuzz MINUTES=10: damaged photos, expressions, recipes, embeddings and folders, for as long as asked.
 
 PYTHON ?= python3
 PIP_FLAGS ?=
 ARGS ?=
+MINUTES ?= 10
 BIN := .venv/bin
 STAMP := .venv/.pops-installed
 export TOKENIZERS_PARALLELISM := false
@@ -16,12 +18,13 @@ OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix 
 	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock tiny clean
+.PHONY: help setup demo test fuzz lint format lock tiny clean
 
 help:
 	@echo "make setup   .venv with everything (the other targets do it themselves)"
 	@echo "make demo    a tiger-striped teapot in out/demo.png"
 	@echo "make test    the tests (ARGS='-k seeds' for some of them)"
+	@echo "make fuzz    damaged inputs at every door, for MINUTES=10 (ARGS='--door photos' for one)"
 	@echo "make lint    ruff and mypy; make format writes what ruff would"
 	@echo "make lock    writes requirements.lock from pyproject.toml and constraints.txt (needs uv)"
 	@echo "make tiny    trains the shipped model again, stage by stage"
@@ -46,6 +49,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pops.errors import EmbeddingError, SpaceError, ensure
 from pops.files import MAX_JSON, expanded, is_file, parse_json, shown, write_whole
+from pops.tensors import opened, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,7 @@ WRITTEN_SUFFIXES = (SUFFIX, ".npy", ".ipadpt")
 # Rows of [1, rows, dim] that are one image, the grid of a vision transformer with or without its class token.
 PATCH_TOKENS = (50, 196, 197, 256, 257, 576, 577, 729, 730)
 MOST_ROWS = 12  # that a notebook shows
+MAX_NUMBERS = 2**28  # of an embedding's file: a gigabyte
 UNKNOWN_SPACE = "unknown"  # of files that do not name their space: any space of the same width accepts them
 
 
@@ -224,22 +226,22 @@ def _made_by(provenance: Mapping[str, Any], depth: int = 0) -> str:
 
 def _read(path: Path) -> tuple[Tensor, dict[str, str]]:
     """Reads the tensor and the metadata of an embedding's file, and no other tensors in it."""
-    from safetensors import safe_open
+    name, told = shown(path), "name a file that Embedding.save wrote"
+    with opened(path, EmbeddingError, "save it again") as file:
+        about = file.metadata
+        ours = about.get("format") == FORMAT and KEY in file.shapes
+        ensure(ours, f"{name} holds no embedding of pops; {told}", EmbeddingError)
+        version = about.get("version")
+        told = f"{name} has version {shown(version, 20)}, this pops reads {VERSION}; update pops"
+        ensure(version == VERSION, told, EmbeddingError)
+        _check_amount(math.prod(file.shapes[KEY]), path)
+        return file.read(KEY), about
 
-    name = shown(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT or KEY not in file.keys():  # noqa: SIM118  # not a mapping
-                raise EmbeddingError(f"{name} holds no embedding of pops; name a file that Embedding.save wrote")
-            version = metadata.get("version")
-            if version != VERSION:
-                raise EmbeddingError(f"{name} has version {shown(version)}, this pops reads {VERSION}; update pops")
-            return file.get_tensor(KEY), metadata
-    except EmbeddingError:
-        raise
-    except Exception as e:  # the reader raises anything at all, such as for a type of numbers that torch lacks
-        raise EmbeddingError(f"{name} is not a readable .safetensors file ({shown(e)}); save it again") from e
+
+def _check_amount(count: int, path: Path) -> None:
+    """Raises EmbeddingError for more numbers than embeddings have: a file of few bytes can name terabytes."""
+    told = f"{shown(path)} holds {count} numbers, more than {MAX_NUMBERS}; save fewer vectors in a file"
+    ensure(count <= MAX_NUMBERS, told, EmbeddingError)
 
 
 def _read_npy(path: Path) -> Tensor:
@@ -250,6 +252,7 @@ def _read_npy(path: Path) -> Tensor:
         array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         numbers = isinstance(array, np.ndarray) and array.dtype.kind == "f"
         ensure(numbers, f"{shown(path)} holds no floating-point array; save one with numpy.save", EmbeddingError)
+        _check_amount(array.size, path)
         with np.errstate(over="ignore"):  # which becomes infinity, and is refused as such
             return _rows(torch.from_numpy(array.astype(np.float32)), path)
     except EmbeddingError:
@@ -259,14 +262,12 @@ def _read_npy(path: Path) -> Tensor:
 
 
 def _read_pickle(path: Path) -> Tensor:
-    from safetensors.torch import load_file
-
     from pops.pickles import convert
 
     with TemporaryDirectory(prefix="pops-") as folder:
         target = Path(folder) / f"read{SUFFIX}"
         convert(path, target, kind="embeddings", error=EmbeddingError)
-        read: dict[str, Tensor] = {name: tensor.clone() for name, tensor in load_file(target).items()}
+        read = {name: tensor.clone() for name, tensor in read_tensors(target, EmbeddingError)[0].items()}
     if "0" not in read:
         return _rows(next(iter(read.values())), path)
     both = read["0"]

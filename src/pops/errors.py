@@ -21,9 +21,44 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import islice
 
 _MEANT = re.compile(r"""\(did you mean ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\?\)""")  # as `suggest` writes it
 Span = tuple[int, int]  # [start, end) in characters of the expression's text
+SHOWN = 200  # characters of anybody's input that a message quotes
+MAX_MESSAGE = 1000  # characters of a message
+_LINE = 160  # characters of a long line that are shown around a mistake
+_COMPARED = 2000  # names that are compared with a mistyped one
+_UNBROKEN = re.compile(rf"\S{{{SHOWN + 1},}}")
+
+
+def shown(value: object, most: int = SHOWN) -> str:
+    """Returns text for a message: on one line, with what cannot be printed escaped, and cut at `most` characters."""
+    try:
+        text = str(value)
+    except (ValueError, RecursionError):  # Python writes no number of more than 4300 digits
+        text = f"a very large {type(value).__name__}"
+    if len(text) > most:
+        text = text[: most - 1] + "…"
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    """Escapes what cannot be printed; lone surrogates stay, which are bytes of file names."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or 0xDC80 <= ord(c) <= 0xDCFF else ascii(c)[1:-1] for c in text)
+
+
+def _message(text: str) -> str:
+    """Returns a message as it is told, whatever it quotes: one line, no longer than MAX_MESSAGE.
+
+    What is too long loses its middle, for its end says what to do.
+    """
+    text = _UNBROKEN.sub(lambda run: f"{run[0][: SHOWN - 60]}…{run[0][-59:]}", text)
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE * 2 // 3]} … {text[3 - MAX_MESSAGE // 3 :]}"
+    return _printable(text)
 
 
 class PopsError(Exception):
@@ -35,7 +70,7 @@ class PopsError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, span: Span | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_message(message))
         self.span = span
 
     @property
@@ -120,13 +155,18 @@ def ensure(condition: bool, message: str, kind: type[PopsError] = ConfigError) -
 
 def suggest(word: str, options: Iterable[str]) -> str:
     """Returns " (did you mean 'x'?)" for the most similar option, or "" if none is similar."""
-    by_lower = {option.lower(): option for option in options}
+    if len(word) > SHOWN:
+        return ""
+    by_lower = {option.lower(): option for option in islice(options, _COMPARED) if len(option) <= 2 * len(word) + 2}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
 
 
 def caret(message: str, text: str, span: Span | None) -> str:
-    """Returns the message, the line of `text` in which the span begins, and carets under it, both indented by two."""
+    """Returns the message, the line of `text` in which the span begins, and carets under it, both indented by two.
+
+    Of a long line only the part around the mistake is shown.
+    """
     if span is None or not text:
         return message
     start = min(max(span[0], 0), len(text))
@@ -135,8 +175,13 @@ def caret(message: str, text: str, span: Span | None) -> str:
     line = text[first : last if last >= 0 else len(text)]
     here = start - first
     end = min(max(span[1] - first, here + 1), max(len(line), here + 1))
+    if len(line) > _LINE:
+        left, right = max(0, here - _LINE // 3), min(len(line), here + _LINE * 2 // 3)
+        line = "…" * (left > 0) + line[left:right] + "…" * (right < len(line))
+        here, end = here - left + (left > 0), min(end, right) - left + (left > 0)
+    line = "".join(c if c.isprintable() else " " for c in line)
     under = " " * _cells(line[:here]) + "^" * max(1, _cells(line[here:end]))
-    return "\n  ".join([message, line.replace("\t", " "), under])
+    return "\n  ".join([message, line, under])
 
 
 def _cells(text: str) -> int:

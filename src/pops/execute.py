@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pops.embedding import Embedding
 from pops.errors import EmbeddingError, OperandError, SpaceError, ensure
-from pops.expression.grammar import to_text
+from pops.expression.grammar import brief_text
 from pops.expression.nodes import MIX, Given, Missing, Node, Sum, Word, is_blend, is_mix
 from pops.expression.plan import SUM, TEXT, Job, Level, Plan
 from pops.judging import judged
@@ -152,7 +152,7 @@ class _Run:
     def vectors_of(self, node: Node) -> Tensor:
         """The embedding of a node that the plan has as one [1 or rows, D]."""
         vectors = self.values[node].vectors
-        assert vectors is not None, f"the plan does not say that {to_text(node)} is needed as an embedding"
+        assert vectors is not None, f"the plan does not say that {brief_text(node)} is needed as an embedding"
         return vectors
 
     # --- leaves
@@ -220,7 +220,7 @@ class _Run:
     def _take(self, node: Node, embedding: Embedding) -> None:
         embedding.require_space(self.model.space.id)
         wide, width = self.model.space.dim, embedding.dim
-        told = f"{to_text(node)} has {width} numbers a vector, the space {wide}; make it anew"
+        told = f"{brief_text(node)} has {width} numbers a vector, the space {wide}; make it anew"
         ensure(wide == width, told, SpaceError)
         vectors = embedding.vectors
         if embedding.n > 1 and self.part:
@@ -238,7 +238,7 @@ class _Run:
         terms = [w * self.vectors_of(node) for w, node in zip(job.weights, job.operands, strict=True)]
         total = torch.stack(torch.broadcast_tensors(*terms)).sum(0)
         fine = bool(total.isfinite().all())
-        ensure(fine, f"the sum {to_text(job.node)} is too large for float32; use smaller weights", OperandError)
+        ensure(fine, f"the sum {brief_text(job.node)} is too large for float32; use smaller weights", OperandError)
         return total
 
     def _batches(self, levels: Sequence[Level]) -> list[list[Level]]:

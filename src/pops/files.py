@@ -19,22 +19,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pops.errors import SHOWN as SHOWN
 from pops.errors import ConfigError, PopsError, ensure
+from pops.errors import shown as shown
 
 MAX_JSON = 16 * 2**20  # bytes of a JSON file
 MAX_DEPTH = 100  # of lists and objects within one another
 MAX_DIGITS = 400  # characters of a number
-SHOWN = 200  # characters of anybody's input that a message quotes
 STALE = 86_400  # seconds after which an unfinished write of another machine is taken as dead
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-
-
-def shown(value: object, most: int = SHOWN) -> str:
-    """Returns text for a message: on one line, with what cannot be printed escaped, and cut at `most` characters."""
-    text = str(value)
-    if len(text) > most:
-        text = text[: most - 1] + "…"
-    return "".join(c if c.isprintable() or 0xDC80 <= ord(c) <= 0xDCFF else ascii(c)[1:-1] for c in text)
 
 
 def expanded(path: str | Path) -> Path:
@@ -89,19 +82,19 @@ def is_file(path: str | Path) -> bool:
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Reads JSON from anyone: ValueError, with a short reason, for what is none, nested too deeply, or has a number
-    that no float holds. -Infinity and NaN stay, as diffusers' settings have them.
+def parse_json(text: str | bytes, deepest: int = MAX_DEPTH) -> Any:
+    """Reads JSON from anyone: ValueError, with a short reason, for what is none, nested more than `deepest` times, or
+    has a number that no float holds. -Infinity and NaN stay, as diffusers' settings have them.
     """
     try:
         value = json.loads(text, parse_int=_whole, parse_float=_real)
     except RecursionError:
-        raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
+        raise ValueError(f"nested more than {deepest} deep") from None
     except json.JSONDecodeError as e:
         raise ValueError(f"no JSON: {e.msg} at line {e.lineno}, column {e.colno}") from e
     except UnicodeDecodeError as e:
         raise ValueError(f"no UTF-8 text at byte {e.start}") from e
-    _check_depth(value)
+    _check_depth(value, deepest)
     return value
 
 
@@ -118,14 +111,35 @@ def _real(text: str) -> float:
     return value
 
 
-def _check_depth(value: Any) -> None:
+def _check_depth(value: Any, deepest: int) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(deepest + 1):
         level = [each for each in level if isinstance(each, (dict, list))]
         if not level:
             return
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
-    raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    raise ValueError(f"nested more than {deepest} deep")
+
+
+def read_bytes(path: str | Path, most: int = MAX_JSON) -> bytes:
+    """Reads a regular file of at most `most` bytes; OSError or ValueError, with a short reason, for anything else.
+
+    Pipes and devices are refused unopened: reading them may never end.
+    """
+    where = expanded(path)
+    if where.exists() and not where.is_dir() and not where.is_file():
+        raise ValueError("no regular file")
+    with where.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"larger than {most / 2**20:.3g} MB")
+    return content
+
+
+def reason(error: Exception) -> str:
+    """Returns why something failed, for a message: short, on one line, and without the path."""
+    told = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return shown(told)
 
 
 def read_json(
@@ -136,17 +150,10 @@ def read_json(
     Raises an error of the given kind, in one line that names the file and ends with the advice, if the file cannot be
     read or holds no JSON (see parse_json).
     """
-    where = expanded(path)
     try:
-        if where.exists() and not where.is_dir() and not where.is_file():
-            raise ValueError("no regular file")
-        with where.open("rb") as file:
-            content = file.read(most + 1)
-        if len(content) > most:
-            raise ValueError(f"larger than {most / 2**20:.3g} MB")
-        return parse_json(content)
+        return parse_json(read_bytes(path, most))
     except (OSError, ValueError) as e:
-        raise kind(f"{shown(path)} cannot be read ({shown(getattr(e, 'strerror', None) or e)}); {advice}") from e
+        raise kind(f"{shown(path)} cannot be read ({reason(e)}); {advice}") from e
 
 
 def read_json_object(
@@ -213,6 +220,17 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         _remove(room, made)
+
+
+def keep_before(path: Path, before: Path) -> None:
+    """Gives a file a second name, `before`, under which it stays when a write replaces `path`; a copy where the file
+    system knows no second names.
+    """
+    with write_whole(before) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
 
 
 def settle(path: Path) -> None:

@@ -143,6 +143,8 @@ def child(arguments: list[str]) -> None:
         answer = {"error": "needs more memory than is free; close other programs"}
     except OSError as e:
         answer = {"error": f"cannot be converted ({e.strerror or e}); free disk space, or fetch it again"}
+    except Exception as e:  # the readers of zip files and pickles raise anything at all
+        answer = {"error": f"is not a readable file ({type(e).__name__}: {_line(str(e))}); fetch it again"}
     print(json.dumps(answer), flush=True)
 
 

@@ -7,7 +7,7 @@ carries the one that made it. A Recipe is plain data: it touches no model, and o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
@@ -445,7 +445,7 @@ def _plain(option: str, value: Any) -> Any:
         return value
     if isinstance(value, Real):  # NumPy's numbers, too
         return int(value) if isinstance(value, Integral) else float(value)
-    if option == "size":
+    if option == "size" and isinstance(value, Iterable):
         return tuple(_plain("", side) for side in value)
     return value
 

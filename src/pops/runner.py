@@ -443,6 +443,9 @@ def _refuse(recipe: Recipe, planned: Plan, given: Mapping[str, Any], figures: Se
     ensure(not unknown, f"the expression has no {', '.join(unknown)}; take the values out of given", ConfigError)
     for name in figures:
         ensure(name in FIGURES, f"unknown figure {name!r}; choose from {', '.join(FIGURES)}", ConfigError)
+        from pops.figures.nodes import check_size
+
+        check_size(planned.root, name)
     if not rendered:
         kept = _of_mix(recipe.rendering).given() if is_mix(planned.root) else ("enlarge",)
         useless = [_OPTION.get(name, name) for name in recipe.rendering.given() if name not in kept]

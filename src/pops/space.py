@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ModelError, OperandError, PopsError, SpaceError, ensure
-from pops.files import read_json_object
+from pops.files import read_json_object, reason
 from pops.loading.lock import LOADING, TOKENIZING, once
 from pops.loading.parts import TRANSFORMERS, check_files, check_network, check_tokenizer
 from pops.standardise import ClipStats, standardise, unstandardise
@@ -112,7 +112,9 @@ class Space:
         ensure(len(images) > 0, "no images to encode", OperandError)
         parts = []
         for start in range(0, len(images), BATCH):
-            pixels = self._processor(images=list(images[start : start + BATCH]), return_tensors="pt")["pixel_values"]
+            processor, batch = self._processor, list(images[start : start + BATCH])
+            with self._using("image_processor"):
+                pixels = processor(images=batch, return_tensors="pt")["pixel_values"]
             side = tuple(pixels.shape[-2:])
             made = f"{self._folder_of('image_processor')} makes images of {side[0]}x{side[1]}"
             reads = f"the image encoder reads {self.image_size}x{self.image_size}"
@@ -129,16 +131,20 @@ class Space:
             ensure(isinstance(text, str), f"a text is a string, got {type(text).__name__}", OperandError)
             ensure(_is_unicode(text), f"{text!r} is not valid Unicode; type the text again", OperandError)
         tokenizer = self._tokenizer
-        limit = min(tokenizer.model_max_length, self._text_tower.config.max_position_embeddings)
+        most, words = self._text_tower.config.max_position_embeddings, self._text_tower.config.vocab_size
+        with self._using("tokenizer"):
+            limit = min(tokenizer.model_max_length, most)
         embeds: list[Tensor] = []
         hidden: list[Tensor] = []
         truncated: list[bool] = []
         for start in range(0, len(texts), BATCH):
             batch = list(texts[start : start + BATCH])
             # The tower is causal, so padding to the longest equals padding to the limit.
-            with TOKENIZING:
+            with TOKENIZING, self._using("tokenizer"):
                 tokens = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
                 truncated.extend(len(tokenizer.tokenize(text)) + 2 > limit for text in batch)
+            told = f"{self._folder_of('tokenizer')} has tokens that the text encoder does not know"
+            ensure(int(tokens["input_ids"].max()) < words, f"{told}; fetch or make the model again", ModelError)
             with torch.no_grad():
                 out = self._text_tower(tokens["input_ids"].to(self._device))
             rows, kept = out.last_hidden_state.float().cpu(), tokens["attention_mask"].bool()
@@ -228,6 +234,16 @@ class Space:
             except Exception as e:  # transformers, tokenizers and safetensors each have their own
                 reason = (str(e).splitlines() or [type(e).__name__])[0]
                 raise ModelError(f"{path} does not load ({reason}); fetch or make it again") from e
+
+    @contextmanager
+    def _using(self, name: str) -> Iterator[None]:
+        """Turns what a part of the folder raises in use, by odd settings in its files, into a ModelError."""
+        try:
+            yield
+        except (PopsError, MemoryError):
+            raise
+        except Exception as e:  # transformers and tokenizers each have their own
+            raise ModelError(f"{self._folder_of(name)} cannot be used ({reason(e)}); fetch or make it again") from e
 
     def _folder_of(self, part: str) -> Path:
         return self._parts.get(part) or self.folder / part

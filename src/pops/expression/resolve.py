@@ -10,8 +10,8 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
-from pops.errors import ConfigError, ExpressionError, suggest
-from pops.expression.grammar import to_text
+from pops.errors import ConfigError, ExpressionError, shown, suggest
+from pops.expression.grammar import brief_text
 from pops.expression.nodes import MIX, Call, Given, Let, Missing, Name, Node, Option, Photo, Saved, Sum, Text, Word
 from pops.prior.options import check_options
 
@@ -113,7 +113,8 @@ class Resolver:
             case Name():
                 return (yield from self.name(node, place))
             case Word(text) if place.kind == "image":
-                do = f'write text("{text}") for an image of it, or photo("{text}") if it is a file'
+                told = _short(text)
+                do = f'write text("{told}") for an image of it, or photo("{told}") if it is a file'
                 raise _at(node, f"{_brief(node)} is a text, but {place.label} must be an image", do)
             case Word(text):
                 return _word(node, text, place)
@@ -175,7 +176,9 @@ class Resolver:
             return value
         if isinstance(value, (Call, Text)):
             return replace(value, seed=node.seed, span=node.span)
-        raise _at(node, f"'{node.name}' is {_what(value)}, which takes no seed", f"write {node.name} alone")
+        raise _at(
+            node, f"'{_short(node.name)}' is {_what(value)}, which takes no seed", f"write {_short(node.name)} alone"
+        )
 
 
 def _at(node: Node, what: str, do: str, length: int | None = None) -> ExpressionError:
@@ -195,8 +198,9 @@ def _unbound(node: Name, place: _Place) -> Node:
     near = suggest(name, place.scope.names())
     if "." in name and node.seed is None and not near:
         return Photo(name, span=node.span)
-    do = f'write a photo with its suffix ({name}.png) or a slash (./{name}), a text as text("{name}")'
-    raise _at(node, f"unknown name '{name}'{near}", do)
+    told = _short(name)
+    do = f'write a photo with its suffix ({told}.png) or a slash (./{told}), a text as text("{told}")'
+    raise _at(node, f"unknown name '{told}'{near}", do)
 
 
 def _word(node: Word, text: str, place: _Place) -> Word:
@@ -210,11 +214,11 @@ def _word(node: Word, text: str, place: _Place) -> Word:
 
 
 def _brief(node: Node) -> str:
-    return _short(to_text(node))
+    return brief_text(node)
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shown(text, 60)
 
 
 def _what(node: Node) -> str:
@@ -230,7 +234,9 @@ def _places(node: Call, scope: _Scope, operators: Mapping[str, SpecLike] | None)
         return [_Place("any", f"an operand of {name}", scope)] * count
     if name not in operators:
         known = ", ".join(sorted(operators)) or "none"
-        raise _at(node, f"unknown operator '{name}'{suggest(name, operators)}", f"choose from {known}", len(name))
+        raise _at(
+            node, f"unknown operator '{_short(name)}'{suggest(name, operators)}", f"choose from {known}", len(name)
+        )
     roles, (fewest, most) = list(operators[name].roles), operators[name].arity
     if count < fewest or (most is not None and count > most):
         names = ", ".join(role.name for role in roles) + (", ..." if most != fewest else "")

@@ -11,7 +11,7 @@ from pops.expression.grammar import number_text
 from pops.expression.nodes import Call, Node, Sum, Text
 from pops.expression.plan import Plan
 from pops.figures.canvas import INK, QUIET, Canvas, colour_of, text_width
-from pops.figures.nodes import Captions, Images, caption_of, draw_caption, draw_node, resolved
+from pops.figures.nodes import Captions, Images, caption_of, check_size, draw_caption, draw_node, resolved
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def equation_figure(
     default eleven times thumb.
     """
     root, captions = resolved(expression), captions or {}
+    check_size(root, "equation")
     shown = list(results) or ([images[root]] if root in images else [])
     operands = {node: image for node, image in images.items() if not isinstance(node, Text)}
     parts = list(_parts(root))

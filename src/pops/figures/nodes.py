@@ -12,10 +12,12 @@ from typing import TypeAlias
 
 from PIL import Image
 
+from pops.errors import ensure
 from pops.expression.nodes import Call, Given, Let, Missing, Name, Node, Photo, Saved, Text, Word, walk
 from pops.expression.plan import Plan, plan
 from pops.figures.canvas import QUIET, Canvas, shortened
 
+MOST = 300  # images in a figure
 Images: TypeAlias = Mapping[Node, Image.Image]
 Captions: TypeAlias = Mapping[Node, str]
 
@@ -26,6 +28,19 @@ def resolved(expression: Plan | Node) -> Node:
         return expression.root
     named = any(isinstance(node, (Let, Name)) for node in walk(expression))
     return plan(expression, None).root if named else expression
+
+
+def check_size(root: Node, figure: str) -> None:
+    """Raises ConfigError for an expression with more images than a figure is for: a tree shows each part once, an
+    equation wherever it stands, which may be very often.
+    """
+    parts = sorted(walk(root), key=lambda node: node.depth)  # those below a node before it
+    counts: dict[Node, int] = {}
+    for node in parts:
+        counts[node] = sum(counts[part] for part in node.children()) or 1
+    count = counts[root] if figure == "equation" else len(counts)
+    told = f"the {figure} would show more than {MOST} images; draw a part of the expression"
+    ensure(count <= MOST, f"{told}{' or --tree' if figure == 'equation' and len(counts) <= MOST else ''}")
 
 
 def caption_of(node: Node, captions: Captions) -> str:

@@ -11,7 +11,7 @@ from pops.expression.nodes import Node, Sum
 from pops.expression.places import SUM, TEXT, inputs_of, operator_of, places_of
 from pops.expression.plan import Plan
 from pops.figures.canvas import LINE, QUIET, Canvas, colour_of, pill_width
-from pops.figures.nodes import Captions, Images, caption_of, draw_caption, draw_node, resolved
+from pops.figures.nodes import Captions, Images, caption_of, check_size, draw_caption, draw_node, resolved
 
 
 def tree_figure(
@@ -23,6 +23,7 @@ def tree_figure(
     file's name. thumb: the side of an image in pixels.
     """
     root, captions = resolved(expression), captions or {}
+    check_size(root, "tree")
     columns, rows = places_of(root)
     made = [node for node in columns if inputs_of(node)]
     size, margin = thumb * 0.095, thumb * 0.3

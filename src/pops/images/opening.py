@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from pops.errors import MissingExtra, PhotoError, suggest
-from pops.files import expanded, shown
+from pops.errors import MissingExtra, PhotoError, PopsError, suggest
+from pops.files import expanded, reason, shown
 from pops.images.metadata import Beside, jpeg_parts, look_beside, png_parts, view
 
 MAX_PIXELS = 200_000_000  # of a photo; Pillow's own guard against decompression bombs may refuse earlier
@@ -30,7 +30,6 @@ RAW_SUFFIXES = (  # of cameras; many are TIFF files whose first picture is a thu
 
 # The formats that are opened; reading them runs no other program, as reading EPS does.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "TGA", "ICO", "AVIF")
-_BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _NATIVE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # bytes per pixel in Pillow, else 4
 _DECODERS = {"WEBP": 16, "AVIF": 12, "HEIF": 12, "JPEG2000": 16}  # bytes per pixel a decoder takes beside the picture
@@ -109,9 +108,10 @@ def reading(where: str) -> Iterator[None]:
         raise PhotoError(f"{where} is not a photo in a known format; save it as PNG or JPEG") from e
     except MemoryError as e:
         raise PhotoError(f"{where} does not fit into memory; make it smaller") from e
-    except _BROKEN as e:
-        reason = shown(str(e).splitlines()[0]) if str(e) else type(e).__name__
-        raise PhotoError(f"{where} is broken ({reason}); fetch or save it again") from e
+    except PopsError:
+        raise
+    except Exception as e:  # the decoders raise anything at all
+        raise PhotoError(f"{where} is broken ({reason(e)}); fetch or save it again") from e
 
 
 def check_size(photo: Image.Image, where: str) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pops.errors import ModelError, PopsError, ensure
-from pops.files import read_json_object, write_whole
+from pops.errors import ModelError, PopsError, ensure, shown
+from pops.files import read_bytes, read_json_object, reason, write_whole
 
 MANIFEST = "manifest.json"
 DESCRIPTIONS = ("pops.json", "operator.json")  # which say that there is a manifest
@@ -24,6 +25,7 @@ HASHED = 256_000_000  # bytes of a file that is hashed before it is loaded; of a
 _FORMAT, _VERSION = "pops.manifest", "1"
 _KEY = "manifest"
 _SHOWN = 4
+_AGAIN = "copy or make the folder again"
 _CHUNK = 2**23  # bytes: the interpreter's lock is needed between chunks, and others hold it while they import
 _known: dict[tuple[str, int, int, int], str] = {}  # path, size, times -> sha256: each file is hashed once per process
 
@@ -48,8 +50,12 @@ def write_manifest(folder: str | Path) -> Path:
 
 def has_manifest(folder: Path) -> bool:
     """Whether the folder has a manifest of pops, or its description says so."""
-    if (folder / MANIFEST).is_file() and _FORMAT.encode() in (folder / MANIFEST).read_bytes():
-        return True
+    if (folder / MANIFEST).is_file():
+        try:
+            if _FORMAT.encode() in read_bytes(folder / MANIFEST):
+                return True
+        except (OSError, ValueError) as e:
+            raise ModelError(f"{folder / MANIFEST} cannot be read ({reason(e)}); {_AGAIN}") from e
     for name in DESCRIPTIONS:
         if (folder / name).is_file():
             about = read_json_object(folder / name, ModelError)
@@ -133,15 +139,22 @@ def _text(files: Mapping[str, Any]) -> str:
 def _entries(folder: Path, error: type[PopsError]) -> dict[str, dict[str, Any]]:
     """Reads a manifest: file -> its sha256 and size."""
     path = folder / MANIFEST
-    advice = "copy or make the folder again"
-    ensure(path.is_file(), f"{path} is missing; {advice}", error)
-    about = read_json_object(path, error, advice)
+    ensure(path.is_file(), f"{path} is missing; {_AGAIN}", error)
+    about = read_json_object(path, error, _AGAIN)
     files = about.get("files")
     told = f"{path} has version {about.get('version')!r}, this pops reads {_VERSION}; update pops"
     ensure(about.get("format") != _FORMAT or about.get("version") in (_VERSION, None), told, error)
-    good = isinstance(files, dict) and path.read_text(encoding="utf-8") == _text(files)
-    ensure(good, f"{path} is damaged: its text is not what pops wrote; {advice}", error)
+    good = isinstance(files, dict) and read_bytes(path) == _text(files).encode() and all(map(_listed, files.items()))
+    ensure(good, f"{path} is damaged: its text is not what pops wrote; {_AGAIN}", error)
     return dict(files or {})
+
+
+def _listed(entry: tuple[str, Any]) -> bool:
+    """Whether an entry names a file within the folder, with its size and sha256."""
+    name, about = entry
+    inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+    size, sha256 = (about.get("size"), about.get("sha256")) if isinstance(about, dict) else (None, None)
+    return inside and type(size) is int and size >= 0 and isinstance(sha256, str)
 
 
 def _of_size(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -149,18 +162,20 @@ def _of_size(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> dict[str
     faults = {}
     for name, about in entries.items():
         try:
-            size = (folder / name).stat().st_size
-        except OSError:
+            found = (folder / name).stat()
+        except (OSError, ValueError):
             faults[name] = "is missing"
             continue
-        if size != about["size"]:
-            faults[name] = f"has {size} bytes instead of {about['size']}"
+        if not stat.S_ISREG(found.st_mode):
+            faults[name] = "is no regular file"
+        elif found.st_size != about["size"]:
+            faults[name] = f"has {found.st_size} bytes instead of {about['size']}"
     return faults
 
 
 def _refuse(folder: Path, faults: Mapping[str, str], error: type[PopsError]) -> None:
     """Raises an error with the first faults."""
-    listed = "; ".join(f"{folder / name} {fault}" for name, fault in list(faults.items())[:_SHOWN])
+    listed = "; ".join(f"{folder / shown(name)} {fault}" for name, fault in list(faults.items())[:_SHOWN])
     more = f" (and {len(faults) - _SHOWN} more)" if len(faults) > _SHOWN else ""
     own = f"after a change of your own run: python -m pops.loading.manifest {folder}"
     ensure(not faults, f"{listed}{more}; copy or make the folder again ({own})", error)

@@ -10,11 +10,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pops.errors import ModelError, ensure
+from pops.errors import ModelError, ensure, shown
 from pops.files import read_json_object
+from pops.tensors import opened
 
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"  # how the libraries name a network's weights
 AGAIN = "fetch or make it again"
+MAX_SIZE = 2**20  # of anything that a network's config counts, such as words
+_LAYERS = re.compile(r"(^|_)(layers|blocks)(_|$)")
 _PREFERRED = ("fp16", "bf16")  # where the weights in full precision are absent
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either
@@ -23,7 +26,23 @@ _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either
 def check_network(folder: Path, stem: str, *, whose: str = "", advice: str = AGAIN) -> str | None:
     """Checks config.json and the weights of a network; returns the variant of the weights, as `weights_of` does."""
     check_files(folder, "config.json", whose=whose, advice=advice)
-    return weights_of(folder, stem, whose=whose, advice=advice)[0]
+    variant, files = weights_of(folder, stem, whose=whose, advice=advice)
+    _check_config(folder / "config.json", files, advice)
+    return variant
+
+
+# A library builds what a config says before it looks at the weights: a few digits can ask for hours or terabytes.
+def _check_config(path: Path, files: list[Path], advice: str) -> None:
+    """Raises ModelError for a config of more layers than the weights have tensors, or of sizes that no network has."""
+    count = 0
+    for file in files:
+        with opened(file, ModelError, advice) as weights:
+            count += len(weights.shapes)
+    for key, value in read_json_object(path, ModelError, advice).items():
+        for number in value if isinstance(value, list) else [value]:
+            if type(number) is int and number > (count if _LAYERS.search(key) else MAX_SIZE):
+                held = f"the weights have {count} tensors" if _LAYERS.search(key) else f"the limit is {MAX_SIZE}"
+                raise ModelError(f"{path}: {shown(key, 60)} is {shown(number, 30)}, {held}; {advice}")
 
 
 def check_tokenizer(folder: Path, *, whose: str = "", advice: str = AGAIN) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.diffusion.loop import decoded, images_of, scaled
-from pops.errors import OperandError, ensure
-from pops.files import expanded, is_file, write_whole
+from pops.errors import OperandError, PopsError, ensure, shown
+from pops.files import expanded, is_file, parse_json, write_whole
+from pops.tensors import opened
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -58,39 +59,38 @@ def save_latent(
 
 def is_latent(path: str | Path) -> bool:
     """Whether it is a file that `save_latent` wrote."""
-    from safetensors import SafetensorError, safe_open
-
     where = expanded(path)
     if where.suffix.lower() != SUFFIX or not is_file(where):
         return False
     try:
-        with safe_open(where, framework="pt") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except (SafetensorError, OSError):
+        with opened(where) as file:
+            return file.metadata.get("format") == FORMAT
+    except PopsError:
         return False
 
 
 def load_latent(path: str | Path, *, vae: AutoencoderKL) -> Tensor:
     """Reads a latent [C, h, w], float32; OperandError for that of another autoencoder, or another shape."""
-    from safetensors import SafetensorError, safe_open
-
+    with opened(path, OperandError, "save it again") as file:
+        about, latent = file.metadata, file.read(KEY)
     try:
-        with safe_open(expanded(path), framework="pt") as file:
-            about, latent = file.metadata() or {}, file.get_tensor(KEY)
-        theirs, made = json.loads(about["spreads"]), json.loads(about["provenance"])
-    except (SafetensorError, OSError, KeyError, ValueError) as e:
-        raise OperandError(f"{path} holds no latent that can be read ({e}); save it again") from e
+        theirs, made = parse_json(about["spreads"]), parse_json(about["provenance"])
+        good = isinstance(theirs, list) and all(type(spread) in (int, float) for spread in theirs)
+    except (KeyError, ValueError) as e:
+        raise OperandError(f"{shown(path)} holds no latent that can be read ({e}); save it again") from e
+    ensure(good and latent.is_floating_point(), f"{shown(path)} holds no latent of pops; save it again", OperandError)
     version = about.get("version")
     ensure(version == VERSION, f"{path} has version {version}, this pops reads {VERSION}; update pops", OperandError)
     channels = vae.config.latent_channels
-    fits = latent.ndim == 3 and len(latent) == channels
+    fits = latent.ndim == 3 and len(latent) == channels and latent.numel() > 0
     told = f"{path} holds a latent {list(latent.shape)}, this model's are [{channels}, h, w]"
     ensure(fits, f"{told}; use the model that made it{_named(made)}", OperandError)
     ours = spreads(vae)
     same = len(ours) == len(theirs) and all(math.isclose(a, b, rel_tol=SAME) for a, b in zip(ours, theirs))
     told = f"{path} holds a latent of another model's autoencoder{_named(made)}"
     ensure(same, f"{told}; use that model, or the image instead of the latent", OperandError)
-    return latent  # type: ignore[no-any-return]
+    ensure(bool(latent.isfinite().all()), f"{shown(path)} holds NaN or infinity; save it again", OperandError)
+    return latent
 
 
 def spreads(vae: AutoencoderKL) -> list[float]:
@@ -101,4 +101,4 @@ def spreads(vae: AutoencoderKL) -> list[float]:
 
 def _named(made: object) -> str:
     """Names the model that made a latent, for a message; "" if the file does not say."""
-    return f" ({made['model']})" if isinstance(made, Mapping) and made.get("model") else ""
+    return f" ({shown(made['model'], 60)})" if isinstance(made, Mapping) and made.get("model") else ""

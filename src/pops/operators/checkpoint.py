@@ -21,6 +21,7 @@ from pops.operators.folder import write_folder
 from pops.operators.spec import OperatorSpec
 from pops.prior.tensors import TensorFiles, shapes_of
 from pops.prior.transformer import FROZEN, PriorModel
+from pops.tensors import read_tensors
 from pops.weights import refuse, shape_faults
 
 if TYPE_CHECKING:
@@ -183,12 +184,5 @@ def _expected_shapes(
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     ensure(path.is_file(), f"{path} is missing; {_AGAIN}", CheckpointError)
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); {_AGAIN}") from error
-    return tensors
+    return read_tensors(path, CheckpointError, _AGAIN)[0]

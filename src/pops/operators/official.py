@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import time
 from contextlib import suppress
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pops.errors import CheckpointError, ConfigError, PopsError, ensure, suggest
-from pops.files import check_place, expanded, is_file, write_whole
+from pops.files import check_place, expanded, is_file, read_bytes, write_whole
 from pops.models.layout import OFFICIAL_FILE
 from pops.operators.checkpoint import (
     FILES,
@@ -163,9 +164,9 @@ def _digest(source: Path) -> str:
         s = source.stat()
         stamp = f"{source.resolve()}\n{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"
         note = cache_folder() / "operators" / "known" / hashlib.sha256(stamp.encode()).hexdigest()[:32]
-        with suppress(OSError):
-            known = note.read_text(encoding="ascii")
-            if len(known) == 64:
+        with suppress(OSError, ValueError):
+            known = read_bytes(note, 100).decode("ascii")
+            if re.fullmatch("[0-9a-f]{64}", known):
                 return known
         with source.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

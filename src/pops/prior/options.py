@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-from pops.errors import ConfigError, ensure, suggest
+from pops.errors import ConfigError, ensure, shown, suggest
 from pops.prior.samplers import check_sampler
 
 MAX_STEPS = 1000
@@ -16,15 +15,17 @@ SAMPLING = ("steps", "guidance", "sampler")
 def check_options(options: Mapping[str, object]) -> None:
     """Checks settings of sampling by name; ConfigError for an unknown name or a value that cannot be."""
     for key, value in options.items():
+        given = shown(repr(value) if isinstance(value, str) else value, 60)
         if key not in SAMPLING:
-            raise ConfigError(f"unknown option '{key}'{suggest(key, SAMPLING)}; choose from {', '.join(SAMPLING)}")
+            near = suggest(key, SAMPLING)
+            raise ConfigError(f"unknown option '{shown(key, 60)}'{near}; choose from {', '.join(SAMPLING)}")
         if key == "steps":
             whole = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_STEPS
-            ensure(whole, f"steps must be from 1 to {MAX_STEPS}, a whole number, got {value!r}", ConfigError)
+            ensure(whole, f"steps must be from 1 to {MAX_STEPS}, a whole number, got {given}", ConfigError)
         elif key == "guidance":
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            fine = number and 0 <= value <= MAX_GUIDANCE  # type: ignore[operator]  # a number by then
-            ensure(fine, f"guidance must be from 0 to {MAX_GUIDANCE:g}, got {value!r}", ConfigError)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            fine = number and 0 <= value <= MAX_GUIDANCE  # type: ignore[operator]  # a number by then; not NaN
+            ensure(fine, f"guidance must be from 0 to {MAX_GUIDANCE:g}, got {given}", ConfigError)
         else:
-            ensure(isinstance(value, str), f"sampler must be a name, got {value!r}", ConfigError)
+            ensure(isinstance(value, str), f"sampler must be a name, got {given}", ConfigError)
             check_sampler(str(value))

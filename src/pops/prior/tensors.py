@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pops.errors import ModelError, ensure
 from pops.files import read_json_object
+from pops.tensors import opened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,11 +28,11 @@ class TensorFiles(Mapping[str, "Tensor"]):
         self._where: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for path in paths:
-            with _opened(path) as file:
-                for name in file.keys():  # noqa: SIM118  a safetensors file is no dict
+            with opened(path) as file:
+                for name, shape in file.shapes.items():
                     if name not in self._where:
                         self._where[name] = path
-                        self.shapes[name] = tuple(file.get_slice(name).get_shape())
+                        self.shapes[name] = shape
 
     @classmethod
     def of_folder(cls, folder: Path) -> TensorFiles:
@@ -46,9 +47,8 @@ class TensorFiles(Mapping[str, "Tensor"]):
 
     def __getitem__(self, name: str) -> Tensor:
         """Reads a tensor; a copy, since the file is mapped only while it is read."""
-        with _opened(self._where[name]) as file:
-            value: Tensor = file.get_tensor(name)
-            return value.clone()
+        with opened(self._where[name]) as file:
+            return file.read(name).clone()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -106,12 +106,3 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Returns name -> shape, without reading a tensor of a file."""
     known: dict[str, tuple[int, ...]] | None = getattr(tensors, "shapes", None)
     return known if known is not None else {name: tuple(value.shape) for name, value in tensors.items()}
-
-
-def _opened(path: Path) -> Any:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); fetch or export it again") from error

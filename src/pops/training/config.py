@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from pops.errors import ConfigError, ensure, suggest
+from pops.errors import ConfigError, ensure, shown, suggest
+from pops.files import parse_json
 from pops.operators.spec import BUILTIN, LOSSES, OperatorSpec
 
 Schedule = Literal["constant", "cosine", "flat"]
@@ -50,15 +50,23 @@ class TrainConfig:
     log_every: int = 50  # steps
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            value, kind = getattr(self, each.name), type(each.default)
+            right = type(value) is kind or (kind is float and type(value) is int)
+            known = {int: "a whole number", float: "a number", str: "a name", bool: "true or false"}[kind]
+            ensure(right, f"{each.name} must be {known}, got {shown(value, 40)}")
+            finite = kind not in (int, float) or abs(value) < 1e300  # not NaN, either
+            ensure(finite, f"{each.name} must be finite, got {shown(value, 40)}")
         for name in ("steps", "batch_size", "save_every", "log_every"):
             ensure(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("warmup", "weight_decay", "grad_clip", "rank", "text_weight", "operand_noise", "seed"):
             ensure(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("decay_share", "drop_each", "drop_together", "random_share", "random_keeps_first"):
             ensure(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], got {getattr(self, name)}")
-        for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("loss", LOSSES)):
+        for name, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("loss", LOSSES)):
             value = getattr(self, name)
-            ensure(value in known, f"unknown {name} {value!r}{suggest(value, known)}; choose from {', '.join(known)}")
+            told = f"unknown {name} {value!r}{suggest(value, choices)}; choose from {', '.join(choices)}"
+            ensure(value in choices, told)
         ensure(self.lr > 0, f"lr must be positive, got {self.lr}")
         ensure(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
         ensure(bool(self.operator), "operator must be a name, or 'prior' for the base prior")
@@ -107,12 +115,14 @@ class TrainConfig:
     def from_json(cls, text: str, *, where: str = "config.json") -> TrainConfig:
         """Reads what `to_json` returned; ConfigError, naming `where`, for anything else."""
         try:
-            data: Mapping[str, Any] = json.loads(text)
+            data = parse_json(text)
+            if not isinstance(data, dict):
+                raise ValueError("no JSON object")
             unknown = sorted(set(data) - {f.name for f in fields(cls)})
+            ensure(not unknown, f"{where}: unknown field {', '.join(unknown)}; it comes from another version")
+            return cls(**data)
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"{where} is not a training config ({error})") from error
-        ensure(not unknown, f"{where}: unknown field {', '.join(unknown)}; it comes from another version")
-        return cls(**data)
+            raise ConfigError(f"{where} is not a training config ({shown(error)}); start the run again") from error
 
     def differences(self, other: TrainConfig) -> list[str]:
         """Lists the fields in which `other` is another run, as "name: mine, not theirs"."""

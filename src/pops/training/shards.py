@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from pops.errors import EmbeddingError, ensure
 from pops.files import write_whole
+from pops.tensors import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,13 +111,7 @@ def read_folder(folder: str | Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path, keys: Sequence[str]) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise EmbeddingError(f"{path} cannot be read ({error}); write it again") from error
+    tensors, _ = read_tensors(path, EmbeddingError, "write it again")
     unknown = sorted(set(tensors) - set(keys))
     ensure(not unknown, f"{path}: unknown tensor {', '.join(unknown)}; a file holds {', '.join(keys)}", EmbeddingError)
     return tensors

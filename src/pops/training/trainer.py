@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ import torch
 from torch import Tensor
 
 from pops.errors import CheckpointError, ConfigError, PopsError, ensure
-from pops.files import write_whole
+from pops.files import keep_before, parse_json, write_whole
 from pops.operators.checkpoint import put_on, save_operator
 from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.prior.noise import add_noise, alphas_cumprod
 from pops.prior.transformer import PriorModel
 from pops.standardise import ClipStats
+from pops.tensors import opened, read_tensors
 from pops.training import losses
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, Order, make_batch, seed_of
@@ -35,6 +37,7 @@ __all__ = ["Trained", "export", "load_trained", "new_prior", "save_prior", "trai
 logger = logging.getLogger("pops.training")
 
 CHECKPOINT, CONFIG, LOG = "checkpoint.safetensors", "config.json", "log.jsonl"
+BEFORE = "before.safetensors"  # the checkpoint before it, for when the newest is damaged
 Log = Mapping[str, float]
 
 
@@ -57,22 +60,33 @@ def _save(path: Path, config: TrainConfig, step: int, marks: Mapping[str, str], 
     meta = {"format": "pops.training", "version": "1", "config": config.to_json(), "step": str(step), **marks}
     with write_whole(path / CONFIG) as temporary:
         temporary.write_text(config.to_json(), encoding="utf-8")
+    with suppress(PopsError), opened(path / CHECKPOINT):  # one that is damaged takes no other's place
+        keep_before(path / CHECKPOINT, path / BEFORE)
     with write_whole(path / CHECKPOINT) as temporary:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=meta)
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
+def _there(out: Path) -> bool:
+    """Whether a run's folder holds a checkpoint."""
+    return (out / CHECKPOINT).is_file() or (out / BEFORE).is_file()
 
+
+def _read_latest(out: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Reads a run's newest checkpoint, or the one before it if the newest is damaged, as when the power failed."""
     try:
-        with safe_open(path, framework="pt") as file:
-            meta = dict(file.metadata() or {})
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); remove it to start again") from error
-    ours = meta.get("format") == "pops.training"
-    ensure(ours, f"{path} is not a checkpoint of a training run; remove it to start again", CheckpointError)
+        return _read(out / CHECKPOINT)
+    except CheckpointError as error:
+        if not (out / BEFORE).is_file():
+            raise
+        logger.warning("%s; the checkpoint before it is taken", error)
+        return _read(out / BEFORE)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    again = "remove it to start again"
+    tensors, meta = read_tensors(path, CheckpointError, again)
+    ours = meta.get("format") == "pops.training" and "config" in meta and meta.get("step", "").isdecimal()
+    ensure(ours, f"{path} is not a checkpoint of a training run; {again}", CheckpointError)
     return meta, tensors
 
 
@@ -94,8 +108,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], t
 def load_trained(out: str | Path, base: PriorModel) -> Trained:
     """Loads a run's latest checkpoint from its folder, as `train` returns it; CheckpointError if there is none."""
     path = Path(out) / CHECKPOINT
-    ensure(path.is_file(), f"no checkpoint in {out}; give a run's output folder, or train first", CheckpointError)
-    meta, tensors = _read(path)
+    ensure(_there(Path(out)), f"no checkpoint in {out}; give a run's output folder, or train first", CheckpointError)
+    meta, tensors = _read_latest(Path(out))
     same = meta.get("base") == base.fingerprint
     ensure(same, f"{path} was trained from another base prior; load it with its own", CheckpointError)
     config = TrainConfig.from_json(meta["config"], where=str(path))
@@ -148,8 +162,8 @@ def train(
 
     # 2) Continue where an earlier run in this folder stopped.
     start = 0
-    if resume and (out / CHECKPOINT).is_file():
-        meta, tensors = _read(out / CHECKPOINT)
+    if resume and _there(out):
+        meta, tensors = _read_latest(out)
         start = _same_run(config, marks, meta, out)
         _check_tensors(tensors, trained, out / CHECKPOINT)
         with torch.no_grad():
@@ -267,9 +281,18 @@ def _check_tensors(tensors: Mapping[str, Tensor], trained: Mapping[str, Tensor],
 def _trim_log(path: Path, step: int) -> None:
     """Drops the log's rows of steps that will be done again."""
     if path.is_file():
-        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
+        rows = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _of(line, step)]
         with write_whole(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in rows), encoding="utf-8")
+
+
+def _of(line: str, step: int) -> bool:
+    """Whether a line of the log is a row up to this step; not where a write was cut off."""
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step
 
 
 def _loss(config: TrainConfig, x0: Tensor, target: Tensor, text: Tensor | None, stats: ClipStats) -> Tensor:

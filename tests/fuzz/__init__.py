@@ -1,0 +1,1 @@
+"""Fuzzers of every door by which files and texts of anyone come in; see __main__.py."""
