@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pops.errors import ModelError, ensure
 from pops.files import read_json_object, shown
 from pops.loading.parts import check_files
+from pops.tensors import read_tensors
 from pops.weights import check_shapes
 
 if TYPE_CHECKING:
@@ -58,9 +59,6 @@ class Upscaler(nn.Module):
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Upscaler:
         """Reads an upscaler's folder, in float32; raises ModelError, naming the file, where that cannot be."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         check_files(folder, CONFIG, WEIGHTS)
         config = read_json_object(folder / CONFIG, ModelError)
@@ -71,11 +69,7 @@ class Upscaler(nn.Module):
             ensure(fine, f"{told}; fetch or make it again", ModelError)
         with torch.device("meta"):
             model = cls(**known)  # type: ignore[arg-type]  # checked
-        try:
-            tensors = load_file(folder / WEIGHTS)
-        except (SafetensorError, OSError) as e:
-            told = f"{shown(folder / WEIGHTS)} cannot be read ({shown(e)}); fetch or make it again"
-            raise ModelError(told) from e
+        tensors, _ = read_tensors(folder / WEIGHTS)
         wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         found = {name: tuple(value.shape) for name, value in tensors.items()}
         check_shapes(wanted, found, f"{shown(folder / WEIGHTS)} does not fit {CONFIG}")

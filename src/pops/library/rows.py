@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pops.errors import PopsError
 from pops.files import write_whole
 from pops.library.nearest import CHUNK, Exact, along, candidates, nearest, principal_axes
+from pops.tensors import opened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,17 +140,15 @@ def packed(digests: Sequence[str]) -> Tensor:
 
 def read_rows(path: Path) -> Rows | None:
     """Returns the rows in a library's files, with the index if it is of these rows; None if they cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
     rows = None
-    with suppress(SafetensorError, OSError), safe_open(path / SEARCH, framework="pt") as file:
-        about, tensors = file.metadata() or {}, [file.get_tensor(n) for n in ("rows", "ids", "digests")]
-        rows = Rows(about.get("versions", ""), tensors[:1], *tensors[1:])
+    with suppress(PopsError), opened(path / SEARCH, PopsError) as file:
+        tensors = [file.read(name) for name in ("rows", "ids", "digests")]  # mapped: read on use
+        rows = Rows(file.metadata.get("versions", ""), [tensors[0]], *tensors[1:])
     if rows is None:
         return None
-    with suppress(SafetensorError, OSError), safe_open(path / INDEX, framework="pt") as file:
-        if (file.metadata() or {}).get("versions") == rows.versions:
-            return replace(rows, axes=file.get_tensor("axes"), codes=[file.get_tensor("codes")])
+    with suppress(PopsError), opened(path / INDEX, PopsError) as file:
+        if file.metadata.get("versions") == rows.versions:
+            return replace(rows, axes=file.read("axes"), codes=[file.read("codes")])
     return rows
 
 

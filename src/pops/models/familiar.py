@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pops.errors import ModelError, ensure
 from pops.files import read_json_object
 from pops.loading.parts import AGAIN, check_files
+from pops.tensors import read_tensors
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,9 +43,6 @@ class Familiar:
     @classmethod
     def load(cls, folder: Path) -> Familiar:
         """Reads the folder; ModelError where it is not what `recipes.tiny.familiar` writes."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         check_files(folder, CONFIG, WEIGHTS)
         path = folder / CONFIG
         config = read_json_object(path, ModelError, AGAIN)
@@ -56,10 +54,7 @@ class Familiar:
             "words": isinstance(words, list) and all(isinstance(word, str) for word in words),
         }.items():
             ensure(fine, f"{path}: {key} cannot be {config.get(key)!r:.80}; {AGAIN}", ModelError)
-        try:
-            tensors = load_file(folder / WEIGHTS)
-        except (OSError, SafetensorError) as e:
-            raise ModelError(f"{folder / WEIGHTS} cannot be read ({e}); {AGAIN}") from e
+        tensors, _ = read_tensors(folder / WEIGHTS)
         _check_shapes(tensors, folder / WEIGHTS)
         typed: Any = {"side": side, "threshold": threshold, "about": about, "words": words}
         return cls(tensors, **typed)
