@@ -143,7 +143,8 @@ def read_rows(path: Path) -> Rows | None:
     rows = None
     with suppress(PopsError), opened(path / SEARCH, PopsError) as file:
         tensors = [file.read(name) for name in ("rows", "ids", "digests")]  # mapped: read on use
-        rows = Rows(file.metadata.get("versions", ""), [tensors[0]], *tensors[1:])
+        blocks: list[Exact] = [tensors[0]]
+        rows = Rows(file.metadata.get("versions", ""), blocks, *tensors[1:])
     if rows is None:
         return None
     with suppress(PopsError), opened(path / INDEX, PopsError) as file:
