@@ -142,9 +142,8 @@ def read_rows(path: Path) -> Rows | None:
     """Returns the rows in a library's files, with the index if it is of these rows; None if they cannot be read."""
     rows = None
     with suppress(PopsError), opened(path / SEARCH, PopsError) as file:
-        tensors = [file.read(name) for name in ("rows", "ids", "digests")]  # mapped: read on use
-        blocks: list[Exact] = [tensors[0]]
-        rows = Rows(file.metadata.get("versions", ""), blocks, *tensors[1:])
+        own, ids, digests = (file.read(name) for name in ("rows", "ids", "digests"))  # mapped: read on use
+        rows = Rows(file.metadata.get("versions", ""), [own], ids, digests)
     if rows is None:
         return None
     with suppress(PopsError), opened(path / INDEX, PopsError) as file:
