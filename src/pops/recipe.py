@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypedDict
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PlainValidator,
     PrivateAttr,
     StrictFloat,
     StrictInt,
@@ -49,8 +50,27 @@ MAX_LENGTH = 100_000  # characters of an expression
 TREES = (".yaml", ".yml", ".json")
 IN_PYTHON = "$given"  # what stands for a value that was given in Python
 
-Text = Annotated[StrictStr, Field(max_length=MAX_LENGTH)]
-Name = Annotated[StrictStr, Field(min_length=1, max_length=4096)]  # of a file, a model, a backend
+
+def _text_of(least: int, most: int) -> Any:
+    """Type of a text. pydantic's own refuses bytes of a file's name that are no Unicode (surrogates, in Python)."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError("it is a text")
+        if not least <= len(value) <= most:
+            raise ValueError(f"it has {least} to {most} characters")
+        return value
+
+    schema = Annotated[str, Field(min_length=least, max_length=most)]
+    return Annotated[str, PlainValidator(check, json_schema_input_type=schema)]
+
+
+if TYPE_CHECKING:
+    Text: TypeAlias = str
+    Name: TypeAlias = str
+else:
+    Text = _text_of(0, MAX_LENGTH)
+    Name = _text_of(1, 4096)  # of a file, a model, a backend
 Scale = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 
 
@@ -90,7 +110,7 @@ class Part(BaseModel):
                 raise ConfigError(_mistake(e, type(self))) from None
 
     def __hash__(self) -> int:
-        return hash(self.model_dump_json())
+        return hash(json.dumps(_as_json(self.model_dump()), sort_keys=True))
 
     def given(self) -> dict[str, Any]:
         """Returns the fields that differ from their defaults."""
@@ -212,7 +232,7 @@ class Recipe(Part):
     making: Making = Making()
     rendering: Rendering = Rendering()
     loading: Loading = Loading()
-    inputs: dict[str, str] = Field(default_factory=dict)
+    inputs: dict[Name, Text] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     found: dict[str, JsonValue] | None = None
 
@@ -330,7 +350,7 @@ class Recipe(Part):
 
     def to_data(self) -> dict[str, Any]:
         """Returns the recipe as plain data, without fields that have their defaults."""
-        data = self.model_dump(mode="json", exclude_defaults=True)
+        data = _as_json(self.model_dump(exclude_defaults=True))
         return {"version": VERSION, "expression": self.expression, "seeds": list(self.seeds), **data}
 
     def to_json(self, *, indent: int | None = 2) -> str:
@@ -399,6 +419,13 @@ class Recipe(Part):
         operands = {f"${node.key}": None for node in walk(parse(self.expression).root) if isinstance(node, Given)}
         controls = [photo for photo in self.rendering.control.values() if photo.startswith("$")]
         return [*operands, *controls]
+
+
+def _as_json(value: Any) -> Any:
+    """Values of a recipe as JSON has them: lists for tuples. (pydantic's own way loses names that are no Unicode.)"""
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _is_given(setting: str, given: Mapping[str, Any]) -> bool:

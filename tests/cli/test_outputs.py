@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -304,3 +305,19 @@ def test_the_embedding_of_a_run_is_whole(call: Any) -> None:
 def test_a_setting_that_the_renderer_does_not_have_is_refused(call: Any, option: str) -> None:
     done = call("run", "a.png", "-m", "$M", "--renderer", "swatch", option, "2", "-o", "x.png")
     assert done.exit_code == 2 and "the renderer swatch" in done.stderr and not Path("x.png").exists()
+
+
+def test_a_photo_whose_name_is_no_unicode_is_read_and_its_recipe_repeats(call: Any) -> None:
+    name = b"caf\xe9.png"
+    try:
+        Path(os.fsdecode(name)).write_bytes(Path("a.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes Unicode names alone")
+    for i, expression in enumerate(("%s", "texturing(%s, _)", "0.5*%s + 0.5*b.png", 'mix(%s, "red", steps=2)')):
+        text = expression % os.fsdecode(name)
+        how = [] if "mix" in expression else ["--render-steps", "1"]
+        done = call("run", text, "-m", "$M", *how, "-o", f"{i}.png")
+        assert done.exit_code == 0, done.output
+        assert call("run", f"{i}.png", "--trust", "-o", "again.png", "--force").exit_code == 0
+        assert Path("again.png").read_bytes() == Path(f"{i}.png").read_bytes()
+        assert os.fsdecode(name) in Recipe.from_png(f"{i}.png").inputs

@@ -47,7 +47,7 @@ MAX_TOKENS = 20_000  # words, texts, numbers and signs
 MAX_WRITTEN = 10 * MAX_LENGTH  # characters of a text that is written
 EXAMPLE = "texturing(teapot.png, tiger.png)"
 STRING = r"'(?:\\.|[^'\\])*'" + r'|"(?:\\.|[^"\\])*"'
-_EDGE = r"(?![\w./~\\:-])"  # the bare token ends here
+_EDGE = r"(?![\w./~\\:\udc80-\udcff-])"  # the bare token ends here
 _TERMINALS = {  # the number after a dot is the terminal's priority
     "_LET.3": rf"let{_EDGE}",
     "_MISSING.3": rf"_{_EDGE}",

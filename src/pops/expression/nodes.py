@@ -28,7 +28,8 @@ KEYS = RESERVED | {"text", "photo", "word", "saved", "sum", "in", "seed"}  # not
 
 MIX = "mix"  # mix(layout, content): computed by MagicMix, no trained operator; its value is an image
 
-BARE = r"[\w./~\\:][\w./~\\:-]*"  # an unquoted path, name or word; a leading minus is a sign
+_BYTES = r"\udc80-\udcff"  # bytes of a file's name that are no Unicode, as Python takes them into texts
+BARE = rf"[\w./~\\:{_BYTES}][\w./~\\:{_BYTES}-]*"  # an unquoted path, name or word; a leading minus is a sign
 NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _BARE = re.compile(BARE)
 _NUMBER = re.compile(NUMBER)
