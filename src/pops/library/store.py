@@ -27,7 +27,7 @@ from pops.files import expanded, read_json_object, shown, write_whole
 from pops.library.nearest import nearest, unit_rows
 from pops.library.scan import HEADER, Stamp
 from pops.library.tables import TABLES, database, lancedb_errors, repair, settle_tables
-from pops.tensors import opened
+from pops.tensors import opened, write_tensors
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -289,7 +289,6 @@ class Library:
         """Deletes vectors without a file, merges small pieces, and writes the search's file; of older versions, keeps
         those since the one before.
         """
-        from safetensors.torch import save_file
 
         unused = sorted(self.digests() - set(self.paths))
         with lancedb_errors(self.path):
@@ -304,7 +303,7 @@ class Library:
         self._changed()
         rows, ids = self._made_rows()
         with write_whole(self.path / SEARCH) as temporary:
-            save_file({"rows": rows, "ids": ids}, temporary, metadata={"versions": self._versions()})
+            write_tensors(temporary, {"rows": rows, "ids": ids}, {"versions": self._versions()})
 
     def _changed(self) -> None:
         for name in ("paths", "_rows"):
