@@ -2,7 +2,7 @@
 
 A run has one row per seed (or per row of a given embedding). A node that depends on neither has one value, which
 stands for every row. Each row of a sampling node draws from a CPU generator of its own, so that a row is the same
-alone and in a batch. A mix is an image; where its embedding is needed, it is encoded.
+alone and in a batch, to rounding (2e-6). A mix is an image; where its embedding is needed, it is encoded.
 """
 
 from __future__ import annotations

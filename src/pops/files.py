@@ -252,6 +252,8 @@ def _sync(path: Path, how: int) -> None:
     handle = os.open(path, how)
     try:
         os.fsync(handle)
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(path)) from e
     finally:
         os.close(handle)
 

@@ -462,7 +462,7 @@ def _plain(option: str, value: Any) -> Any:
     """A value as a field takes it: paths as text, one seed as several."""
     if option in ("seed", "render_seed"):
         return tuple(seed_list(value))
-    if isinstance(value, Path):
+    if isinstance(value, Path) and option not in ("operators", "controlnets", "control"):
         return str(value)
     if option in ("operators", "controlnets", "control"):
         ensure(isinstance(value, Mapping), f"{option} is a mapping of names to paths, got {value!r:.60}")

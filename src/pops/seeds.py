@@ -1,4 +1,4 @@
-"""Random numbers: one CPU generator per item, so that a batch equals its items computed alone, on any device.
+"""Random numbers: one CPU generator per item, so that a batch draws what its items draw alone, on any device.
 
 Knows nothing of what the numbers are for.
 """

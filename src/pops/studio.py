@@ -308,7 +308,7 @@ class Pops:
         """As `evaluate`, and keeps the embedding of every node and the images of mixes.
 
         Every sampling node has one generator per row: its own @seed, else the row's seed, so that a row is the same
-        alone and in a batch. given: values of the expression's `$key` operands.
+        alone and in a batch, to rounding. given: values of the expression's `$key` operands.
         """
         layout = self.plan(expression)
         making = Making(steps=steps, guidance=guidance, sampler=sampler, fit=fit)  # type: ignore[arg-type]  # checked

@@ -1,12 +1,14 @@
-"""Reads safetensors files of anyone: the header checked before it is parsed, every fault one line of the caller's kind.
+"""Reads and writes safetensors files: of anyone's, the header is checked before it is parsed, and every fault is one
+line of the caller's kind.
 
-The only reader of them but those of transformers and diffusers. Knows no models.
+The only place that opens them but those of transformers and diffusers. Knows no models.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +89,22 @@ def _refused(path: str | Path, kind: type[PopsError], advice: str) -> Iterator[N
         raise
     except Exception as e:
         raise kind(f"{shown(path)} cannot be read ({reason(e)}); {advice}") from e
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file; OSError, as any writer raises, where the disk is full or fails. Not whole by itself:
+    for use within write_whole.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as e:  # which tells the system's number in its text alone
+        number = re.search(r"\(os error (\d+)\)", str(e))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from e
 
 
 def _check_header(path: Path) -> None:

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from fuzz.__main__ import attempt, prepared
 from fuzz.doors import DOORS, Input
+from fuzz.mutations import ODD
 from fuzz.watch import MEMORY, Finding, watch
 from pops.errors import PopsError
 from pops.expression import parse
 from pops.expression.trees import from_tree, to_tree
-from pops.recipe import Recipe
+from pops.recipe import Options, Recipe
 
 TRIES = {"folders": 25, "manifests": 15, "commands": 30}
 
@@ -112,3 +113,13 @@ def test_any_data_is_a_recipe_or_told(data: dict[str, Any]) -> None:
         assert "\n" not in str(error)
     else:
         assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize("name", Options.__annotations__)
+def test_any_value_of_a_setting_is_taken_or_told(name: str) -> None:
+    more = (10**400, object(), {1: 2}, {"a": object()}, (1, 2), b"x", {1, 2}, range(3), Path("x"), float("nan"), "64")
+    for value in (*ODD, *more):
+        try:
+            Recipe.of("union(a.png, b.png)", **{name: value})
+        except PopsError as error:
+            assert "\n" not in str(error) and len(str(error)) < 700

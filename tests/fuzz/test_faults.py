@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -129,6 +130,8 @@ def child(action: Callable[[], object]) -> int:
         code = 0
     except (PopsError, OSError):
         code = 3
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pops.errors import ConfigError
+from pops.errors import CheckpointError, ConfigError
 from pops.loading.manifest import MANIFEST, verify
 from pops.operators import folder as folders
 from pops.operators.folder import write_folder
@@ -154,3 +154,16 @@ def test_no_permission_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ConfigError, match="op cannot be written"):
         write(tmp_path / "op", "new")
     assert MANIFEST and not (tmp_path / "op").exists()
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("name", [*OWN[:2], MANIFEST])
+def test_an_operator_whose_file_is_cut_off_is_told_and_written_again(tmp_path: Path, name: str, cut: int) -> None:
+    """As when the power fails: the file is there by name, and its content is not."""
+    write(tmp_path / "op", "old")
+    path = tmp_path / "op" / name
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(CheckpointError, match=name):
+        verify(tmp_path / "op", error=CheckpointError)
+    write(tmp_path / "op", "new")
+    assert verify(tmp_path / "op") == 2 and held(tmp_path / "op")["adapter.safetensors"] == "new"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pops.errors import PopsError
 from pops.files import write_whole
 from pops.library.nearest import CHUNK, Exact, along, candidates, nearest, principal_axes
-from pops.tensors import opened
+from pops.tensors import opened, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,11 +154,9 @@ def read_rows(path: Path) -> Rows | None:
 
 def write_rows(path: Path, rows: Rows) -> None:
     """Writes rows of one block to a library's files, with an index if they are more than EXACT_MOST."""
-    from safetensors.torch import save_file
-
     tensors = {"rows": rows.blocks[0], "ids": rows.ids, "digests": rows.digests}
     with write_whole(path / SEARCH) as temporary:
-        save_file(tensors, temporary, metadata={"versions": rows.versions})
+        write_tensors(temporary, tensors, {"versions": rows.versions})
     if len(rows) > EXACT_MOST:
         write_index(path, rows)
     else:
@@ -167,9 +165,7 @@ def write_rows(path: Path, rows: Rows) -> None:
 
 def write_index(path: Path, rows: Rows) -> None:
     """Makes the index of rows of one block, and writes it to a library's file."""
-    from safetensors.torch import save_file
-
     made = rows.indexed()
     assert made.axes is not None
     with write_whole(path / INDEX) as temporary:
-        save_file({"axes": made.axes, "codes": made.codes[0]}, temporary, metadata={"versions": rows.versions})
+        write_tensors(temporary, {"axes": made.axes, "codes": made.codes[0]}, {"versions": rows.versions})

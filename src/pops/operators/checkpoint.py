@@ -21,7 +21,7 @@ from pops.operators.folder import write_folder
 from pops.operators.spec import OperatorSpec
 from pops.prior.tensors import TensorFiles, shapes_of
 from pops.prior.transformer import FROZEN, PriorModel
-from pops.tensors import read_tensors
+from pops.tensors import read_tensors, write_tensors
 from pops.weights import refuse, shape_faults
 
 if TYPE_CHECKING:
@@ -52,14 +52,13 @@ def save_operator(
     fit `base`.
     """
     import torch
-    from safetensors.torch import save_file
 
     folder = Path(folder)
     name = ADAPTER_FILE if is_adapter(weights) else PRIOR_FILE
     kept = {k: v.detach().cpu().to(torch.float16).contiguous().clone() for k, v in weights.items() if k not in FROZEN}
     put_on(base, kept, where=str(folder / name))
     with write_folder(folder, FILES) as temporary:
-        save_file(kept, temporary / name, metadata={"format": "pt", "operator": spec.name})
+        write_tensors(temporary / name, kept, {"format": "pt", "operator": spec.name})
         write_description(temporary, spec, name, base=base, space=space, provenance=provenance)
     return folder
 

@@ -1,8 +1,8 @@
 """Samplers of the prior: from noise to an embedding, over one contract for denoisers.
 
 A denoiser predicts the clean embedding, guidance included; clamping is the sampler's. A sampler draws from one
-generator per item, so that a batch equals its items sampled alone, and keeps no state between calls, so that threads
-may share it. The samplers, and which to choose: docs/samplers.md.
+generator per item, so that a batch equals its items sampled alone (to rounding), and keeps no state between calls, so
+that threads may share it. The samplers, and which to choose: docs/samplers.md.
 """
 
 from __future__ import annotations

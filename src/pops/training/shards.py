@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from pops.errors import EmbeddingError, ensure
 from pops.files import write_whole
-from pops.tensors import read_tensors
+from pops.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +72,6 @@ def write_tables(
 
 def _write(path: Path, tensors: Mapping[str, Tensor | None]) -> None:
     import torch
-    from safetensors.torch import save_file
 
     kept = {
         key: value.detach().cpu().to(torch.float16 if value.is_floating_point() else torch.int64).contiguous().clone()
@@ -81,7 +80,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor | None]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as temporary:
-        save_file(kept, temporary, metadata={"format": "pops.training-data", "version": "1"})
+        write_tensors(temporary, kept, {"format": "pops.training-data", "version": "1"})
 
 
 # -- reading and checking --------------------------------------------------------------------------

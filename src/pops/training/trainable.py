@@ -15,6 +15,7 @@ from pops.prior.condition import Condition
 from pops.prior.noise import SchedulerConfig
 from pops.prior.transformer import FROZEN, PriorModel, forward_slots
 from pops.standardise import ClipStats
+from pops.tensors import write_tensors
 from pops.training.config import TrainConfig
 from pops.training.data import seed_of
 
@@ -113,7 +114,6 @@ def new_prior(
 def save_prior(prior: PriorModel, folder: str | Path) -> None:
     """Writes `prior/` (float16) and `scheduler/` of a model folder, as stock diffusers reads them."""
     from diffusers import UnCLIPScheduler
-    from safetensors.torch import save_file
 
     state = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in prior.transformer.state_dict().items()}
     steps, clip = prior.scheduler.train_steps, prior.scheduler.clip
@@ -123,6 +123,6 @@ def save_prior(prior: PriorModel, folder: str | Path) -> None:
     with write_whole(Path(folder) / "scheduler" / "scheduler_config.json") as temporary:
         temporary.write_text(scheduler.to_json_string(), encoding="utf-8")
     with write_whole(Path(folder) / "prior" / "diffusion_pytorch_model.safetensors") as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+        write_tensors(temporary, state, {"format": "pt"})
     with write_whole(Path(folder) / "prior" / "config.json") as temporary:
         temporary.write_text(prior.transformer.to_json_string(), encoding="utf-8")

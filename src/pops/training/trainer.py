@@ -25,7 +25,7 @@ from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.prior.noise import add_noise, alphas_cumprod
 from pops.prior.transformer import PriorModel
 from pops.standardise import ClipStats
-from pops.tensors import opened, read_tensors
+from pops.tensors import opened, read_tensors, write_tensors
 from pops.training import losses
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, Order, make_batch, seed_of
@@ -55,7 +55,6 @@ class Trained:
 
 
 def _save(path: Path, config: TrainConfig, step: int, marks: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
-    from safetensors.torch import save_file
 
     meta = {"format": "pops.training", "version": "1", "config": config.to_json(), "step": str(step), **marks}
     with write_whole(path / CONFIG) as temporary:
@@ -63,7 +62,7 @@ def _save(path: Path, config: TrainConfig, step: int, marks: Mapping[str, str], 
     with suppress(PopsError), opened(path / CHECKPOINT):  # one that is damaged takes no other's place
         keep_before(path / CHECKPOINT, path / BEFORE)
     with write_whole(path / CHECKPOINT) as temporary:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=meta)
+        write_tensors(temporary, {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, meta)
 
 
 def _there(out: Path) -> bool:
