@@ -25,12 +25,12 @@ FLOORS = {
     "execute": 7, "illustrate": 7, "rendering": 7,
     "result": 6,
     "runner": 8,
-    "studio": 9, "training": 9,
+    "data": 8, "studio": 9, "training": 9,
     "__init__": 10,
     "measure": 11,
     "cli": 12, "server": 12,
 }  # fmt: skip
-OF_TOYBOX = ("toybox", "measure", "cli")  # who may import the procedural world
+OF_TOYBOX = ("toybox", "data", "measure", "cli")  # who may import the procedural world
 
 
 def imported(path: Path, base: Path | None = None) -> Iterator[tuple[int, str]]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pops.cli import bench, doctor, index, mix, models, operators, renderers, run, show, toybox
+from pops.cli import bench, data, doctor, index, mix, models, operators, renderers, run, show, toybox
 from pops.cli.shell import Root
 
 HELP = """Compose pictures like equations: photos are the operands, trained operators the signs.
@@ -35,6 +35,7 @@ app.command("mix", help=mix.HELP)(mix.mix)
 app.command("index")(index.index)
 app.command("search")(index.search)
 app.command("show")(show.show)
+app.add_typer(data.app, name="data")
 app.add_typer(operators.app, name="operators")
 app.add_typer(models.app, name="models")
 app.command("renderers")(renderers.renderers)
