@@ -16,6 +16,7 @@ SRC = ROOT / "src"
 # package may have a floor of its own ("models.model"), and then it is a part of its own.
 FLOORS = {
     "errors": 0, "progress": 0, "version": 0, "toybox": 0,
+    "measure.figures": 0,
     "files": 1, "parts": 1, "pickles": 1, "weights": 1,
     "embedding": 2, "images": 2, "loading": 2, "seeds": 2, "standardise": 2,
     "diffusion": 3, "library": 3, "models": 3, "prior": 3, "space": 3,

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pops.errors import EmbeddingError, ensure
 from pops.training.shards import check_samples, check_tables, read_folder, write_shard, write_tables
@@ -75,7 +75,7 @@ class EmbeddingData:
     def part(self, rows: Tensor) -> EmbeddingData:
         """Returns the samples `rows` [B], with all tables."""
         of_samples = ("target", "operands", "words", "text", "present")
-        chosen = {n: None if getattr(self, n) is None else getattr(self, n)[rows] for n in of_samples}
+        chosen: dict[str, Any] = {n: None if getattr(self, n) is None else getattr(self, n)[rows] for n in of_samples}
         return replace(self, **chosen)
 
     def targets(self, rows: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -86,9 +86,9 @@ class ShardSamples:
         return hidden, torch.cat([table.length, torch.ones(1, dtype=table.length.dtype)])
 
 
-def roles_of(shards: Shards) -> tuple[Role, ...]:
+def roles_of(columns: Sequence[Role]) -> tuple[Role, ...]:
     """Returns an operator's roles: the images in the order of the columns, then the text."""
-    return (*(r for r in shards.roles if r.kind == "image"), *(r for r in shards.roles if r.kind == "text"))
+    return (*(r for r in columns if r.kind == "image"), *(r for r in columns if r.kind == "text"))
 
 
 def usable_rows(shards: Shards, split: str, *, captions: bool = False) -> list[int]:
@@ -114,3 +114,21 @@ def some_of(rows: Sequence[int], shots: int | None, seed: int) -> list[int]:
     ensure(shots <= len(rows), f"shots is {shots}, but there are {len(rows)} examples to train on", ConfigError)
     gen = torch.Generator().manual_seed(seed_of(seed, "shots", 0))
     return sorted(rows[i] for i in torch.randperm(len(rows), generator=gen)[:shots].tolist())
+
+
+def plain_operands(shards: Shards, rows: Rows) -> dict[str, tuple[Tensor, Tensor]]:
+    """Returns each operand as an embedding [n, D], and where it is there [n]; of a text its text embedding."""
+    found = {name: (rows.images[name], rows.present[name]) for name in shards.images}
+    for name in shards.text_roles:
+        index = rows.texts[name]
+        found[name] = (shards.texts.embeds[index.clamp(min=0)].float(), index >= 0)
+    return found
+
+
+def average_of(operands: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+    """Returns the mean of the operands that are there: [n, D]; zeros where none is."""
+    import torch
+
+    values = torch.stack([value for value, _ in operands.values()], dim=1)
+    there = torch.stack([present for _, present in operands.values()], dim=1).float()[..., None]
+    return (values * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)

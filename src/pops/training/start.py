@@ -31,13 +31,12 @@ TRIED = 128  # samples on which operators are compared
 class Start:
     """The operator to start from; name "base" and no weights for the base prior itself.
 
-    folder: where it lies; tried: the mean cosine to the truth of every operator that was compared, by name.
+    tried: the mean cosine to the truth of every operator that was compared, by name.
     """
 
     name: str
     weights: Mapping[str, Tensor] | None = None
     spec: OperatorSpec | None = None
-    folder: str = ""
     tried: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -73,7 +72,7 @@ def _read(name: str, folder: Path, model: Model) -> Start:
 
     spec = load_operator(folder, model.prior, space=model.space.id).spec
     weights = TensorFiles(folder / read_description(folder)["weights"])
-    return Start(name, dict(weights), spec, str(folder))
+    return Start(name, dict(weights), spec)
 
 
 def _nearest(model: Model, samples: Samples) -> Start:
@@ -85,7 +84,7 @@ def _nearest(model: Model, samples: Samples) -> Start:
         return Start(BASE)
     tried = {name: _cosine(start, model.prior, samples) for name, start in found.items()}
     best = found[max(tried, key=lambda name: tried[name])]
-    return Start(best.name, best.weights, best.spec, best.folder, tried)
+    return Start(best.name, best.weights, best.spec, tried)
 
 
 def _cosine(start: Start, base: PriorModel, samples: Samples) -> float:
