@@ -379,6 +379,7 @@ def test_every_field_has_an_effect(tmp_path, words, base):
         "random_share": 0.9,
         "random_keeps_first": 1.0,
         "operand_noise": 1.0,
+        "blend_share": 1.0,
     }
     elsewhere = {"operator", "adapt_time", "save_every", "log_every", "accumulate", "eval_every", "patience"}
     assert set(other) | elsewhere == {f.name for f in fields(TrainConfig)}

@@ -17,7 +17,7 @@ from pops.files import shown
 from pops.measure.audit import shortcuts
 from pops.measure.figures import cosines, hits
 from pops.seeds import generators
-from pops.training.learning import verdict
+from pops.training.learning import is_learnt, verdict
 from pops.training.validation import error_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FEWEST = 2
 SPLITS = ("test", "validation", "train")  # the first with enough examples is measured, unless one is named
+GUESSED = 64  # training examples whose mean result is the constant guess
 PART = 64  # examples applied together, and photos encoded together
 
 
@@ -75,7 +76,15 @@ class Evaluation:
     def to_data(self) -> dict[str, Any]:
         """Returns plain values; the figures at the top, as `pops bench toybox` names them."""
         about = {"model": self.model, "data": self.data, "split": self.split, "count": self.count, "roles": self.roles}
-        return {"operator": self.operator, **self.figures, "verdict": self.verdict, "notes": self.notes, "about": about}
+        learnt = is_learnt(self.figures)
+        return {
+            "operator": self.operator,
+            **self.figures,
+            "learnt": learnt,
+            "verdict": self.verdict,
+            "notes": self.notes,
+            "about": about,
+        }
 
 
 def evaluate(
@@ -110,7 +119,7 @@ def evaluate(
     results = [
         _apply(p, name, encoded, seed + 100_003 * draw, steps, guidance, on_progress) for draw in range(max(1, draws))
     ]
-    found = figures(results[0], encoded)
+    found = figures(results[0], encoded, _constant(p, folder, encoded))
     if len(results) > 1:
         found["diversity"] = float(sum((1 - cosines(a, b)).mean() for a, b in combinations(results, 2))) / (
             len(results) * (len(results) - 1) / 2
@@ -216,8 +225,18 @@ def _apply(
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def figures(result: Tensor, encoded: Encoded) -> dict[str, Any]:
-    """Returns the figures of results [n, D] on encoded examples, each with its standard error."""
+def _constant(p: Pops, folder: Folder, encoded: Encoded) -> Tensor:
+    """Returns one guess for all examples [D]: the mean of training results; of the truths where there are none."""
+    photos = [row.target for row in folder.rows("train")[:GUESSED] if row.target is not None]
+    if len(photos) < FEWEST or not any(row.target for row in encoded.examples):
+        return encoded.truth.mean(0)
+    return p.embed(list(photos)).vectors.mean(0)
+
+
+def figures(result: Tensor, encoded: Encoded, constant: Tensor) -> dict[str, Any]:
+    """Returns the figures of results [n, D] on encoded examples, each with its standard error; constant [D]: a guess
+    that knows no operands.
+    """
     truth, average = encoded.truth, encoded.average
     mine, theirs = cosines(result, truth), cosines(average, truth)
     each = {
@@ -225,6 +244,7 @@ def figures(result: Tensor, encoded: Encoded) -> dict[str, Any]:
         "recall_at_1": hits(result, truth).float(),
         "recall_at_5": _within(result, truth, 5),
         "beats_average": (mine > theirs).float(),
+        "beats_constant": (mine > cosines(constant[None], truth)).float(),
     }
     found: dict[str, Any] = {name: float(value.mean()) for name, value in each.items()}
     found |= {f"{name}_error": error_of(name, value) for name, value in each.items()}

@@ -52,6 +52,7 @@ class TrainConfig:
     random_share: float = 0.0  # a random image becomes the target, the operands become zero tokens
     random_keeps_first: float = 0.0  # of random_share: operand 0 becomes that image
     operand_noise: float = 0.0  # standard deviation of Gaussian noise on image operands, standardised space
+    blend_share: float = 0.0  # share of samples that become a weighted mean of two, operands and target alike
     save_every: int = 1000  # steps
     log_every: int = 50  # steps
     eval_every: int = 0  # steps between validations; 0 for none. The best weights are kept
@@ -63,7 +64,7 @@ class TrainConfig:
         counts = ("warmup", "rank", "blocks", "seed", "eval_every", "patience")
         for name in (*counts, *WEIGHTS, "grad_clip", "operand_noise"):
             ensure(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
-        shares = ("drop_each", "drop_together", "random_share", "random_keeps_first", "pure_noise")
+        shares = ("drop_each", "drop_together", "random_share", "random_keeps_first", "pure_noise", "blend_share")
         for name in ("decay_share", *shares):
             ensure(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], got {getattr(self, name)}")
         for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("loss", LOSSES)):
@@ -77,7 +78,8 @@ class TrainConfig:
         if self.operator == "prior":
             ensure(self.rank == 0, f"the base prior is trained whole: rank must be 0, got {self.rank}")
             ensure(
-                self.loss == "mse" and not (self.drop_each or self.random_share or self.operand_noise),
+                self.loss == "mse"
+                and not (self.drop_each or self.random_share or self.operand_noise or self.blend_share),
                 "the base prior has no operands: use loss 'mse', and drop_together for its captions",
             )
 

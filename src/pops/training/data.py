@@ -183,6 +183,9 @@ def make_batch(samples: Samples, rows: Tensor, *, config: TrainConfig, stats: Cl
     if config.operand_noise:
         images = images + config.operand_noise * torch.randn(images.shape, generator=gen)
 
+    if config.blend_share:
+        target, images = _blended(data, target, images, config.blend_share, gen)
+
     # 2) Which operands are dropped: each independently, or all; the words are the last operand.
     parts = k + (data.words is not None)
     dropped = uniform(b, parts) < config.drop_each
@@ -224,6 +227,32 @@ def make_batch(samples: Samples, rows: Tensor, *, config: TrainConfig, stats: Cl
     keep = torch.cat([real.new_ones(b, k), real], dim=1)
     proj = _look_up(data.text_embeds, text) if config.operator == "prior" else None
     return Batch(target, Condition(torch.cat([images, hidden], dim=1), keep, proj), _look_up(data.text_embeds, text))
+
+
+# mixup, arXiv 1710.09412 Eq. 1 with alpha = 1, on embeddings: between two examples an operator is nearly linear.
+def _blended(
+    data: EmbeddingData, target: Tensor, images: Tensor, share: float, gen: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Returns targets [B, D] and images [B, k, D], a share of them blended with those of another sample of the batch.
+
+    Only samples with the same words and the same operands present are blended.
+    """
+    import torch
+
+    b = len(target)
+    order = torch.randperm(b, generator=gen)
+    if data.words is not None:
+        order = order[data.words[order, 0].argsort(stable=True)]
+    other = torch.empty_like(order)
+    other[order] = order.roll(1)
+    weight = torch.rand(b, generator=gen)
+    alike = torch.rand(b, generator=gen) < share
+    for value in (data.words, data.present):
+        if value is not None:
+            alike &= (value == value[other]).all(dim=1)
+    weight = torch.where(alike, weight, 1.0)[:, None]
+    images = weight[..., None] * images + (1 - weight[..., None]) * images[other]
+    return weight * target + (1 - weight) * target[other], images
 
 
 def _look_up(table: Tensor | None, index: Tensor | None) -> Tensor | None:

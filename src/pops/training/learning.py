@@ -39,6 +39,8 @@ RUN_FILE, SHARDS = "run.json", "shards"
 HELD = 10  # of every so many training examples, one is held out if there is no validation split
 FEWEST_HELD = 2
 LEARNT, PARTLY = 0.9, 0.6  # shares of held-out examples on which the average is beaten
+USED = 0.8  # share on which one constant guess must be beaten, or else the operands are not used
+GUESSED = 4096  # training examples whose mean result is the constant guess
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Learnt:
             "seconds": self.seconds,
             **{name: value for name, value in self.figures.items() if name not in ("score", "step")},
             "best_step": self.figures["step"],
-            "learnt": self.figures["beats_average"] >= LEARNT,
+            "learnt": is_learnt(self.figures),
             "verdict": self.verdict,
         }
 
@@ -94,11 +96,19 @@ def verdict(figures: Mapping[str, float], count: int) -> str:
     """Returns one sentence: the share of held-out examples on which the average is beaten, and what that means."""
     share, error = figures["beats_average"], figures["beats_average_error"]
     said = f"beats the average of its operands on {share:.0%} (± {error:.0%}) of {count} held-out examples"
+    if figures["beats_constant"] < USED:
+        worse = f"always giving the mean of the training results does as well ({figures['beats_constant']:.0%} beaten)"
+        return f"not learnt: it {said}, but {worse}; the results may not follow from these operands, or it needs more"
     if share >= LEARNT:
         return f"learnt: it {said}"
     if share >= PARTLY:
         return f"learnt in part: it {said}; more examples, or more alike ones, may help"
-    return f"not learnt: it {said}; the relation may not follow from these operands, or needs more examples"
+    return f"not learnt: it {said}; the results may not follow from these operands, or it needs more examples"
+
+
+def is_learnt(figures: Mapping[str, float]) -> bool:
+    """Returns whether the relation was learnt: the average is beaten nearly always, and so is one constant guess."""
+    return figures["beats_average"] >= LEARNT and figures["beats_constant"] >= USED
 
 
 # --- preparing -------------------------------------------------------------------------------------------------------
@@ -255,10 +265,11 @@ def _validation(ready: Prepared, model: Model) -> Any:
     rows = ready.held_out.rows[:MOST]
     held = ShardSamples(shards, rows.tolist())
     batch = shards.batch(rows)
-    truth = batch.target
-    if ready.config.loss == "instruct" and batch.caption is not None:
-        truth = batch.caption
-    return Validation(held, average_of(plain_operands(shards, batch)), model.prior, truth)
+    train = shards.batch(ready.train.rows[:GUESSED])
+    truth, known = batch.target, train.target
+    if ready.config.loss == "instruct" and batch.caption is not None and train.caption is not None:
+        truth, known = batch.caption, train.caption
+    return Validation(held, average_of(plain_operands(shards, batch)), model.prior, truth, known.mean(dim=0))
 
 
 def _clock(minutes: float | None) -> Callable[[], bool] | None:

@@ -41,10 +41,12 @@ class Start:
 
     @property
     def rank(self) -> int | None:
-        """The rank of its adapter; 0 for a whole prior; None for the base prior."""
+        """The rank of its adapter; 0 for a whole prior; None where there is none: the base, or full differences."""
         if self.weights is None:
             return None
-        return max((len(v) for k, v in self.weights.items() if k.endswith(".down")), default=0)
+        if not is_adapter(self.weights):
+            return 0
+        return max((len(v) for k, v in self.weights.items() if k.endswith(".down")), default=None)
 
 
 def find_start(asked: str, model: Model, samples: Samples) -> Start:

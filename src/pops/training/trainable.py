@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pops.errors import CheckpointError, ensure
 from pops.files import write_whole
+from pops.operators.checkpoint import is_adapter
 from pops.prior.condition import Condition
 from pops.prior.noise import SchedulerConfig
 from pops.prior.transformer import FROZEN, PriorModel, forward_slots
@@ -71,14 +72,16 @@ class Trainable(nn.Module):
     @torch.no_grad()
     def _begin_with(self, start: Mapping[str, Tensor]) -> None:
         """Sets the trained parameters to an operator's; factors of a lower rank fill the first rows and columns."""
-        trained = self.trained()
+        trained, whole = self.trained(), not is_adapter(start)
+        told = "the operator to start from is a whole prior: set rank=0, or start from base"
+        ensure(not whole or not any(name.endswith(".down") for name in trained), told, CheckpointError)
         for key, value in start.items():
             name, leaf = key, "value"
             if key.rpartition(".")[2] in ("down", "up", "delta"):
                 name, _, leaf = key.rpartition(".")
             place = f"{name.removesuffix('.weight')}.{leaf}" if leaf in ("down", "up") else name
             parameter = trained.get(place)
-            if parameter is None and leaf == "value":
+            if parameter is None and whole:
                 continue  # of a whole prior: what is not trained here
             fits = parameter is not None and all(a <= b for a, b in zip(value.shape, parameter.shape, strict=True))
             told = f"the operator to start from has {key} {tuple(value.shape)}, which this run does not train"

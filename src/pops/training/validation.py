@@ -26,9 +26,10 @@ PART = 256  # of them at once
 class Validation:
     """Held-out samples, ready to judge a prior that is being trained. Draws no random numbers but its own."""
 
-    def __init__(self, samples: Samples, average: Tensor, base: PriorModel, truth: Tensor) -> None:
-        """average, truth [n, D]: of each sample the operands' average and the true result."""
-        self.average, self.truth, self.base = average, truth, base
+    def __init__(self, samples: Samples, average: Tensor, base: PriorModel, truth: Tensor, constant: Tensor) -> None:
+        """average, truth [n, D]: of each sample the operands' average and the true result; constant [D]: the mean of
+        the results to train on."""
+        self.average, self.truth, self.base, self.constant = average, truth, base, constant
         plain = TrainConfig(operator="plain", steps=1, batch_size=len(truth))
         gen = torch.Generator().manual_seed(0)
         self.condition = make_batch(
@@ -46,13 +47,16 @@ class Validation:
             z, condition = self.noise[rows].to(device), self.condition[rows].to(device)
             x0 = model(z, torch.full((len(z),), last, device=device), condition).float().cpu()
             parts.append(x0 if clip is None else x0.clamp(-clip, clip))
-        return figures(unstandardise(torch.cat(parts), self.base.stats), self.average, self.truth)
+        return figures(unstandardise(torch.cat(parts), self.base.stats), self.average, self.truth, self.constant)
 
 
-def figures(result: Tensor, average: Tensor, truth: Tensor) -> dict[str, float]:
-    """Returns the figures of results [n, D] against truths, and against the operands' average."""
+def figures(result: Tensor, average: Tensor, truth: Tensor, constant: Tensor) -> dict[str, float]:
+    """Returns the figures of results [n, D] against truths, against the operands' average, and against one constant
+    guess [D], the mean result: who does not beat that has learnt nothing of the operands.
+    """
     mine, theirs = cosine_similarity(result, truth), cosine_similarity(average, truth)
     found = {"cosine": mine, "recall_at_1": hits(result, truth).float(), "beats_average": (mine > theirs).float()}
+    found["beats_constant"] = (mine > cosine_similarity(constant[None], truth)).float()
     means = {name: float(value.mean()) for name, value in found.items()}
     errors = {f"{name}_error": error_of(name, value) for name, value in found.items()}
     return {**means, **errors, "average_cosine": float(theirs.mean()), "score": means["cosine"]}
