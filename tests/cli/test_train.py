@@ -96,7 +96,6 @@ def test_a_killed_run_goes_on_to_the_same_bits(folder: Path, tmp_path: Path) -> 
         return subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, capture_output=True).returncode
 
     assert run("a", die="1") == -signal.SIGKILL and not (tmp_path / "a" / "operator.json").exists()
-    assert run("a") == 2  # it holds a run
     assert run("a", "--resume") == 0 and run("b") == 0
     for name in ("adapter.safetensors", "checkpoint.safetensors"):
         one, two = (load_file(tmp_path / out / name) for out in "ab")

@@ -61,7 +61,8 @@ def test_blending_takes_operands_and_target_alike(pairs: EmbeddingData, base: Pr
     plain, blended = batch_of(pairs, base, 4000), batch_of(pairs, base, 4000, blend_share=0.6)
     changed = (plain.target != blended.target).any(dim=1)
     assert float(changed.float().mean()) == pytest.approx(0.6, abs=0.04)
-    assert torch.equal(changed, (plain.condition.tokens != blended.condition.tokens).flatten(1).any(dim=1))
+    operands = (plain.condition.tokens != blended.condition.tokens).flatten(1).any(dim=1)
+    assert float((changed == operands).float().mean()) > 0.99  # but for blends with another copy of the same sample
     # The truth of these pairs is linear in the operands, so it holds for a blend, too.
     a = blended.condition.tokens * base.stats.std + base.stats.mean
     truth = ((a[:, 0] + a[:, 1].flip(1)) / 2 - base.stats.mean) / base.stats.std
@@ -105,9 +106,13 @@ def test_further_losses_are_per_item() -> None:
 
 
 def test_parts_of_a_batch_add_up_to_it(tmp_path: Path, pairs: EmbeddingData, base: PriorModel) -> None:
-    whole, parts = (train(config(accumulate=n), pairs, base, tmp_path / str(n)) for n in (1, 4))
-    for name, value in whole.weights.items():
-        torch.testing.assert_close(parts.weights[name], value, rtol=1e-3, atol=1e-5)
+    for n in (1, 4):
+        train(config(steps=1, accumulate=n), pairs, base, tmp_path / str(n))
+    whole, parts = (load_file(tmp_path / str(n) / CHECKPOINT) for n in (1, 4))
+    gradients = [name for name in whole if name.endswith("/exp_avg")]  # a tenth of the first step's gradient
+    assert len(gradients) > 10
+    for name in gradients:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-6)
     with pytest.raises(ConfigError, match="must divide by accumulate, got 3"):
         config(accumulate=3)
 
@@ -199,6 +204,6 @@ def test_a_constant_guess_is_not_taken_for_learning() -> None:
     assert found["beats_average"] > 0.9 and verdict(found, 60).startswith("not learnt")
     assert "always giving the mean" in verdict(found, 60)
     assert verdict(figures(truth, average, truth, truth.mean(dim=0)), 60).startswith("learnt:")
-    half = torch.where((torch.arange(60) % 4 == 0)[:, None], -truth, truth)
-    assert verdict(figures(half, average, truth, -truth.mean(dim=0)), 60).startswith("not learnt") is False
+    some = {**found, "beats_average": 0.7, "beats_constant": 0.9}
+    assert verdict(some, 60).startswith("learnt in part") and verdict({**some, "beats_average": 0.5}, 60)[:3] == "not"
     assert share_error(torch.ones(5)) > 0.1
