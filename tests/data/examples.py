@@ -14,10 +14,10 @@ WORDS = ("red", "tiger", "green")
 
 
 def picture(path: Path, seed: int, side: int = 48) -> Path:
-    """A picture of a few random patches, unlike those of other seeds."""
+    """A picture of a few random colours, unlike those of other seeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    Image.fromarray(coarse).resize((side, side), Image.Resampling.NEAREST).save(path)
+    Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(path)
     return path
 
 

@@ -161,9 +161,10 @@ def test_bad_files_and_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"id": "1", "file_name": "t.png"}, "no column is an operand"),
-        ({"word": "red", "file_name": "t.png"}, "only texts are operands (word)"),
-        ({"a_file_name": "a.png"}, "nothing says what the result is"),
+        ({"id": "1", "file_name": "t.png"}, "has nothing for operands"),
+        ({"word": "red", "file_name": "t.png"}, "has only texts (word) for operands"),
+        ({"a_file_name": "a.png"}, "does not say what the result is"),
+        ({"a_file": "a.png", "file_name": "t.png"}, "has a column a_file that names pictures; call it a_file_name"),
         ({"a_file_name": "a.png", "file_name": "t.png", "word": "x", "mood": "y"}, "has 2 text roles (word, mood)"),
         ({f"r{i}_file_name": "a.png" for i in range(13)} | {"file_name": "t.png"}, "13 image roles"),
     ],
@@ -171,8 +172,9 @@ def test_bad_files_and_folders(tmp_path: Path) -> None:
 def test_columns_that_make_no_operator(tmp_path: Path, row: dict[str, str], told: str) -> None:
     write_metadata(tmp_path, [row])
     with pytest.raises(ConfigError) as caught:
-        Folder.read(tmp_path, strict=False)
+        Folder.read(tmp_path)
     assert told in str(caught.value)
+    assert told in str(Folder.read(tmp_path, strict=False).faults[0])
 
 
 def test_columns_that_are_passed_through(tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
+from pops.files import check_place
 
+if TYPE_CHECKING:
+    from pops.data.check import Checked, Finding
+
+LISTED = 8  # findings of a kind that are printed
 app = typer.Typer(help="Check, make and encode examples for training.", no_args_is_help=True)
 FolderOf = Annotated[
     Path, typer.Argument(help="Folder of pictures with metadata.jsonl.", show_default=False, metavar="FOLDER")
@@ -69,3 +74,93 @@ def encode(
 def _counts(counts: dict[str, int]) -> str:
     """Returns numbers of examples by split as words."""
     return ", ".join(f"{n} {split}" for split, n in counts.items() if n)
+
+
+@app.command("check")
+@command
+def check(
+    folder: FolderOf,
+    report: Annotated[
+        Path | None, typer.Option("--report", "-o", help="Page to write, with thumbnails.", metavar="REPORT.html")
+    ] = None,
+    roles: Annotated[
+        str | None, typer.Option("--roles", help="Names that the operator's roles must have: object,texture.")
+    ] = None,
+    model: ModelName = "tiny",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Check a folder of examples: every picture, every row, and what the splits share.
+
+    The exit code is 1 if there are faults. Notes are worth a look and do not count.
+
+    Examples:
+
+    \b
+        pops data check examples
+        pops data check examples --report report.html --roles object,texture
+    """
+    import pops
+    from pops.data.check import check_folder, require_roles
+    from pops.data.folder import Folder
+    from pops.data.report import write_report
+
+    Folder.read(folder, strict=False)  # what is no folder of examples is told before a model is read
+    wanted = None if roles is None else require_roles(roles)
+    if report is not None:
+        check_place(report)
+    space = pops.load(model, device="cpu").space
+    with progress(quiet=quiet or json_output) as on_progress:
+        checked = check_folder(folder, too_long=space.too_long, roles=wanted, on_progress=on_progress)
+    if report is not None:
+        write_report(checked, report)
+    if json_output:
+        print_json(_checked_data(checked, report))
+    elif not quiet:
+        _print_checked(checked, report)
+    if checked.faults:
+        raise typer.Exit(1)
+
+
+def _checked_data(checked: Checked, report: Path | None) -> dict[str, Any]:
+    """Returns what was found for --json."""
+
+    def plain(finding: Finding) -> dict[str, Any]:
+        pictures = [str(path) for path in finding.pictures]
+        return {"kind": finding.kind, "where": finding.where, "what": finding.what, "pictures": pictures}
+
+    folder = checked.folder
+    return {
+        "ok": not checked.faults,
+        "folder": str(folder.path),
+        "examples": len(folder),
+        "pictures": checked.pictures,
+        "roles": [{"name": role.name, "kind": role.kind} for role in folder.roles],
+        "counts": folder.counts,
+        "split": "drawn" if folder.made_split else "given",
+        "found": checked.counts,
+        "faults": [plain(finding) for finding in checked.faults],
+        "notes": [plain(finding) for finding in checked.notes],
+        "report": None if report is None else str(report),
+    }
+
+
+def _print_checked(checked: Checked, report: Path | None) -> None:
+    """Prints what was found, at most LISTED lines of a kind."""
+    from pops.data.check import KINDS
+    from pops.data.report import verdict
+
+    for kind, title in KINDS.items():
+        own = [finding for finding in checked.findings if finding.kind == kind]
+        if own:
+            typer.echo(f"{'fault' if own[0].fault else 'note'}: {title} ({len(own)})")
+            for finding in own[:LISTED]:
+                typer.echo(f"  {finding}")
+            if len(own) > LISTED:
+                typer.echo(f"  and {len(own) - LISTED} more; --json lists all")
+    folder = checked.folder
+    roles = ", ".join(role.name if role.kind == "image" else f"{role.name} (text)" for role in folder.roles)
+    drawn = " (split drawn by ids: the metadata name none)" if folder.made_split and len(folder) else ""
+    typer.echo(f"{folder.path}: {_counts(folder.counts) or 'no examples'}{drawn}; roles {roles or 'none'}")
+    typer.echo(verdict(checked) + (f"; the report is in {report}" if report is not None else ""))

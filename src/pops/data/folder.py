@@ -11,6 +11,7 @@ picture.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pops.data.splits import SPLITS, WORDS, drawn_splits
 from pops.data.tables import NAMES, Columns, read_table
 from pops.errors import ConfigError, ensure, suggest
 from pops.files import expanded, shown
+from pops.images import PHOTO_SUFFIXES
 from pops.operators.spec import Role
 
 FILE = "_file_name"
@@ -91,10 +93,10 @@ class Folder:
         self.path, self.faults = path, faults
         self._tables = tables
         self.roles = _roles(tables)
-        self._check_columns()
         self._rows: dict[str, list[tuple[_Row, str]]] = {split: [] for split in SPLITS}
         self.made_split = not any(t.split or "split" in t.columns for t in tables)
-        self._sort_rows()
+        if self._check_columns():
+            self._sort_rows()
 
     @classmethod
     def read(cls, path: str | Path, *, strict: bool = True) -> Folder:
@@ -151,21 +153,29 @@ class Folder:
 
     # --- reading rows
 
-    def _check_columns(self) -> None:
+    def _check_columns(self) -> bool:
+        """Adds a fault for columns that make no operator; returns whether the rows can be read all the same."""
         images, texts = self.images, self.texts
-        names = ", ".join(NAMES)
-        told = f"{shown(self.path)}: no column is an operand; name pictures in a column such as object_file_name"
-        ensure(bool(images or texts), f"{told} ({names})")
-        ensure(
-            bool(images), f"{shown(self.path)}: only texts are operands ({', '.join(texts)}); add a picture's column"
-        )
-        told = f"{shown(self.path)} has {len(images)} image roles; an operator takes at most {MAX_IMAGES}"
-        ensure(len(images) <= MAX_IMAGES, told)
-        told = f"{shown(self.path)} has {len(texts)} text roles ({', '.join(texts)}); an operator takes one"
-        ensure(len(texts) <= 1, f"{told}: drop a column, or begin its name with _ to pass it over")
-        have = {name for t in self._tables for name in t.columns}
-        aim = bool(have & {*TARGETS, "caption"})
-        ensure(aim, f"{shown(self.path)}: nothing says what the result is; add target_file_name, or caption for a text")
+        have = dict.fromkeys(name for table in self._tables for name in table.columns)
+        where = shown(self._tables[0].path)
+        told: list[str] = []
+        for name in texts:
+            if any(_names_pictures(table, name) for table in self._tables):
+                stem = re.sub(r"_?(file|filename|path|image|name)$", "", name) or name
+                told.append(f"has a column {name} that names pictures; call it {stem}{FILE}")
+        if not told and len(texts) > 1:
+            fix = "drop a column, or begin its name with _ to pass it over"
+            told.append(f"has {len(texts)} text roles ({', '.join(texts)}); an operator takes one: {fix}")
+        if not images and not told:
+            only = f"only texts ({', '.join(texts)})" if texts else "nothing"
+            told.append(f"has {only} for operands; name pictures in a column such as object{FILE}")
+        if len(images) > MAX_IMAGES:
+            told.append(f"has {len(images)} image roles; an operator takes at most {MAX_IMAGES}")
+        aim = any(name in have for name in (*TARGETS, "caption"))
+        if not aim:
+            told.append(f"does not say what the result is; add {TARGETS[0]}, or caption for a text")
+        self.faults += [Fault(where, "role", what) for what in told]
+        return bool(images) and aim
 
     def _sort_rows(self) -> None:
         """Assigns every good row to its split, by its column or by a hash of its id."""
@@ -303,6 +313,12 @@ def _is_text(table: _Table, name: str) -> bool:
         if value is not None and value != "":
             return isinstance(value, str) and not (table.path.suffix == ".csv" and _is_number(value))
     return False
+
+
+def _names_pictures(table: _Table, name: str) -> bool:
+    """Returns whether a column's first value is the name of a picture's file."""
+    first = next((v for v in table.columns.get(name, ()) if v is not None and v != ""), None)
+    return isinstance(first, str) and first.lower().endswith(PHOTO_SUFFIXES)
 
 
 def _is_number(text: str) -> bool:
