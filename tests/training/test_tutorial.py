@@ -41,6 +41,6 @@ def test_the_tutorial_runs(blocks: list[tuple[str, str]], tmp_path: Path, monkey
                 done = CliRunner().invoke(app, words)
                 assert done.exit_code == 0, (line, done.output)
                 ran.append(words[0])
-    assert ran == ["train", "train", "evaluate", "run", "train"]
+    assert ran == ["data", "train", "train", "evaluate", "run", "train"]
     for name in ("gilded-operator/operator.json", "gilded.html", "out.png", "other-operator/operator.json"):
         assert Path(name).is_file(), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pops.errors import ensure
 from pops.training.config import TrainConfig
 from pops.training.spec import TrainSpec
 from pops.training.start import Start
@@ -50,7 +51,9 @@ def config_for(
         "eval_every": every,
         "patience": 6,
     }
-    return TrainConfig(**{**chosen, **given})
+    config = TrainConfig(**{**chosen, **given})
+    ensure(config.eval_every >= 1, "eval_every must be at least 1: the verdict comes from validation")
+    return config
 
 
 def _adapts_time(start: Start) -> bool:

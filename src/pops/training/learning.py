@@ -18,7 +18,9 @@ from pops.data import Folder, Shards
 from pops.data.encode import encode_folder
 from pops.data.shards import ABOUT
 from pops.errors import ConfigError, ensure
+from pops.expression.nodes import KEYS
 from pops.files import expanded, read_json_object, shown, write_whole
+from pops.magicmix.spec import MIX
 from pops.operators.checkpoint import SPEC_FILE
 from pops.operators.spec import OperatorSpec, TrainingRecipe
 from pops.training.checkpoints import CHECKPOINT
@@ -190,8 +192,8 @@ def _operator_spec(spec: TrainSpec, shards: Shards, start: Start, config: TrainC
         config.drop_each, config.drop_together, config.loss, config.random_share, config.random_keeps_first
     )
     name = spec.operator_name
-    told = f"an operator's name is one plain word, got {shown(repr(name))}; name it: --name mirrored"
-    ensure(name.isidentifier() and name not in ("mix", "text"), told)
+    told = f"an operator's name is one plain word of its own, got {shown(repr(name))}; name it: --name mirrored"
+    ensure(name.isidentifier() and name not in (*KEYS, MIX.name), told)
     return OperatorSpec(name, roles_of(shards.roles), summary=spec.summary, training=recipe, **defaults)
 
 
