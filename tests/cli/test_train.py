@@ -156,7 +156,7 @@ def test_time_that_is_up_ends_a_run_with_its_best(call: Any, tmp_path: Path) -> 
         (("pairs", "--set", "eval_every=0"), "eval_every must be at least 1"),
         (("pairs", "-o", "pairs"), "pairs holds other files"),
         (("photo.txt",), "photo.txt is no spec; give a folder of examples or a .yaml file"),
-        (("broken.yaml",), "broken.yaml is no YAML at line 2"),
+        (("broken.yaml",), "broken.yaml is no YAML at line 3"),
         (("list.yaml",), "list.yaml holds no settings"),
         (("empty",), "empty"),
     ],

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pops.errors import ConfigError, ensure
-from pops.files import shown
 from pops.operators.spec import Role
 from pops.training.data import EmbeddingData, seed_of
 
@@ -25,9 +24,6 @@ class ShardSamples:
     def __init__(self, shards: Shards, rows: Sequence[int]) -> None:
         import torch
 
-        told = "an operator takes one text at most; leave the others out of the metadata"
-        texts = shards.text_roles
-        ensure(len(texts) <= 1, f"{shown(shards.path)} has {len(texts)} text roles ({', '.join(texts)}); {told}")
         self.shards, self.rows = shards, torch.as_tensor(list(rows), dtype=torch.int64)
 
     def __len__(self) -> int:
