@@ -76,6 +76,60 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {split}" for split, n in counts.items() if n)
 
 
+@app.command("make")
+@command
+def make(
+    operator: Annotated[
+        str,
+        typer.Argument(help="texturing, union, scene, instruct or clothes.", show_default=False, metavar="OPERATOR"),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of examples to write.", show_default=False)],
+    teacher: Annotated[str, typer.Option("--teacher", help="What makes them: toybox or diffusion.")] = "toybox",
+    count: Annotated[int, typer.Option("--count", "-n", help="Number of items.", min=1)] = 200,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="Seed of all items.", min=0)] = 0,
+    size: Annotated[int | None, typer.Option("--size", help="Side of the pictures in pixels.", min=16)] = None,
+    tries: Annotated[int, typer.Option("--tries", help="Attempts at one item, where filters refuse some.", min=1)] = 20,
+    tools: Annotated[
+        list[str] | None,
+        typer.Option("--tool", help="TOOL=FOLDER or hub id: a model in place of the teacher's own. Repeatable."),
+    ] = None,
+    device: Device = "auto",
+    json_output: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Make a folder of examples with a teacher: toybox draws exact ones, diffusion follows the published recipes.
+
+    Each item has its own seed. A stopped run resumes, and a larger --count adds to what is there.
+
+    Examples:
+
+    \b
+        pops data make texturing -o examples --count 300
+        pops data make union -o unions --teacher diffusion --count 10000 --device cuda
+        pops data make scene -o scenes --teacher diffusion --tool detector=./owlv2
+    """
+    from pops.cli.options import named_paths
+    from pops.data.make import make_examples
+    from pops.data.teachers import teacher as teacher_of
+
+    named = named_paths(tools or [], "--tool", "detector=FOLDER")
+    chosen = teacher_of(teacher, size=size, tools=named, device=device)
+    with progress(quiet=quiet or json_output) as on_progress:
+        made = make_examples(operator, out, chosen, count=count, seed=seed, tries=tries, on_progress=on_progress)
+    if json_output:
+        print_json(
+            {
+                "ok": True, "folder": str(out), "items": len(made.items), "examples": len(made.rows), "new": made.new,
+                "failed": made.failed, "rejected": dict(made.rejected), "teacher": teacher, "seed": seed,
+            }
+        )  # fmt: skip
+    elif not quiet:
+        refused = f"; filters refused {made.rejected.total()} attempts" if made.rejected else ""
+        failed = f"; {made.failed} items failed" if made.failed else ""
+        typer.echo(f"{out}: {len(made.rows)} examples of {len(made.items)} items, {made.new} new{refused}{failed}")
+
+
 @app.command("check")
 @command
 def check(
