@@ -42,6 +42,7 @@ HELD = 10  # of every so many training examples, one is held out if there is no 
 FEWEST_HELD = 2
 LEARNT, PARTLY = 0.9, 0.6  # shares of held-out examples on which the average is beaten
 USED = 0.8  # share on which one constant guess must be beaten, or else the operands are not used
+WHY = "the results may not follow from these operands, or more examples are needed"
 GUESSED = 4096  # training examples whose mean result is the constant guess
 
 
@@ -99,13 +100,15 @@ def verdict(figures: Mapping[str, float], count: int) -> str:
     share, error = figures["beats_average"], figures["beats_average_error"]
     said = f"beats the average of its operands on {share:.0%} (± {error:.0%}) of {count} held-out examples"
     if figures["beats_constant"] < USED:
-        worse = f"always giving the mean of the training results does as well ({figures['beats_constant']:.0%} beaten)"
-        return f"not learnt: it {said}, but {worse}; the results may not follow from these operands, or it needs more"
+        nearer = (
+            f"one constant guess, the mean of the training results, is nearer on {1 - figures['beats_constant']:.0%}"
+        )
+        return f"not learnt: it {said}, but {nearer}; {WHY}"
     if share >= LEARNT:
         return f"learnt: it {said}"
     if share >= PARTLY:
         return f"learnt in part: it {said}; more examples, or more alike ones, may help"
-    return f"not learnt: it {said}; the results may not follow from these operands, or it needs more examples"
+    return f"not learnt: it {said}; {WHY}"
 
 
 def is_learnt(figures: Mapping[str, float]) -> bool:
