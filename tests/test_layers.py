@@ -16,6 +16,7 @@ SRC = ROOT / "src"
 # package may have a floor of its own ("models.model"), and then it is a part of its own.
 FLOORS = {
     "caution": 0, "errors": 0, "progress": 0, "version": 0, "toybox": 0,
+    "measure.figures": 0,
     "files": 1, "notebook": 1, "parts": 1, "pickles": 1, "weights": 1,
     "tensors": 1.5,
     "embedding": 2, "images": 2, "loading": 2, "seeds": 2, "standardise": 2,
@@ -27,13 +28,13 @@ FLOORS = {
     "execute": 7, "illustrate": 7, "rendering": 7,
     "result": 6,
     "runner": 8,
-    "studio": 9, "training": 9,
+    "data": 8, "studio": 9, "training": 9,
     "__init__": 10,
     "measure": 11,
     "cli": 12, "server": 12,
     "__main__": 13,
 }  # fmt: skip
-OF_TOYBOX = ("toybox", "measure", "cli")  # who may import the procedural world
+OF_TOYBOX = ("toybox", "data", "measure", "cli")  # who may import the procedural world
 
 
 def imported(path: Path, base: Path | None = None) -> Iterator[tuple[int, str]]:

@@ -130,10 +130,7 @@ class Space:
         for text in texts:
             ensure(isinstance(text, str), f"a text is a string, got {type(text).__name__}", OperandError)
             ensure(_is_unicode(text), f"{text!r} is not valid Unicode; type the text again", OperandError)
-        tokenizer = self._tokenizer
-        most, words = self._text_tower.config.max_position_embeddings, self._text_tower.config.vocab_size
-        with self._using("tokenizer"):
-            limit = min(tokenizer.model_max_length, most)
+        tokenizer, limit, words = self._tokenizer, self._limit, self._text_tower.config.vocab_size
         embeds: list[Tensor] = []
         hidden: list[Tensor] = []
         truncated: list[bool] = []
@@ -142,15 +139,20 @@ class Space:
             # The tower is causal, so padding to the longest equals padding to the limit.
             with TOKENIZING, self._using("tokenizer"):
                 tokens = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-                truncated.extend(len(tokenizer.tokenize(text)) + 2 > limit for text in batch)
             told = f"{self._folder_of('tokenizer')} has tokens that the text encoder does not know"
             ensure(int(tokens["input_ids"].max()) < words, f"{told}; fetch or make the model again", ModelError)
+            truncated.extend(self.too_long(batch))
             with torch.no_grad():
                 out = self._text_tower(tokens["input_ids"].to(self._device))
             rows, kept = out.last_hidden_state.float().cpu(), tokens["attention_mask"].bool()
             embeds.append(_finite(out.text_embeds.float().cpu()))
             hidden.extend(row[mask] for row, mask in zip(rows, kept, strict=True))
         return TextEncoding(torch.cat(embeds), hidden, truncated)
+
+    def too_long(self, texts: Sequence[str]) -> list[bool]:
+        """Returns of each text whether the encoder would cut its end off; encodes nothing."""
+        with TOKENIZING, self._using("tokenizer"):
+            return [len(self._tokenizer.tokenize(text)) + 2 > self._limit for text in texts]
 
     def zero_image_embedding(self) -> Tensor:
         """Encodes preprocessed pixels that are all zero => [1, D], Kandinsky's negative."""
@@ -179,6 +181,12 @@ class Space:
         from transformers import CLIPTextModelWithProjection
 
         return self._tower(CLIPTextModelWithProjection, "text_encoder")
+
+    @property
+    def _limit(self) -> int:
+        """Most tokens of a text, start and end included."""
+        with self._using("tokenizer"):
+            return int(min(self._tokenizer.model_max_length, self._text_tower.config.max_position_embeddings))
 
     @once
     def _processor(self) -> Any:

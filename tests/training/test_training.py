@@ -371,13 +371,18 @@ def test_every_field_has_an_effect(tmp_path, words, base):
         "rank": 1,
         "loss": "mse",
         "text_weight": 3.0,
+        "cosine_weight": 1.0,
+        "contrastive_weight": 1.0,
+        "pure_noise": 0.9,
+        "blocks": 1,
         "drop_each": 0.5,
         "drop_together": 0.9,
         "random_share": 0.9,
         "random_keeps_first": 1.0,
         "operand_noise": 1.0,
+        "blend_share": 1.0,
     }
-    elsewhere = {"operator", "adapt_time", "save_every", "log_every"}
+    elsewhere = {"operator", "adapt_time", "save_every", "log_every", "accumulate", "eval_every", "patience"}
     assert set(other) | elsewhere == {f.name for f in fields(TrainConfig)}
     want = train(plain, words, base, tmp_path / "plain").prior.transformer.state_dict()
     for name, value in other.items():

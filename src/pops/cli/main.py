@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pops.cli import bench, doctor, index, mix, models, operators, renderers, run, show, toybox
+from pops.cli import bench, data, doctor, evaluate, index, mix, models, operators, renderers, run, show, toybox, train
 from pops.cli.shell import Root
 
 HELP = """Compose pictures like equations: photos are the operands, trained operators the signs.
@@ -35,10 +35,13 @@ app.command("mix", help=mix.HELP)(mix.mix)
 app.command("index")(index.index)
 app.command("search")(index.search)
 app.command("show")(show.show)
+app.add_typer(data.app, name="data")
 app.add_typer(operators.app, name="operators")
 app.add_typer(models.app, name="models")
 app.command("renderers")(renderers.renderers)
 app.command("toybox")(toybox.toybox)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 def shortcuts(result: Tensor, plain: Tensor, truth: Tensor) -> dict[str, float]:
     """Returns the share of triplets that one operand alone answers, and recall@1 on the rest.
 
-    result, truth [n, D], plain [n, 2, D]. Keys: answered_by_one, recall_at_1_of_rest, average_recall_at_1_of_rest (NaN
-    becomes 0 where there is no rest).
+    result, truth [n, D], plain [n, k, D]: k operands. Keys: answered_by_one, recall_at_1_of_rest,
+    average_recall_at_1_of_rest (0 where there is no rest).
     """
-    answered = hits(plain[:, 0], truth) | hits(plain[:, 1], truth)
+    answered = hits(plain[:, 0], truth)
+    for k in range(1, plain.shape[1]):
+        answered = answered | hits(plain[:, k], truth)
     rest = ~answered
 
     def share(e: Tensor) -> float:

@@ -107,6 +107,11 @@ class Model:
         return {name: spec_at(name, self._folders[name]) for name in order}
 
     @property
+    def operator_folders(self) -> Mapping[str, Path]:
+        """Where each operator of this model lies, by name: a pops folder or an official checkpoint."""
+        return dict(self._folders)
+
+    @property
     def calls(self) -> Mapping[str, OperatorSpec | MixSpec]:
         """The specs of all that an expression may call: the operators and mix."""
         return {**self.operators, MIX.name: MIX}

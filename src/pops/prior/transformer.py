@@ -216,7 +216,7 @@ class PriorModel:
     def fingerprint(self) -> str:
         """Name of these weights: sha256 of names, shapes and evenly spaced values, as float16; 16 hex digits."""
         if self._fingerprint is None:
-            self._fingerprint = _fingerprint(self.tensors)
+            self._fingerprint = fingerprint_of(self.tensors)
         return self._fingerprint
 
     def with_weights(self, state: Mapping[str, Tensor]) -> PriorModel:
@@ -373,7 +373,8 @@ def _proj(model: Any, c: Condition, rows: int) -> Tensor:
     return zeros
 
 
-def _fingerprint(state: Mapping[str, Tensor]) -> str:
+def fingerprint_of(state: Mapping[str, Tensor]) -> str:
+    """Returns the name of weights: 16 hex digits (see PriorModel.fingerprint)."""
     import torch
 
     digest = hashlib.sha256()

@@ -16,6 +16,7 @@ SCHEDULES = ("constant", "cosine", "flat")
 PRECISIONS = ("fp32", "bf16")
 # Fields that may differ when a run is resumed.
 MAY_CHANGE = ("save_every", "log_every")
+WEIGHTS = ("weight_decay", "text_weight", "cosine_weight", "contrastive_weight")  # of terms of the loss
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class TrainConfig:
     operator: str = "texturing"  # "prior" for the base prior
     steps: int = 10_000  # optimizer steps
     batch_size: int = 256  # samples per step
+    accumulate: int = 1  # a batch is computed in so many parts, whose gradients add up to the whole batch's
     lr: float = 5e-4  # AdamW's, at its peak
     schedule: str = "cosine"  # constant | cosine (to 0) | flat (then linear to 0 over the last decay_share)
     warmup: int = 100  # steps from 0 to lr, linear
@@ -39,15 +41,22 @@ class TrainConfig:
     precision: str = "fp32"  # or "bf16": autocast
     rank: int = 0  # of the adapter; 0 trains the whole prior
     adapt_time: bool = False  # with an adapter: train the time embedding, too
+    blocks: int = 0  # train the first so many blocks and what lies before them; 0 trains all
     loss: str = "mse"  # or "instruct"
     text_weight: float = 10.0  # of the cosine term of loss "instruct"
+    cosine_weight: float = 0.0  # of 1 - cosine to the target, added to the loss
+    contrastive_weight: float = 0.0  # of the cross-entropy of finding its own target among the batch's, added
+    pure_noise: float = 0.0  # share of samples whose noise hides the target wholly: what sampling begins with
     drop_each: float = 0.0  # each operand, independently, becomes a zero token
     drop_together: float = 0.0  # all operands (the base prior: the caption) become zero tokens
     random_share: float = 0.0  # a random image becomes the target, the operands become zero tokens
     random_keeps_first: float = 0.0  # of random_share: operand 0 becomes that image
     operand_noise: float = 0.0  # standard deviation of Gaussian noise on image operands, standardised space
+    blend_share: float = 0.0  # share of samples that become a weighted mean of two, operands and target alike
     save_every: int = 1000  # steps
     log_every: int = 50  # steps
+    eval_every: int = 0  # steps between validations; 0 for none. The best weights are kept
+    patience: int = 0  # stop after so many validations without a better one; 0 never stops early
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -57,23 +66,30 @@ class TrainConfig:
             ensure(right, f"{each.name} must be {known}, got {shown(value, 40)}")
             finite = kind not in (int, float) or abs(value) < 1e300  # not NaN, either
             ensure(finite, f"{each.name} must be finite, got {shown(value, 40)}")
-        for name in ("steps", "batch_size", "save_every", "log_every"):
+        for name in ("steps", "batch_size", "accumulate", "save_every", "log_every"):
             ensure(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup", "weight_decay", "grad_clip", "rank", "text_weight", "operand_noise", "seed"):
+        counts = ("warmup", "rank", "blocks", "seed", "eval_every", "patience")
+        for name in (*counts, *WEIGHTS, "grad_clip", "operand_noise"):
             ensure(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("decay_share", "drop_each", "drop_together", "random_share", "random_keeps_first"):
+        shares = ("drop_each", "drop_together", "random_share", "random_keeps_first", "pure_noise", "blend_share")
+        for name in ("decay_share", *shares):
             ensure(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], got {getattr(self, name)}")
         for name, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("loss", LOSSES)):
             value = getattr(self, name)
-            told = f"unknown {name} {value!r}{suggest(value, choices)}; choose from {', '.join(choices)}"
-            ensure(value in choices, told)
+            ensure(
+                value in known,
+                f"unknown {name} {shown(value, 40)!r}{suggest(value, known)}; choose from {', '.join(known)}",
+            )
+        whole = self.batch_size % self.accumulate == 0
+        ensure(whole, f"batch_size {self.batch_size} must divide by accumulate, got {self.accumulate}")
         ensure(self.lr > 0, f"lr must be positive, got {self.lr}")
         ensure(0 <= self.ema < 1, f"ema must be in [0, 1), got {self.ema}")
         ensure(bool(self.operator), "operator must be a name, or 'prior' for the base prior")
         if self.operator == "prior":
             ensure(self.rank == 0, f"the base prior is trained whole: rank must be 0, got {self.rank}")
             ensure(
-                self.loss == "mse" and not (self.drop_each or self.random_share or self.operand_noise),
+                self.loss == "mse"
+                and not (self.drop_each or self.random_share or self.operand_noise or self.blend_share),
                 "the base prior has no operands: use loss 'mse', and drop_together for its captions",
             )
 

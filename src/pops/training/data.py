@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pops.errors import EmbeddingError, ensure
 from pops.training.shards import check_samples, check_tables, read_folder, write_shard, write_tables
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pops.training")
 
-__all__ = ["Batch", "EmbeddingData", "Order", "make_batch", "seed_of", "write_shard", "write_tables"]
+__all__ = ["Batch", "EmbeddingData", "Order", "Samples", "make_batch", "seed_of", "write_shard", "write_tables"]
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingData:
-    """All samples of one task, on the CPU: the tensors that `shards` names; `words` and `text` as [N, C]."""
+    """All samples of one task, on the CPU: the tensors that `shards` names; `words` and `text` as [N, C].
+
+    present [N, k] bool: False for a missing operand, a zero token; None: all are there.
+    """
 
     target: Tensor
     operands: Tensor | None = None
@@ -39,6 +42,7 @@ class EmbeddingData:
     text_embeds: Tensor | None = None
     empty: Tensor | None = None
     pool: Tensor | None = None
+    present: Tensor | None = None
 
     def __post_init__(self) -> None:
         every = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -67,6 +71,16 @@ class EmbeddingData:
     def dim(self) -> int:
         """Width D of the embeddings."""
         return int(self.target.shape[1])
+
+    def part(self, rows: Tensor) -> EmbeddingData:
+        """Returns the samples `rows` [B], with all tables."""
+        of_samples = ("target", "operands", "words", "text", "present")
+        chosen: dict[str, Any] = {n: None if getattr(self, n) is None else getattr(self, n)[rows] for n in of_samples}
+        return replace(self, **chosen)
+
+    def targets(self, rows: Tensor) -> Tensor:
+        """Returns the targets of the samples `rows` [B]: [B, D]."""
+        return self.target[rows]
 
     def stats(self) -> ClipStats:
         """Returns mean and std [D] of all targets and the pool, float32, for a new base prior's space."""
@@ -138,26 +152,39 @@ class Batch:
     text: Tensor | None
 
 
-def make_batch(
-    data: EmbeddingData, rows: Tensor, *, config: TrainConfig, stats: ClipStats, gen: torch.Generator
-) -> Batch:
+class Samples(Protocol):
+    """Where samples come from: EmbeddingData, or shards on disk."""
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def __len__(self) -> int: ...
+    def part(self, rows: Tensor, /) -> EmbeddingData: ...
+    def targets(self, rows: Tensor, /) -> Tensor: ...
+
+
+def make_batch(samples: Samples, rows: Tensor, *, config: TrainConfig, stats: ClipStats, gen: torch.Generator) -> Batch:
     """Builds the batch of samples `rows` [B], standardised, with the run's dropout; `gen` draws in a fixed order."""
     import torch
 
     from pops.prior.condition import Condition
     from pops.standardise import standardise
 
-    b, d = len(rows), data.dim
+    b, d, data = len(rows), samples.dim, samples.part(rows)
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=gen)
 
     # 1) Targets and image operands, standardised; noise on the operands.
-    target = standardise(data.target[rows].float(), stats)
+    target = standardise(data.target.float(), stats)
     k = 0 if data.operands is None else data.operands.shape[1]
-    images = target.new_zeros(b, 0, d) if data.operands is None else standardise(data.operands[rows].float(), stats)
+    images = target.new_zeros(b, 0, d) if data.operands is None else standardise(data.operands.float(), stats)
     if config.operand_noise:
         images = images + config.operand_noise * torch.randn(images.shape, generator=gen)
+
+    if config.blend_share:
+        target, images = _blended(data, target, images, config.blend_share, gen)
 
     # 2) Which operands are dropped: each independently, or all; the words are the last operand.
     parts = k + (data.words is not None)
@@ -166,15 +193,17 @@ def make_batch(
 
     # 3) Some targets become a random image, without operands, or with itself as operand 0.
     if config.random_share:
-        pool = data.target if data.pool is None else data.pool
         chosen = uniform(b) < config.random_share
-        image = standardise(pool[torch.randint(len(pool), (b,), generator=gen)].float(), stats)
+        lot = torch.randint(len(samples) if data.pool is None else len(data.pool), (b,), generator=gen)
+        image = standardise((samples.targets(lot) if data.pool is None else data.pool[lot]).float(), stats)
         keeps = chosen & (uniform(b) < config.random_keeps_first)
         target = torch.where(chosen[:, None], image, target)
         dropped |= chosen[:, None]
         if k:
             images[:, 0] = torch.where(keeps[:, None], image, images[:, 0])
             dropped[:, 0] &= ~keeps
+    if data.present is not None:
+        dropped[:, :k] |= ~data.present
     images = images.masked_fill(dropped[:, :k, None], 0.0)
 
     # 4) The text: the word's hidden states after the images; for the base prior the caption, "" if it is dropped.
@@ -182,10 +211,10 @@ def make_batch(
     wide = data.words if data.words is not None else data.text
     if wide is not None and wide.shape[1] > 1:
         columns = torch.randint(wide.shape[1], (b,), generator=gen)
-    text = None if data.text is None else data.text[rows, columns]
+    text = None if data.text is None else data.text[torch.arange(b), columns]
     if data.words is None or data.word_hidden is None or data.word_length is None:
         return Batch(target, Condition(images), _look_up(data.text_embeds, text))
-    word = data.words[rows, columns]
+    word = data.words[torch.arange(b), columns]
     if config.operator == "prior":
         if data.empty is not None:
             word = torch.where(dropped[:, k], data.empty[0], word)
@@ -198,6 +227,32 @@ def make_batch(
     keep = torch.cat([real.new_ones(b, k), real], dim=1)
     proj = _look_up(data.text_embeds, text) if config.operator == "prior" else None
     return Batch(target, Condition(torch.cat([images, hidden], dim=1), keep, proj), _look_up(data.text_embeds, text))
+
+
+# mixup, arXiv 1710.09412 Eq. 1 with alpha = 1, on embeddings: between two examples an operator is nearly linear.
+def _blended(
+    data: EmbeddingData, target: Tensor, images: Tensor, share: float, gen: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Returns targets [B, D] and images [B, k, D], a share of them blended with those of another sample of the batch.
+
+    Only samples with the same words and the same operands present are blended.
+    """
+    import torch
+
+    b = len(target)
+    order = torch.randperm(b, generator=gen)
+    if data.words is not None:
+        order = order[data.words[order, 0].argsort(stable=True)]
+    other = torch.empty_like(order)
+    other[order] = order.roll(1)
+    weight = torch.rand(b, generator=gen)
+    alike = torch.rand(b, generator=gen) < share
+    for value in (data.words, data.present):
+        if value is not None:
+            alike &= (value == value[other]).all(dim=1)
+    weight = torch.where(alike, weight, 1.0)[:, None]
+    images = weight[..., None] * images + (1 - weight[..., None]) * images[other]
+    return weight * target + (1 - weight) * target[other], images
 
 
 def _look_up(table: Tensor | None, index: Tensor | None) -> Tensor | None:

@@ -29,3 +29,28 @@ def instruct(x0: Tensor, target: Tensor, text: Tensor, stats: ClipStats, *, weig
 
     e = unstandardise(x0.float(), stats)
     return mse(x0, target) + weight * (1 - cosine_similarity(e, text.float(), dim=1))
+
+
+def cosine(x0: Tensor, target: Tensor, stats: ClipStats) -> Tensor:
+    """Returns 1 - the cosine of the un-normalised embeddings per item: standardised [B, D], [B, D] => [B]."""
+    from torch.nn.functional import cosine_similarity
+
+    from pops.standardise import unstandardise
+
+    return 1 - cosine_similarity(unstandardise(x0.float(), stats), unstandardise(target.float(), stats), dim=1)
+
+
+# InfoNCE, arXiv 1807.03748 Eq. 4, with CLIP's temperature at its usual end; ECLIPSE trains a prior so (2312.04655).
+def contrastive(x0: Tensor, target: Tensor, stats: ClipStats, *, temperature: float = 0.05) -> Tensor:
+    """Returns the cross-entropy of finding each item's own target among the batch's: [B, D], [B, D] => [B].
+
+    x0, target standardised; compared by the cosine of the un-normalised embeddings.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy, normalize
+
+    from pops.standardise import unstandardise
+
+    e, truth = (normalize(unstandardise(x.float(), stats), dim=1) for x in (x0, target))
+    own = torch.arange(len(e), device=e.device)
+    return cross_entropy(e @ truth.T / temperature, own, reduction="none")

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pops.errors import CheckpointError, ensure
 from pops.files import write_whole
+from pops.operators.checkpoint import is_adapter
 from pops.prior.condition import Condition
 from pops.prior.noise import SchedulerConfig
 from pops.prior.transformer import FROZEN, PriorModel, forward_slots
@@ -36,23 +38,29 @@ class LowRank(nn.Module):
 
 
 class Trainable(nn.Module):
-    """A float32 copy of the base prior as one module, trained whole or with an adapter in its blocks."""
+    """A float32 copy of the base prior as one module, trained whole or with an adapter in its blocks.
 
-    def __init__(self, base: PriorModel, config: TrainConfig) -> None:
+    start: the weights of an operator on this base to begin with, as its folder holds them.
+    """
+
+    def __init__(self, base: PriorModel, config: TrainConfig, start: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         copies = {name: value.detach().float().clone() for name, value in base.transformer.state_dict().items()}
         self.transformer = base.with_weights(copies).transformer
         for name, parameter in self.transformer.named_parameters():
             fixed = name in FROZEN or (config.rank and not config.adapt_time and name.startswith("time_embedding"))
             unused = config.operator != "prior" and name.startswith("embedding_proj.weight")
-            parameter.requires_grad_(not (fixed or unused))
+            later = config.blocks > 0 and not _before(name, config.blocks)
+            parameter.requires_grad_(not (fixed or unused or later))
         gen = torch.Generator().manual_seed(seed_of(config.seed, "adapter", 0))
         if config.rank:
-            for block in self.transformer.transformer_blocks:
+            for block in self.transformer.transformer_blocks[: config.blocks or None]:
                 linears = [(name, m) for name, m in block.named_modules() if isinstance(m, nn.Linear)]
                 for name, linear in linears:
                     parent, _, leaf = name.rpartition(".")
                     setattr(block.get_submodule(parent), leaf, LowRank(linear.cpu(), config.rank, gen))
+        if start:
+            self._begin_with(start)
 
     def forward(self, z: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """Predicts: z [B, D] noisy, t [B], condition => x0 [B, D], all standardised."""
@@ -61,6 +69,39 @@ class Trainable(nn.Module):
     def trained(self) -> dict[str, nn.Parameter]:
         """Returns the trained parameters by name."""
         return {name: p for name, p in self.transformer.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def _begin_with(self, start: Mapping[str, Tensor]) -> None:
+        """Sets the trained parameters to an operator's; factors of a lower rank fill the first rows and columns."""
+        trained, whole = self.trained(), not is_adapter(start)
+        told = "the operator to start from is a whole prior: set rank=0, or start from base"
+        ensure(not whole or not any(name.endswith(".down") for name in trained), told, CheckpointError)
+        for key, value in start.items():
+            name, leaf = key, "value"
+            if key.rpartition(".")[2] in ("down", "up", "delta"):
+                name, _, leaf = key.rpartition(".")
+            place = f"{name.removesuffix('.weight')}.{leaf}" if leaf in ("down", "up") else name
+            parameter = trained.get(place)
+            if parameter is None and whole:
+                continue  # of a whole prior: what is not trained here
+            fits = parameter is not None and all(a <= b for a, b in zip(value.shape, parameter.shape, strict=True))
+            told = f"the operator to start from has {key} {tuple(value.shape)}, which this run does not train"
+            ensure(
+                fits, f"{told}; choose rank, blocks and adapt_time as it has them, or start from base", CheckpointError
+            )
+            assert parameter is not None
+            if leaf == "delta":
+                parameter.add_(value.float())
+            else:
+                parameter[tuple(slice(n) for n in value.shape)] = value.float()
+
+
+def _before(name: str, blocks: int) -> bool:
+    """Whether a parameter belongs to the first blocks, or to what lies before them."""
+    parts = name.split(".")
+    if parts[0] == "transformer_blocks":
+        return int(parts[1]) < blocks
+    return parts[0] not in ("norm_out", "proj_to_clip_embeddings")
 
 
 def weights_of(values: Mapping[str, Tensor], base: PriorModel, config: TrainConfig) -> dict[str, Tensor]:

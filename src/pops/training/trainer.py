@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,105 +19,57 @@ import torch
 from torch import Tensor
 
 from pops.errors import CheckpointError, ConfigError, PopsError, ensure
-from pops.files import keep_before, parse_json, write_whole
 from pops.operators.checkpoint import put_on, save_operator
 from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.prior.noise import add_noise, alphas_cumprod
-from pops.prior.transformer import PriorModel
+from pops.prior.transformer import PriorModel, fingerprint_of
 from pops.standardise import ClipStats
-from pops.tensors import opened, read_tensors, write_tensors
-from pops.training import losses
+from pops.training import checkpoints, losses
+from pops.training.checkpoints import CHECKPOINT, LOG, Best, Log
 from pops.training.config import TrainConfig
-from pops.training.data import EmbeddingData, Order, make_batch, seed_of
+from pops.training.data import EmbeddingData, Order, Samples, make_batch, seed_of
 from pops.training.trainable import Trainable, new_prior, save_prior, weights_of
-from pops.weights import check_shapes
 
 __all__ = ["Trained", "export", "load_trained", "new_prior", "save_prior", "train", "train_prior"]
 
 logger = logging.getLogger("pops.training")
 
-CHECKPOINT, CONFIG, LOG = "checkpoint.safetensors", "config.json", "log.jsonl"
-BEFORE = "before.safetensors"  # the checkpoint before it, for when the newest is damaged
-Log = Mapping[str, float]
+Validate = Callable[[Trainable], Mapping[str, float]]  # with the averaged weights -> figures; "score": more is better
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The state of a run: `prior` with the averaged weights, and `weights` as an operator folder holds them."""
+    """The state of a run: `prior` with the averaged weights, and `weights` as an operator folder holds them.
+
+    best: the validation of these weights, the best one, and its "step"; empty for a run without validation.
+    """
 
     config: TrainConfig
     step: int
     prior: PriorModel
     weights: dict[str, Tensor]
-
-
-# -- checkpoints -----------------------------------------------------------------------------------
-
-
-def _save(path: Path, config: TrainConfig, step: int, marks: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
-
-    meta = {"format": "pops.training", "version": "1", "config": config.to_json(), "step": str(step), **marks}
-    with write_whole(path / CONFIG) as temporary:
-        temporary.write_text(config.to_json(), encoding="utf-8")
-    with suppress(PopsError), opened(path / CHECKPOINT):  # one that is damaged takes no other's place
-        keep_before(path / CHECKPOINT, path / BEFORE)
-    with write_whole(path / CHECKPOINT) as temporary:
-        write_tensors(temporary, {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, meta)
-
-
-def _there(out: Path) -> bool:
-    """Whether a run's folder holds a checkpoint."""
-    return (out / CHECKPOINT).is_file() or (out / BEFORE).is_file()
-
-
-def _read_latest(out: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Reads a run's newest checkpoint, or the one before it if the newest is damaged, as when the power failed."""
-    try:
-        return _read(out / CHECKPOINT)
-    except CheckpointError as error:
-        if not (out / BEFORE).is_file():
-            raise
-        logger.warning("%s; the checkpoint before it is taken", error)
-        return _read(out / BEFORE)
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    again = "remove it to start again"
-    tensors, meta = read_tensors(path, CheckpointError, again)
-    ours = meta.get("format") == "pops.training" and "config" in meta and meta.get("step", "").isdecimal()
-    ensure(ours, f"{path} is not a checkpoint of a training run; {again}", CheckpointError)
-    return meta, tensors
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def _optimizer_state(optimizer: torch.optim.Optimizer, names: Iterable[str]) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"adam/{name}/{k}": v for i, name in enumerate(names) for k, v in state.get(i, {}).items()}
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, names: Iterable[str], tensors: Mapping[str, Tensor]) -> None:
-    state = {i: _part(tensors, f"adam/{name}/") for i, name in enumerate(names)}
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": {i: s for i, s in state.items() if s}, "param_groups": groups})
+    best: Mapping[str, float] = field(default_factory=dict)
 
 
 def load_trained(out: str | Path, base: PriorModel) -> Trained:
     """Loads a run's latest checkpoint from its folder, as `train` returns it; CheckpointError if there is none."""
     path = Path(out) / CHECKPOINT
-    ensure(_there(Path(out)), f"no checkpoint in {out}; give a run's output folder, or train first", CheckpointError)
-    meta, tensors = _read_latest(Path(out))
+    ensure(
+        checkpoints.there(Path(out)),
+        f"no checkpoint in {out}; give a run's output folder, or train first",
+        CheckpointError,
+    )
+    meta, tensors = checkpoints.read_latest(Path(out))
     same = meta.get("base") == base.fingerprint
     ensure(same, f"{path} was trained from another base prior; load it with its own", CheckpointError)
     config = TrainConfig.from_json(meta["config"], where=str(path))
-    return _trained(config, int(meta["step"]), _part(tensors, "ema/"), base)
+    return _trained(config, int(meta["step"]), checkpoints.part_of(tensors, "ema/"), base, Best.of(meta, tensors))
 
 
-def _trained(config: TrainConfig, step: int, ema: Mapping[str, Tensor], base: PriorModel) -> Trained:
-    weights = weights_of({n: v.detach().cpu() for n, v in ema.items()}, base, config)
-    return Trained(config, step, put_on(base, weights), weights)
+def _trained(config: TrainConfig, step: int, ema: Mapping[str, Tensor], base: PriorModel, best: Best) -> Trained:
+    values = best.weights or ema
+    weights = weights_of({n: v.detach().cpu() for n, v in values.items()}, base, config)
+    return Trained(config, step, put_on(base, weights), weights, best.figures)
 
 
 # -- the loop --------------------------------------------------------------------------------------
@@ -125,19 +77,24 @@ def _trained(config: TrainConfig, step: int, ema: Mapping[str, Tensor], base: Pr
 
 def train(
     config: TrainConfig,
-    data: EmbeddingData,
+    data: Samples,
     base: PriorModel,
     out: str | Path,
     *,
     resume: bool = True,
     stop_at: int | None = None,
     on_log: Callable[[Log], None] | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    validate: Validate | None = None,
+    time_is_up: Callable[[], bool] | None = None,
 ) -> Trained:
     """Trains an operator, or the base itself (operator "prior"), from `base`; returns the averaged weights.
 
     Writes checkpoint.safetensors, config.json and log.jsonl to the folder `out`. resume: continues a run found there (a
     finished one returns at once); ConfigError if it is another run. stop_at: saves and returns after so many steps in
-    all.
+    all. start: the weights of an operator to begin with. validate: called every config.eval_every steps and at the
+    beginning and the end; the best weights are kept and returned. time_is_up: asked after each step; the run is then
+    finished.
     """
     from accelerate import Accelerator
 
@@ -147,8 +104,11 @@ def train(
     # 1) The model, its average and its optimizer, on the device accelerate gives.
     accelerator = Accelerator()
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
-    ensure(config.batch_size % world == 0, f"batch_size {config.batch_size} must divide by the {world} processes")
-    model = Trainable(base, config).to(device)
+    fits = config.batch_size % (world * config.accumulate) == 0
+    parts = f"the {world} processes" + (f" times accumulate {config.accumulate}" if config.accumulate > 1 else "")
+    ensure(fits, f"batch_size {config.batch_size} must divide by {parts}")
+    ensure(not config.eval_every or validate is not None, "eval_every needs held-out samples: pass validate")
+    model = Trainable(base, config, start).to(device)
     trained = model.trained()
     optimizer = torch.optim.AdamW(
         list(trained.values()),
@@ -158,19 +118,23 @@ def train(
     )
     ema = {name: p.detach().clone() for name, p in trained.items()}
     marks = {"base": base.fingerprint, "data": data.fingerprint}
+    if start:
+        marks["start"] = fingerprint_of(start)
+    best = Best()
 
     # 2) Continue where an earlier run in this folder stopped.
-    start = 0
-    if resume and _there(out):
-        meta, tensors = _read_latest(out)
-        start = _same_run(config, marks, meta, out)
-        _check_tensors(tensors, trained, out / CHECKPOINT)
+    first = 0
+    if resume and checkpoints.there(out):
+        meta, tensors = checkpoints.read_latest(out)
+        first = _same_run(config, marks, meta, out)
+        checkpoints.check_tensors(tensors, trained, out / CHECKPOINT)
         with torch.no_grad():
             for name, p in trained.items():
                 p.copy_(tensors[f"param/{name}"])
                 ema[name].copy_(tensors[f"ema/{name}"])
-        _restore_optimizer(optimizer, trained, tensors)
-        logger.info("resuming %s at step %d", out, start)
+        checkpoints.restore_optimizer(optimizer, trained, tensors)
+        best = Best.of(meta, tensors)
+        logger.info("resuming %s at step %d", out, first)
     out.mkdir(parents=True, exist_ok=True)
     wrapped, opt = accelerator.prepare(model, optimizer)
 
@@ -178,32 +142,55 @@ def train(
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             values = {f"param/{n}": p for n, p in trained.items()} | {f"ema/{n}": v for n, v in ema.items()}
-            _save(out, config, step, marks, values | _optimizer_state(optimizer, trained))
+            values |= {f"best/{n}": v for n, v in best.weights.items()} | checkpoints.optimizer_state(
+                optimizer, trained
+            )
+            checkpoints.save(out, config, step, marks | best.marks(), values)
+
+    def look(step: int) -> None:
+        assert validate is not None
+        with _exchanged(trained, ema), torch.no_grad():
+            figures = dict(validate(model))
+        best.see(figures, step, ema, config.patience)
+        if accelerator.is_main_process:
+            checkpoints.write_log(out / LOG, {"step": step, "validation": figures}, on_log)
 
     # 3) The steps.
     end = config.steps if stop_at is None else min(config.steps, stop_at)
+    end = first if best.stopped else end
     order = Order(len(data), config.batch_size, config.seed)
     abar = alphas_cumprod(base.scheduler.train_steps).to(device)
     stats = ClipStats(base.stats.mean.to(device), base.stats.std.to(device))
     share = slice(rank * config.batch_size // world, (rank + 1) * config.batch_size // world)
     total, since, clock = torch.zeros((), device=device), 0, time.perf_counter()
     if accelerator.is_main_process:
-        _trim_log(out / LOG, start)
-    for step in range(start, end):
+        checkpoints.trim_log(out / LOG, first)
+    if config.eval_every and first == 0:
+        look(0)
+    for step in range(first, end):
         # Standardised targets and conditions, noise at a uniform timestep, drawn from this step's own generator.
         gen = torch.Generator().manual_seed(seed_of(config.seed, "step", step))
         batch = make_batch(data, order.rows(step), config=config, stats=base.stats, gen=gen)
         t = torch.randint(len(abar), (config.batch_size,), generator=gen)
         noise = torch.randn(batch.target.shape, generator=gen)
+        if config.pure_noise:
+            hidden = torch.rand(config.batch_size, generator=gen) < config.pure_noise
+            t = torch.where(hidden, len(abar) - 1, t)
         target, t, noise = (x[share].to(device, non_blocking=True) for x in (batch.target, t, noise))
         text = None if batch.text is None else batch.text[share].to(device, non_blocking=True)
         condition = batch.condition[share].to(device)
 
-        # Predict x0; backpropagate the mean over items of the operator's own loss.
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            x0 = wrapped(add_noise(target, noise, t, abar), t, condition)
-        loss = _loss(config, x0, target, text, stats).mean()
-        accelerator.backward(loss)
+        # Predict x0; backpropagate the mean over items of the operator's own loss, part by part.
+        noisy, loss = add_noise(target, noise, t, abar), torch.zeros((), device=device)
+        size = len(target) // config.accumulate
+        for part in (slice(i * size, (i + 1) * size) for i in range(config.accumulate)):
+            last = part.stop == len(target)
+            with nullcontext() if last else accelerator.no_sync(wrapped):
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                    x0 = wrapped(noisy[part], t[part], condition[part])
+                of_part = _loss(config, x0, target[part], None if text is None else text[part], stats).mean()
+                accelerator.backward(of_part / config.accumulate)
+            loss = loss + of_part.detach() / config.accumulate
 
         # Clip, step, average the weights.
         norm = accelerator.clip_grad_norm_(trained.values(), config.grad_clip) if config.grad_clip else None
@@ -214,12 +201,14 @@ def train(
         opt.zero_grad()
         decay = min(config.ema, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(ema.values()), [p.detach() for p in trained.values()], 1 - decay)
-        total, since = total + loss.detach(), since + 1
+        total, since = total + loss, since + 1
 
-        # Log and save, unless the run has diverged.
+        # Log, validate and save, unless the run has diverged.
         done = step + 1
-        saving = done % config.save_every == 0 or done == end
-        if saving or done % config.log_every == 0:
+        over = time_is_up is not None and time_is_up()
+        looking = config.eval_every > 0 and (done % config.eval_every == 0 or done == config.steps or over)
+        saving = done % config.save_every == 0 or done == end or over
+        if saving or looking or done % config.log_every == 0:
             finite = bool(total.isfinite()) and (norm is None or bool(norm.isfinite()))
             wrong = f"{out}: the loss is NaN or infinite at step {done}"
             ensure(finite, f"{wrong}; start again (resume=False) with a lower lr", PopsError)
@@ -229,20 +218,39 @@ def train(
             row = {"step": done, "loss": mean, "lr": lr, "grad_norm": -1.0 if norm is None else float(norm)}
             row |= {"epoch": done * config.batch_size / len(data), "samples_per_s": round(rate, 1)}
             if accelerator.is_main_process:
-                with (out / LOG).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                logger.debug("%s: %s", out, row)
-                if on_log is not None:
-                    on_log(row)
+                checkpoints.write_log(out / LOG, row, on_log)
             total, since, clock = torch.zeros((), device=device), 0, time.perf_counter()
-        if saving:
+        if looking:
+            look(done)
+        best.stopped = best.stopped or over
+        if saving or best.stopped:
             save(done)
+        if best.stopped:
+            end = done
+            break
     accelerator.wait_for_everyone()
-    return _trained(config, max(start, end), ema, base)
+    return _trained(config, max(first, end), ema, base, best)
 
 
-def _check(config: TrainConfig, data: EmbeddingData, base: PriorModel) -> None:
-    ensure(data.dim == base.dim, f"the data are {data.dim} wide, the base prior takes {base.dim}")
+@contextmanager
+def _exchanged(trained: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> Iterator[None]:
+    """Puts other values in the place of the trained ones, for a while."""
+    kept = {name: p.detach().clone() for name, p in trained.items()}
+    with torch.no_grad():
+        for name, p in trained.items():
+            p.copy_(others[name])
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, p in trained.items():
+                p.copy_(kept[name])
+
+
+def _check(config: TrainConfig, samples: Samples, base: PriorModel) -> None:
+    ensure(samples.dim == base.dim, f"the data are {samples.dim} wide, the base prior takes {base.dim}")
+    ensure(len(samples) > 0, "there are no samples to train on")
+    data = samples.part(torch.zeros(1, dtype=torch.int64))
     slots = (0 if data.operands is None else data.operands.shape[1]) + (
         0 if data.word_hidden is None or data.words is None else data.word_hidden.shape[1]
     )
@@ -270,34 +278,17 @@ def _same_run(config: TrainConfig, marks: Mapping[str, str], meta: Mapping[str, 
     return int(meta["step"])
 
 
-def _check_tensors(tensors: Mapping[str, Tensor], trained: Mapping[str, Tensor], path: Path) -> None:
-    """Raises CheckpointError, naming them, if the weights or their averages do not fit what is trained."""
-    wanted = {f"{part}/{name}": p.shape for name, p in trained.items() for part in ("param", "ema")}
-    held = {key: value.shape for key, value in tensors.items() if key.startswith(("param/", "ema/"))}
-    check_shapes(wanted, held, f"{path} does not fit this run", "remove it to start again")
-
-
-def _trim_log(path: Path, step: int) -> None:
-    """Drops the log's rows of steps that will be done again."""
-    if path.is_file():
-        rows = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _of(line, step)]
-        with write_whole(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in rows), encoding="utf-8")
-
-
-def _of(line: str, step: int) -> bool:
-    """Whether a line of the log is a row up to this step; not where a write was cut off."""
-    try:
-        row = parse_json(line)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] <= step
-
-
 def _loss(config: TrainConfig, x0: Tensor, target: Tensor, text: Tensor | None, stats: ClipStats) -> Tensor:
+    """Returns the loss of each item: the operator's own, and what the config adds to it."""
     if config.loss == "instruct" and text is not None:
-        return losses.instruct(x0, target, text, stats, weight=config.text_weight)
-    return losses.mse(x0, target)
+        loss = losses.instruct(x0, target, text, stats, weight=config.text_weight)
+    else:
+        loss = losses.mse(x0, target)
+    if config.cosine_weight:
+        loss = loss + config.cosine_weight * losses.cosine(x0, target, stats)
+    if config.contrastive_weight:
+        loss = loss + config.contrastive_weight * losses.contrastive(x0, target, stats)
+    return loss
 
 
 # -- the base prior, and export --------------------------------------------------------------------
