@@ -49,6 +49,7 @@ class Teacher(Protocol):
 # Name -> the function that makes the teacher, given the options of the command.
 TEACHERS: dict[str, tuple[str, str]] = {
     "toybox": ("pops.data.toybox", "load"),
+    "diffusion": ("pops.data.published", "load"),
 }
 
 
