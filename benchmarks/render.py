@@ -222,7 +222,7 @@ def _through(renderer: Renderer, vectors: torch.Tensor, guidance: float) -> Call
 
     def ours(steps: int, seed: int) -> Image.Image:
         asked = Rendering(steps=steps, guidance=guidance)
-        made: Image.Image = render_rows(renderer, embedding, asked, (), seeds=[seed], num_images=1)[0]
+        made: Image.Image = render_rows(renderer, embedding, asked, (), seeds=[seed], copies=range(1))[0]
         return made
 
     return ours
