@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "pops needs Python 3.11 or newer, $(PYTHON) is older; run: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
 		rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment; install its venv package" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev,train,retrieval,controls,int8,heif]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev,train,retrieval,controls,int8,heif,server]'
 	@touch $@
 
 demo: $(STAMP)

@@ -27,8 +27,8 @@ FLOORS = {
     "runner": 8,
     "studio": 9, "training": 9,
     "__init__": 10,
-    "measure": 11,
-    "cli": 12, "server": 12,
+    "measure": 11, "server": 11,
+    "cli": 12,
 }  # fmt: skip
 OF_TOYBOX = ("toybox", "measure", "cli")  # who may import the procedural world
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pops.cli import bench, doctor, index, mix, models, operators, renderers, run, show, toybox
+from pops.cli import bench, doctor, index, mix, models, operators, renderers, run, serve, show, toybox
 from pops.cli.shell import Root
 
 HELP = """Compose pictures like equations: photos are the operands, trained operators the signs.
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.command("run", help=run.HELP)(run.run)
 app.command("mix", help=mix.HELP)(mix.mix)
+app.command("serve", help=serve.HELP)(serve.serve)
 app.command("index")(index.index)
 app.command("search")(index.search)
 app.command("show")(show.show)
