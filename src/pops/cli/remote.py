@@ -13,6 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 import typer
 
 from pops import errors
-from pops.cli.outputs import Outputs, place_remote
+from pops.cli.outputs import Outputs, Places, place_remote
 from pops.cli.shell import print_json
 from pops.errors import Cancelled, ConfigError, OperandError, PhotoError, PopsError, ensure
 from pops.expression import parse
@@ -48,30 +49,8 @@ def make_remote(
     here = [node for node in walk(root) if isinstance(node, (Saved, Given))]
     ensure(not here, "a saved embedding is read without --server; leave it out", OperandError)
     places = place_remote(recipe, plan(root, None, text=recipe.expression), outputs)
-    client = Client(server)
-
-    # 2) Photos.
-    sources = [name for name, _ in photos_in(root)] + [s.removeprefix(MAP) for s in recipe.rendering.control.values()]
-    names = {source: client.photo(source) for source in dict.fromkeys(sources)}
-    asked = renamed(recipe, lambda name: names.get(name, name)).model_copy(update={"inputs": {}})
-
-    # 3) The job of the images, and one for each figure.
-    wanted: list[tuple[Recipe, Recipe, dict[int, Path]]] = []
-    if places.images:
-        wanted.append((recipe, asked, places.images))
-    wanted += [(recipe.of_figure(n), asked.of_figure(n), {0: path}) for n, path in places.figures.items()]
-    written: list[Path] = []
-    for own, sent, paths in wanted:
-        job = client.job(sent)
-        for image in job["images"]:
-            picture = client.image(image["id"])
-            data = _as_asked(picture.info.pop("pops"), own, names)
-            save_picture(picture, paths[image["number"]], data if outputs.recipe else None)
-            written.append(paths[image["number"]])
-            if not (quiet or json_output):
-                typer.echo(str(written[-1]))
-        for note in job["notes"]:
-            typer.echo(f"pops: {note}", err=True)
+    with closing(Client(server)) as client:
+        _made(client, recipe, outputs, places, quiet=quiet or json_output)
     if json_output:
         print_json(
             {
@@ -84,6 +63,31 @@ def make_remote(
                 "seconds": round(time.monotonic() - start, 3),
             }
         )
+
+
+def _made(client: Client, recipe: Recipe, outputs: Outputs, places: Places, *, quiet: bool) -> None:
+    """Has a server make all images and figures, and writes them."""
+    # 2) Photos.
+    root = parse(recipe.expression).root
+    sources = [name for name, _ in photos_in(root)] + [s.removeprefix(MAP) for s in recipe.rendering.control.values()]
+    names = {source: client.photo(source) for source in dict.fromkeys(sources)}
+    asked = renamed(recipe, lambda name: names.get(name, name)).model_copy(update={"inputs": {}})
+
+    # 3) The job of the images, and one for each figure.
+    wanted: list[tuple[Recipe, Recipe, dict[int, Path]]] = []
+    if places.images:
+        wanted.append((recipe, asked, places.images))
+    wanted += [(recipe.of_figure(n), asked.of_figure(n), {0: path}) for n, path in places.figures.items()]
+    for own, sent, paths in wanted:
+        job = client.job(sent)
+        for image in job["images"]:
+            picture = client.image(image["id"])
+            data = _as_asked(picture.info.pop("pops"), own, names)
+            save_picture(picture, paths[image["number"]], data if outputs.recipe else None)
+            if not quiet:
+                typer.echo(str(paths[image["number"]]))
+        for note in job["notes"]:
+            typer.echo(f"pops: {note}", err=True)
 
 
 def _as_asked(text: str, own: Recipe, names: Mapping[str, str]) -> dict[str, Any]:
@@ -114,6 +118,10 @@ class Client:
         self._address, self._root = address, parts.path.rstrip("/") + "/api/v1"
         token = os.environ.get("POPS_TOKEN")
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
 
     def photo(self, source: str) -> str:
         """Returns the server's name of a photo, which is uploaded unless it is there."""

@@ -11,6 +11,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pops.server.metrics import Metrics
@@ -29,11 +30,15 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+_TOO_LARGE = "the body is larger than the {} bytes that this takes"
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::(\d{1,5}))?", re.IGNORECASE)
 
 
-class TooLarge(Exception):
-    """A body is larger than its route takes."""
+class TooLarge(HTTPException):
+    """A body is larger than its route takes; an HTTPException, which FastAPI lets through where it reads bodies."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(413, _TOO_LARGE.format(most), {"connection": "close"})
 
 
 class Guard:
@@ -47,12 +52,10 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, begun = time.perf_counter(), False
+        start = time.perf_counter()
 
         async def answered(message: Message) -> None:
-            nonlocal begun
             if message["type"] == "http.response.start":
-                begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -67,7 +70,7 @@ class Guard:
         most = self._most(scope)
         length = Headers(scope=scope).get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > most:
-            await _answer(answered, 413, "BodyError", f"the body is larger than the {most} bytes that this takes")
+            await _answer(answered, 413, "BodyError", _TOO_LARGE.format(most))
             return
         taken = 0
 
@@ -76,14 +79,10 @@ class Guard:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > most:
-                raise TooLarge
+                raise TooLarge(most)
             return message
 
-        try:
-            await self.app(scope, limited, answered)
-        except TooLarge:
-            if not begun:
-                await _answer(answered, 413, "BodyError", f"the body is larger than the {most} bytes that this takes")
+        await self.app(scope, limited, answered)
 
     def _most(self, scope: Scope) -> int:
         limits = self.settings.limits

@@ -109,7 +109,7 @@ class Worker:
         try:
             asked = Recipe.of_data(job["recipe"], "the job")
             for result in self._results(pops, asked, references, job, notes):
-                for number, image in zip(result.numbers or [0], result, strict=True):
+                for number, image in zip(result.numbers or [0] * len(result), result, strict=True):
                     self._image(job, number, image, references, asked)
                     self._check(job)
             self.inbox.tell({"job": job["id"], "event": "done", "notes": [references.hidden(note) for note in notes]})
