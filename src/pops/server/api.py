@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -36,7 +37,8 @@ def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
         400: "malformed", 401: "no token", 403: "not from here", 404: "unknown", 413: "too large",
         422: "cannot be used", 429: "too much at a time; see Retry-After", 503: "not ready",
     }  # fmt: skip
-    return {code: {"model": shapes.Refusal, "description": said[code]} for code in codes}
+    body = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}  # whatever the route's own type
+    return {code: {"content": body, "description": said[code]} for code in codes}
 
 
 router = APIRouter(prefix="/api/v1", responses=refusals(400, 401, 403, 413, 422))
@@ -215,8 +217,8 @@ ModelName = Annotated[str | None, Query(max_length=4096, description="the server
 async def operators(core: CoreHere, model: ModelName = None) -> shapes.Operators:
     """Lists the operators of a model."""
     name = _model(core, model)
-    specs = core.models[name].operators
-    return shapes.Operators(model=name, operators={key: spec.to_json() for key, spec in specs.items()})
+    specs = {key: spec.to_json() for key, spec in core.models[name].operators.items()}
+    return shapes.Operators(model=name, operators=json.loads(json.dumps(specs)))
 
 
 @router.get("/models")

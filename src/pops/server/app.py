@@ -22,7 +22,7 @@ from pops.server.core import Core, StorageFull
 from pops.server.events import TooManyListeners
 from pops.server.guard import Guard
 from pops.server.settings import Settings
-from pops.server.shapes import problem
+from pops.server.shapes import Refusal, problem
 from pops.server.store import QueueFull
 from pops.version import __version__
 
@@ -108,6 +108,9 @@ def _openapi(app: FastAPI, settings: Settings) -> dict[str, Any]:
         recipe = Recipe.model_json_schema(ref_template="#/components/schemas/{model}")
         parts.update(recipe.pop("$defs", {}))
         parts["Recipe"] = recipe
+        refusal = Refusal.model_json_schema(ref_template="#/components/schemas/{model}")
+        parts.update(refusal.pop("$defs", {}))
+        parts["Refusal"] = refusal
         if settings.token is not None:
             data["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             for path, methods in data["paths"].items():

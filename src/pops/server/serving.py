@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import socket
 import sys
 import time
@@ -101,6 +102,13 @@ def _run(app: Any, settings: Settings, listener: socket.socket, tell: Callable[[
         tell(f"pops listens on http://{shown}:{port}/api/v1 (data in {settings.data})")
 
     app.state.core.start = started
-    server.run(sockets=[listener])
+    # Uvicorn raises the signal that stopped it once more, for the handler of before: a server that stopped as it was
+    # told to ends with exit code 0.
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if failed:
         raise failed[0]
