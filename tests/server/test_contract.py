@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
 
-OPERATIONS = 17
 CASES = 25  # an operation, in the tests; `--hypothesis-profile contract` tries 200
 settings.register_profile("contract", max_examples=200)
 
@@ -25,9 +24,9 @@ QUIET = {"suppress_health_check": list(HealthCheck), "deadline": None, "database
 @pytest.fixture
 def schema(client: Callable[..., TestClient]) -> Any:
     """The schema of a server whose jobs wait."""
-    one = client()
+    one = client(hosts=("testserver",))
     one.app.state.core.renderers = {one.app.state.core.settings.default: []}  # type: ignore[attr-defined]
-    return schemathesis.openapi.from_asgi("/openapi.json", one.app, config=CONFIG, headers={"host": "localhost"})
+    return schemathesis.openapi.from_asgi("/openapi.json", one.app, config=CONFIG)
 
 
 api = schemathesis.pytest.from_fixture("schema")
@@ -40,4 +39,10 @@ def _cases() -> int:
 @api.parametrize()
 @settings(max_examples=_cases(), **QUIET)  # type: ignore[arg-type]
 def test_every_answer_is_one_that_the_schema_names(case: Any) -> None:
-    case.call_and_validate(headers={"host": "localhost"})
+    case.call_and_validate()
+
+
+def test_chains_of_requests_keep_to_the_schema(schema: Any) -> None:
+    """A job that was queued is asked for and cancelled."""
+    machine = schema.as_state_machine()
+    machine.run(settings=settings(max_examples=_cases(), stateful_step_count=4, **QUIET))

@@ -150,7 +150,7 @@ def test_the_command_line_writes_the_same_files(live: Live, call: Any, photos: P
     there, here = photos / "there", photos / "here"
     for folder, more in ((here, []), (there, ["--server", live.address.removesuffix("/api/v1")])):
         folder.mkdir()
-        extra = ["--tree", str(folder / "tree.png")] if figure else []
+        extra = ["--grid", str(folder / "grid.png")] if figure else []
         done = call(*[live.model if w == "$M" else w for w in words], "-o", str(folder / "o.png"), *extra, *more)
         assert done.exit_code == 0, done.output
     names = sorted(path.name for path in here.iterdir())
@@ -166,6 +166,7 @@ def test_the_command_line_says_what_the_server_cannot(live: Live, call: Any, pho
         (["texturin(a.png, b.png)", *server], "did you mean 'texturing'"),
         (["texturing(a.png, missing.png)", *server], "missing.png cannot be read"),
         (["texturing(a.png, _)", *server, "--resume"], "work without --server"),
+        (["texturing(a.png, _)", *server, "--tree", "t.png"], "which a server does not know"),
         (["texturing(a.png, _)", *server, "--model", "other"], "no model 'other'"),
         (["texturing(a.png, _)", "-o", "o.png", "--server", "127.0.0.1:1"], "does not answer"),
         (["texturing(a.png, _)", "-o", "o.png", "--server", "ftp://x"], "--server is an address"),

@@ -143,6 +143,8 @@ def place_remote(recipe: Recipe, plan: Plan, outputs: Outputs) -> Places:
     kept = (outputs.resume, outputs.shard, outputs.embedding, outputs.latent, outputs.control)
     told = "--resume, --shard, --save-embedding, --save-latent and --save-control work without --server; leave it out"
     ensure(not any(kept), told, ConfigError)
+    drawn = bool(outputs.tree or outputs.equation) or recipe.shows in ("tree", "equation")
+    ensure(not drawn, "trees and equations show the names of photos, which a server does not know; leave --server out")
     one = recipe.shows != "image" or bool(recipe.sweep)
     numbers = [0] if one else recipe.numbers(len(recipe.seeds))
     figures: dict[str, Path] = {name: getattr(outputs, name) for name in outputs.figures()}

@@ -41,6 +41,12 @@ def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"content": body, "description": said[code]} for code in codes}
 
 
+def leading_to(status: int, *routes: str) -> dict[int | str, dict[str, Any]]:
+    """Returns a success whose id is that of other routes' paths, for the schema."""
+    links = {name: {"operationId": name, "parameters": {"id": "$response.body#/id"}} for name in routes}
+    return {status: {"description": "accepted", "links": links}}
+
+
 router = APIRouter(prefix="/api/v1", responses=refusals(400, 401, 403, 413, 422))
 
 
@@ -66,7 +72,7 @@ KnownJob = Annotated[Job, Depends(known_job)]
 # --- photos and images -----------------------------------------------------------------------------
 
 
-@router.post("/photos", status_code=201, responses=refusals(429))
+@router.post("/photos", status_code=201, responses={**leading_to(201, "photo"), **refusals(429)})
 async def upload(core: CoreHere, file: UploadFile) -> shapes.PhotoAnswer:
     """Takes a photo. The same bytes have the same id."""
     place = core.incoming()
@@ -114,7 +120,9 @@ _RECIPE: dict[str, Any] = {"requestBody": {"required": True, "content": {"applic
 }}}}  # fmt: skip
 
 
-@router.post("/jobs", status_code=202, responses=refusals(429), openapi_extra=_RECIPE)
+@router.post(
+    "/jobs", status_code=202, responses={**leading_to(202, "job", "cancel"), **refusals(429)}, openapi_extra=_RECIPE
+)
 async def queue(core: CoreHere, recipe: Annotated[dict[str, Any], Body()]) -> shapes.Accepted:
     """Accepts a recipe, whose photos are photo:ID. An accepted job is made, whatever ends in between."""
     return shapes.Accepted(id=(await core.queue(recipe)).id)

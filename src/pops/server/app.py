@@ -42,6 +42,7 @@ def create_app(settings: Settings, *, stop_seconds: float = STOP) -> FastAPI:
 
     app = FastAPI(
         title="pops", version=__version__, lifespan=living, docs_url=None, redoc_url=None, redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         description="Compose pictures like equations: photos are the operands, trained operators the signs.",
     )  # fmt: skip
     app.state.core = core
