@@ -21,6 +21,7 @@ from pops.recipe import Recipe
 from servers import PHOTO, ROOT, Live
 
 TIGER = "examples/textures/tiger.png"
+KILLS = int(os.environ.get("POPS_TEST_KILLS", "1"))  # more of them take minutes
 LONG = {"rendering": {"steps": 900}, "seeds": list(range(32))}  # takes minutes
 
 
@@ -181,9 +182,9 @@ def test_the_command_line_says_what_the_server_cannot(live: Live, call: Any, pho
 
 def test_kills_lose_no_job_and_change_no_image(serving: Callable[..., Live]) -> None:
     server = serving()
-    asked = [{"seeds": [n, n + 1], "rendering": {"steps": 30}} for n in range(12)]
+    asked = [{"seeds": [n, n + 1], "rendering": {"steps": 30}} for n in range(4 + 4 * KILLS)]
     ids = [server.queue(f"texturing({TIGER}, _)", **one) for one in asked]
-    for round_ in range(2):  # a worker, then the server with its worker
+    for round_ in range(KILLS):  # of a worker, and of the server with its worker
         server.ended(ids[round_ * 3])
         server.kill_worker()
         server.ended(ids[round_ * 3 + 1])
