@@ -209,11 +209,11 @@ class Store:
 
     def start(self, jobs: Sequence[str]) -> list[str]:
         """Marks jobs that still wait as running; returns their ids."""
-        started = []
+        started, now = [], time.time()
         with self._change() as db:
             for job in jobs:
                 query = "UPDATE jobs SET status = 'running', started = ? WHERE id = ? AND status = 'queued'"
-                if db.execute(query, (time.time(), job)).rowcount:
+                if db.execute(query, (now, job)).rowcount:
                     started.append(job)
         return started
 

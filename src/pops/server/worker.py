@@ -77,6 +77,7 @@ class Worker:
                 "device": pops.model.device,
                 "max_batch": pops.model.max_batch,
                 "dtype": pops.model.loading.dtype or "float32",
+                "precision": pops.model.loading.precision or pops.model.loading.dtype or "float32",
                 "threads": torch.get_num_threads(),
             }
         )
