@@ -30,8 +30,8 @@ FLOORS = {
     "runner": 8,
     "data": 8, "studio": 9, "training": 9,
     "__init__": 10,
-    "measure": 11,
-    "cli": 12, "server": 12,
+    "measure": 11, "server": 11,
+    "cli": 12,
     "__main__": 13,
 }  # fmt: skip
 OF_TOYBOX = ("toybox", "data", "measure", "cli")  # who may import the procedural world

@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from pops.cli import bench, data, doctor, evaluate, index, mix, models, operators, renderers, run, show, toybox, train
+from pops.cli import (
+    bench,
+    data,
+    doctor,
+    evaluate,
+    index,
+    mix,
+    models,
+    operators,
+    renderers,
+    run,
+    serve,
+    show,
+    toybox,
+    train,
+)
 from pops.cli.shell import Root
 
 HELP = """Compose pictures like equations: photos are the operands, trained operators the signs.
@@ -32,6 +47,7 @@ app = typer.Typer(
 )
 app.command("run", help=run.HELP)(run.run)
 app.command("mix", help=mix.HELP)(mix.mix)
+app.command("serve", help=serve.HELP)(serve.serve)
 app.command("index")(index.index)
 app.command("search")(index.search)
 app.command("show")(show.show)

@@ -137,6 +137,25 @@ def place_outputs(pops: Pops, recipe: Recipe, outputs: Outputs, given: dict[str,
     return places
 
 
+def place_remote(recipe: Recipe, plan: Plan, outputs: Outputs) -> Places:
+    """Returns where images and figures go that a server makes, under the names that `place_outputs` gives them."""
+    _check_asked(recipe, outputs)
+    kept = (outputs.resume, outputs.shard, outputs.embedding, outputs.latent, outputs.control)
+    told = "--resume, --shard, --save-embedding, --save-latent and --save-control work without --server; leave it out"
+    ensure(not any(kept), told, ConfigError)
+    drawn = bool(outputs.tree or outputs.equation) or recipe.shows in ("tree", "equation")
+    ensure(not drawn, "trees and equations show the names of photos, which a server does not know; leave --server out")
+    one = recipe.shows != "image" or bool(recipe.sweep)
+    numbers = [0] if one else recipe.numbers(len(recipe.seeds))
+    figures: dict[str, Path] = {name: getattr(outputs, name) for name in outputs.figures()}
+    places = Places(images=_numbered(outputs.out, numbers), figures=figures)
+    _check_places(recipe, plan, places)
+    if not outputs.force:
+        places = _unused(places)
+        _check_places(recipe, plan, places)
+    return places
+
+
 def _check_asked(recipe: Recipe, outputs: Outputs) -> None:
     from pops.embedding import WRITTEN_SUFFIXES
     from pops.images import PICTURE_SUFFIXES

@@ -63,6 +63,10 @@ SaveEmbedding = Annotated[
 Tree = Annotated[Path | None, typer.Option("--tree", help="Write a figure of the tree, with every node rendered.")]
 Equation = Annotated[Path | None, typer.Option("--equation", help="Write a figure of the equation.")]
 NoRecipe = Annotated[bool, typer.Option("--no-recipe", help="Write images without the recipe inside.")]
+ServerOption = Annotated[
+    str | None,
+    typer.Option("--server", envvar="POPS_SERVER", help="Address of a running `pops serve`, which makes the images."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")]
 
 
@@ -83,6 +87,7 @@ def run(
     resume: Resume = False,
     shard: ShardOption = None,
     trust: Trust = False,
+    server: ServerOption = None,
     json_output: Json = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -92,19 +97,25 @@ def run(
     from pops.cli.make import make
     from pops.images import PHOTO_SUFFIXES
     from pops.recipe import Recipe
-    from pops.studio import Pops
 
     recipe = trusted(Recipe.read(expression).changed(**options), trust, ask=not json_output)
     path = expanded(expression)
     if path.suffix.lower() in PHOTO_SUFFIXES and is_file(path) and not recipe.versions:
         typer.echo(f"pops: {expression} carries no recipe; it is used as a photo", err=True)
+    outputs = Outputs(
+        out, tree, equation, grid, save_embedding, None, save_control, not no_recipe, force, resume, shard_of(shard)
+    )
+    if server and not dry_run:
+        from pops.cli.remote import make_remote
+
+        make_remote(server, recipe, outputs, json_output=json_output, quiet=quiet)
+        return
+    from pops.studio import Pops
+
     pops = Pops.of(recipe)
     if dry_run:
         plan = str(pops.plan(recipe.expression))
         shown = {"ok": True, "expression": recipe.expression, "plan": plan, "recipe": recipe.to_data()}
         print_json(shown) if json_output else typer.echo(plan)
         return
-    outputs = Outputs(
-        out, tree, equation, grid, save_embedding, None, save_control, not no_recipe, force, resume, shard_of(shard)
-    )
     make(pops, recipe, outputs, json_output=json_output, quiet=quiet)

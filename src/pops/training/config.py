@@ -74,10 +74,10 @@ class TrainConfig:
         shares = ("drop_each", "drop_together", "random_share", "random_keeps_first", "pure_noise", "blend_share")
         for name in ("decay_share", *shares):
             ensure(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], got {getattr(self, name)}")
-        for name, known in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("loss", LOSSES)):
+        for name, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS), ("loss", LOSSES)):
             value = getattr(self, name)
-            told = f"unknown {name} {value!r}{suggest(value, known)}; choose from {', '.join(known)}"
-            ensure(value in known, told)
+            told = f"unknown {name} {value!r}{suggest(value, choices)}; choose from {', '.join(choices)}"
+            ensure(value in choices, told)
         whole = self.batch_size % self.accumulate == 0
         ensure(whole, f"batch_size {self.batch_size} must divide by accumulate, got {self.accumulate}")
         ensure(self.lr > 0, f"lr must be positive, got {self.lr}")

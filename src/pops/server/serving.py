@@ -1,0 +1,114 @@
+"""Runs the application on a port: says where it listens, why it cannot, and stops without losing anything."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from pops.errors import ConfigError, ModelError
+from pops.server.app import create_app
+from pops.server.settings import Settings
+
+BACKLOG = 1024
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        data = {"time": when, "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            data["error"] = self.formatException(record.exc_info)
+        return json.dumps(data)
+
+
+def log_to_stderr(*, as_json: bool) -> None:
+    """Has the loggers of pops and uvicorn write to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if as_json else plain)
+    for name in ("pops", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, which waits for open streams when it stops: they are ended first."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.config.app.state.core.events.close()  # type: ignore[union-attr]
+        super().handle_exit(sig, frame)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens there; ConfigError that says why it cannot. Port 0 takes a free one."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as e:
+        raise ConfigError(f"there is no address {host!r} ({e.strerror}); choose another --host") from None
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as e:
+        listener.close()
+        raise ConfigError(f"port {port} on {host} cannot be used ({e.strerror}); choose another --port") from None
+    return listener
+
+
+def serve(settings: Settings, tell: Callable[[str], None], *, access: bool = True) -> None:
+    """Runs a server until it is told to stop (Ctrl-C, SIGTERM). tell: is given the lines that the user should read.
+
+    Raises ConfigError where the port or the folder cannot be used, ModelError where a model cannot be loaded.
+    """
+    listener = bound(settings.host, settings.port)
+    try:
+        app = create_app(settings)
+        _run(app, settings, listener, tell, access)
+    finally:
+        listener.close()
+
+
+def _run(app: Any, settings: Settings, listener: socket.socket, tell: Callable[[str], None], access: bool) -> None:
+    port = listener.getsockname()[1]
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    config = uvicorn.Config(
+        app, lifespan="on", log_config=None, access_log=access, server_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=10, h11_max_incomplete_event_size=32 * 1024,
+    )  # fmt: skip
+    server = _Server(config)
+    failed: list[ModelError] = []
+    start = app.state.core.start
+
+    async def started() -> None:
+        try:
+            await start()
+        except ModelError as e:
+            failed.append(e)
+            raise
+        tell(f"pops listens on http://{shown}:{port}/api/v1 (data in {settings.data})")
+
+    app.state.core.start = started
+    # Uvicorn raises the signal that stopped it once more, for the handler of before: a server that stopped as it was
+    # told to ends with exit code 0.
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if failed:
+        raise failed[0]

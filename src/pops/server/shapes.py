@@ -1,0 +1,202 @@
+"""What the API's requests and answers look like; the schema of a recipe is pops.recipe's own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StrictStr
+
+from pops.server.store import Job, StoredImage
+
+PhotoId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["1f3a0c5e7b9d2f4681a3c5e7092b4d6f"])]
+JobId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["9a3a0c5e7b9d2f4681a3c5e7092b4d6f"])]
+ImageId = Annotated[str, Field(pattern="^[0-9a-f]{32}-[0-9]{1,5}$", examples=["9a3a0c5e7b9d2f4681a3c5e7092b4d6f-0"])]
+Size = Annotated[
+    Literal[64, 128, 256, 512, 1024], BeforeValidator(lambda text: int(text) if str(text).isdecimal() else text)
+]
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class Problem(BaseModel):
+    """What is wrong, and what to do."""
+
+    code: str
+    message: str
+    span: tuple[int, int] | None = None  # the characters of an expression that it is about
+    suggestion: str | None = None  # what may have been meant
+
+
+class Refusal(BaseModel):
+    """The body of every answer that is no success."""
+
+    error: Problem
+
+
+class PhotoAnswer(BaseModel):
+    """An uploaded photo. Recipes name it photo:ID."""
+
+    id: PhotoId
+    width: int
+    height: int
+
+
+class ImageAnswer(BaseModel):
+    """A finished image, at GET /images/ID."""
+
+    id: ImageId
+    number: int
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, image: StoredImage) -> ImageAnswer:
+        """Returns an image as it is told."""
+        return cls(id=image.id, number=image.number, width=image.width, height=image.height)
+
+
+class Accepted(BaseModel):
+    """A job that is queued."""
+
+    id: JobId
+
+
+class JobAnswer(BaseModel):
+    """One job. number: of jobs in the order in which they came, for `after`. Times in seconds since 1970."""
+
+    id: JobId
+    number: int
+    status: Status
+    model: str
+    recipe: dict[str, JsonValue]
+    images: list[ImageAnswer]
+    error: Problem | None
+    notes: list[str]
+    created: float
+    started: float | None
+    ended: float | None
+
+    @classmethod
+    def of(cls, job: Job) -> JobAnswer:
+        """Returns a job as it is told."""
+        return cls(
+            id=job.id,
+            number=job.seq,
+            status=job.status,  # type: ignore[arg-type]  # one of the five
+            model=job.model,
+            recipe=dict(job.recipe),
+            images=[ImageAnswer.of(image) for image in job.images],
+            error=None if job.error is None else Problem(**job.error),
+            notes=list(job.notes),
+            created=job.created,
+            started=job.started,
+            ended=job.ended,
+        )
+
+
+class JobList(BaseModel):
+    """Jobs in the order in which they came."""
+
+    jobs: list[JobAnswer]
+
+
+class Parse(BaseModel):
+    """A text to parse, or a tree to write as text: one of the two."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["tree"]}]}
+    )
+
+    text: Annotated[StrictStr, Field(max_length=100_000)] = ""
+    tree: JsonValue = None
+    model: StrictStr | None = None  # whose operators are meant; the server's first, unless given
+
+
+class Parsed(BaseModel):
+    """An expression in both forms, the text as pops writes it."""
+
+    text: str
+    tree: JsonValue
+    photos: list[str]
+
+
+class Token(BaseModel):
+    """What a page gives for its cookie."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: Annotated[StrictStr, Field(max_length=1000)]
+
+
+class ModelAnswer(BaseModel):
+    """A model that is loaded, and what with."""
+
+    name: str
+    version: str
+    default: bool
+    loading: dict[str, JsonValue]
+
+
+class Models(BaseModel):
+    """The models of the server."""
+
+    models: list[ModelAnswer]
+
+
+class Operators(BaseModel):
+    """The operators of a model, by name."""
+
+    model: str
+    operators: dict[str, dict[str, JsonValue]]
+
+
+class Renderers(BaseModel):
+    """The installed renderers, and what each can do with a model."""
+
+    model: str
+    renderers: list[dict[str, JsonValue]]
+
+
+class Sources(BaseModel):
+    """What recipes may name beside photos."""
+
+    examples: list[str]
+    libraries: list[str]
+
+
+class Health(BaseModel):
+    """Whether the workers make images; seconds that a tiny one took."""
+
+    ok: bool
+    version: str
+    workers: list[dict[str, JsonValue]]
+    waiting: int
+
+
+class Search(BaseModel):
+    """An expression, and a library in which to look for what is nearest to it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    expression: Annotated[StrictStr, Field(max_length=100_000)]
+    library: Annotated[StrictStr, Field(max_length=200)]
+    seed: Annotated[int, Field(ge=0, le=2**32, strict=True)] = 0
+    count: Annotated[int, Field(ge=1, le=50, strict=True)] = 10
+
+
+class Match(BaseModel):
+    """A photo of a library, which from now on is a photo of the server."""
+
+    id: PhotoId
+    name: str
+    score: float
+
+
+class Matches(BaseModel):
+    """The nearest photos, the nearest first."""
+
+    matches: list[Match]
+
+
+def problem(code: str, message: str, **more: Any) -> dict[str, Any]:
+    """Returns the body of a refusal."""
+    return {"error": {"code": code, "message": message, **{k: v for k, v in more.items() if v is not None}}}

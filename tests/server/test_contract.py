@@ -1,0 +1,48 @@
+"""The API keeps to its own schema, whatever it is sent: schemathesis tries every operation, and chains of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, settings
+from schemathesis.config import SchemathesisConfig
+
+CASES = 25  # an operation, in the tests; `--hypothesis-profile contract` tries 200
+settings.register_profile("contract", max_examples=200)
+
+# An expression is a language of its own, which no JSON schema describes: a text that fits the schema may be refused.
+CONFIG = SchemathesisConfig.from_dict(
+    {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "404", "422", "429", "503"]}}}
+)
+QUIET = {"suppress_health_check": list(HealthCheck), "deadline": None, "database": None}
+
+
+@pytest.fixture
+def schema(client: Callable[..., TestClient]) -> Any:
+    """The schema of a server whose jobs wait."""
+    one = client(hosts=("testserver",))
+    one.app.state.core.renderers = {one.app.state.core.settings.default: []}  # type: ignore[attr-defined]
+    return schemathesis.openapi.from_asgi("/openapi.json", one.app, config=CONFIG)
+
+
+api = schemathesis.pytest.from_fixture("schema")
+
+
+def _cases() -> int:
+    return max(CASES, settings.default.max_examples if settings.default and settings.default.max_examples == 200 else 0)
+
+
+@api.parametrize()
+@settings(max_examples=_cases(), **QUIET)  # type: ignore[arg-type]
+def test_every_answer_is_one_that_the_schema_names(case: Any) -> None:
+    case.call_and_validate()
+
+
+def test_chains_of_requests_keep_to_the_schema(schema: Any) -> None:
+    """A job that was queued is asked for and cancelled."""
+    machine = schema.as_state_machine()
+    machine.run(settings=settings(max_examples=_cases(), stateful_step_count=4, **QUIET))
