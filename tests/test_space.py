@@ -175,7 +175,7 @@ def test_parts_that_are_absent_or_torn(folder: Path) -> None:
         Space.load(folder).encode_texts(["red"])
     weights = folder / "image_encoder" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="image_encoder does not load"):
+    with pytest.raises(ModelError, match="image_encoder.*cannot be read"):
         Space.load(folder).encode_images(pictures(1))
 
 

@@ -11,17 +11,19 @@ import time
 import pytest
 
 APP = "from pops.cli.main import app; app()"
+# A shell starts what it sends to the background with Ctrl-C ignored.
+HEARD = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
 def test_ctrl_c_outside_a_command_is_one_line() -> None:
-    code = "import pops.cli, signal; signal.raise_signal(signal.SIGINT)"
+    code = HEARD + "import pops.cli; signal.raise_signal(signal.SIGINT)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == "pops: stopped; no partial files were left\n" and done.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize("milliseconds", [0, 50, 150, 400])
 def test_ctrl_c_while_modules_are_imported_is_one_line(milliseconds: int) -> None:
-    code = f"import pops.cli; print('begun', flush=True); {APP}"
+    code = f"{HEARD}import pops.cli; print('begun', flush=True); {APP}"
     command = [sys.executable, "-c", code, "models", "list"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
