@@ -266,18 +266,18 @@ class Runs(Door):
         return Input(name, mutations.mutated_bytes(rng, [content]))
 
     def read(self, given: Input) -> int:
-        from pops.training import shards, trainer
+        from pops.training import checkpoints, shards
         from pops.training.config import TrainConfig
 
         path = given.write(self.home)
         match given.name:
             case "checkpoint.safetensors":
-                meta, _ = trainer._read(path)
+                meta, _ = checkpoints.read(path)
                 TrainConfig.from_json(meta["config"], where=str(path))
             case "config.json":
                 TrainConfig.from_json(given.content.decode("utf-8", "replace"), where=str(path))
             case "log.jsonl":
-                trainer._trim_log(path, 2)
+                checkpoints.trim_log(path, 2)
             case _:
                 shards.check_samples(shards._read(path, shards.SHARD_KEYS), str(path), {})
         return 0

@@ -30,7 +30,7 @@ from pops.files import write_whole
 from pops.images import load_photo, save_picture
 from pops.loading.manifest import verify
 from pops.operators.folder import write_folder
-from pops.training import trainer
+from pops.training import checkpoints
 from pops.training.config import TrainConfig
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -84,11 +84,11 @@ def _held_embedding(path: Path) -> str:
 
 def _write_checkpoint(path: Path, what: str) -> None:
     tensors = {"param/a": torch.full((64,), float(what == "new"))}
-    trainer._save(path.parent, TrainConfig(), 2 if what == "new" else 1, {}, tensors)
+    checkpoints.save(path.parent, TrainConfig(), 2 if what == "new" else 1, {}, tensors)
 
 
 def _held_checkpoint(path: Path) -> str:
-    meta, tensors = trainer._read_latest(path.parent)
+    meta, tensors = checkpoints.read_latest(path.parent)
     assert bool(tensors["param/a"].all()) == (meta["step"] == "2")
     return "new" if meta["step"] == "2" else "old"
 
@@ -110,7 +110,7 @@ WRITERS = (
     Writer("a.txt", _write_text, _held_text),
     Writer("a.png", _write_picture, _held_picture),
     Writer("a.safetensors", _write_embedding, _held_embedding),
-    Writer(trainer.CHECKPOINT, _write_checkpoint, _held_checkpoint, (trainer.CONFIG, trainer.BEFORE)),
+    Writer(checkpoints.CHECKPOINT, _write_checkpoint, _held_checkpoint, (checkpoints.CONFIG, checkpoints.BEFORE)),
     Writer("op", _write_operator, _held_operator),
 )
 writers = pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: str(writer.name))

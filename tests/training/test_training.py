@@ -16,12 +16,11 @@ from pops.prior.condition import Condition
 from pops.prior.transformer import PriorModel
 from pops.standardise import ClipStats
 from pops.training import losses
+from pops.training.checkpoints import BEFORE, CHECKPOINT
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, Order, make_batch, write_shard, write_tables
 from pops.training.trainable import Trainable, weights_of
 from pops.training.trainer import (
-    BEFORE,
-    CHECKPOINT,
     export,
     load_trained,
     new_prior,
