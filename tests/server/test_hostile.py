@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import posixpath
 import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -97,6 +99,7 @@ def test_hostile_names_reach_nothing(client: Callable[..., TestClient]) -> None:
     allowed = (data, str(Path(sys.prefix)), str(Path(sys.base_prefix)), "/proc/self/statm")
     package = str(Path(__file__).parents[2] / "src")
     hostile = names(500)
+    routes = one.app.openapi()["paths"]  # type: ignore[attr-defined]
     bad: list[str] = []
     chance = random.Random(1)
     for number, name in enumerate(hostile):
@@ -104,9 +107,15 @@ def test_hostile_names_reach_nothing(client: Callable[..., TestClient]) -> None:
             for method, route in ROUTES:
                 url = route.format(quote(name.encode("utf-8", "surrogatepass"), safe="/%" if number % 2 else ""))
                 answer = one.request(method, url)
-                bad += [f"{answer.status_code} {method} {url[:200]}"] if not 400 <= answer.status_code < 500 else []
+                # "jobs/." is "jobs" to every client: another route, and no name
+                other = posixpath.normpath(unquote(url)) in routes and answer.status_code == 200
+                bad += (
+                    [f"{answer.status_code} {method} {url[:200]}"]
+                    if not (400 <= answer.status_code < 500 or other)
+                    else []
+                )
             for path, body in chance.sample(bodies(name), 10 if number < len(PIECES) else 2):
-                answer = one.post(path, json=body)
+                answer = one.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
                 kept = answer.status_code == 202 and not one.app.state.core.store.count("queued")  # type: ignore[attr-defined]
                 bad += [f"{answer.status_code} {body!r:.200}"] if answer.status_code >= 500 or kept else []
                 assert "root:x:" not in answer.text and "[project]" not in answer.text
