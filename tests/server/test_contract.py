@@ -18,7 +18,7 @@ settings.register_profile("contract", max_examples=200)
 CONFIG = SchemathesisConfig.from_dict(
     {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "404", "422", "429", "503"]}}}
 )
-QUIET = {"suppress_health_check": list(HealthCheck), "deadline": None, "database": None}
+QUIET = {"suppress_health_check": list(HealthCheck), "deadline": None, "database": None, "derandomize": True}
 
 
 @pytest.fixture
