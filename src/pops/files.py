@@ -24,6 +24,7 @@ from pops.errors import ConfigError, PopsError, ensure
 from pops.errors import shown as shown
 
 MAX_JSON = 16 * 2**20  # bytes of a JSON file
+LOCK = ".lock"  # in a folder that has one writer at a time
 MAX_DEPTH = 100  # of lists and objects within one another
 MAX_DIGITS = 400  # characters of a number
 STALE = 86_400  # seconds after which an unfinished write of another machine is taken as dead
@@ -231,6 +232,36 @@ def keep_before(path: Path, before: Path) -> None:
             os.link(path, temporary)
         except OSError:
             shutil.copyfile(path, temporary)
+
+
+@contextmanager
+def only_writer(where: Path, who: str) -> Iterator[None]:
+    """Locks a folder for one writer, making it if need be; `who` names the writers in a message ("pops index").
+
+    Raises ConfigError if there is another writer, or the folder cannot be written. Folders that were made for nothing
+    are removed.
+    """
+    from filelock import FileLock, Timeout
+
+    made = [folder for folder in (where, *where.parents) if not folder.exists()]
+    guard = FileLock(where / LOCK, timeout=0)
+    try:
+        try:
+            where.mkdir(parents=True, exist_ok=True)
+            guard.acquire()
+        except Timeout:
+            raise ConfigError(f"another {who} is writing {shown(where)}; wait until it is done") from None
+        except OSError as e:
+            told = f"{shown(where)} cannot be written ({e.strerror or e}); choose another place (-o)"
+            raise ConfigError(told) from e
+        yield
+    finally:
+        guard.release()
+        with suppress(OSError):  # a folder that is not empty stays, and so do its parents
+            if made and {entry.name for entry in where.iterdir()} <= {LOCK}:
+                (where / LOCK).unlink(missing_ok=True)
+                for folder in made:  # the innermost first
+                    folder.rmdir()
 
 
 def settle(path: Path) -> None:

@@ -13,9 +13,8 @@ import random
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -23,8 +22,8 @@ from typing import TYPE_CHECKING, Protocol
 from pops.data.folder import Example, Folder
 from pops.data.shards import ABOUT, TEXT_LIST, TEXTS, About
 from pops.data.splits import SPLITS
-from pops.errors import ConfigError, EmbeddingError, PhotoError, SpaceError, UserError, ensure
-from pops.files import digest, expanded, parse_json, shown, write_whole
+from pops.errors import EmbeddingError, PhotoError, SpaceError, UserError, ensure
+from pops.files import LOCK, digest, expanded, only_writer, parse_json, shown, write_whole
 from pops.images import FITS, load_photo, read_rgb
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def encode_folder(
     ensure(rows >= 1, f"rows of a shard must be at least 1, got {rows}")
     read = folder if isinstance(folder, Folder) else Folder.read(folder)
     where, begun = expanded(shards), time.monotonic()
-    with _alone(where):
+    with only_writer(where, "pops data encode"):
         run = _Run(read, where, encoder, (model, fit, side, crops, rows))
         run.check_place()
         run.encode_texts()
@@ -129,7 +128,7 @@ class _Run:
     def check_place(self) -> None:
         """Raises ConfigError for a folder with other things in it, SpaceError for shards of another space."""
         name = shown(self.where)
-        ours = {ABOUT, TEXTS, TEXT_LIST, ".lock"}
+        ours = {ABOUT, TEXTS, TEXT_LIST, LOCK}
         others = [p.name for p in self.where.iterdir() if p.name not in ours and not _SHARD.fullmatch(p.name)]
         others = [other for other in others if not other.startswith(".")]  # unfinished writes
         told = f"{name} holds other files, such as {shown(others[0] if others else '')}; choose a new folder (-o)"
@@ -399,30 +398,3 @@ def _made_of(path: Path) -> dict[str, str] | None:
     except (SafetensorError, OSError, ValueError):
         return None
     return {key: str(value) for key, value in made.items()} if isinstance(made, dict) else None
-
-
-@contextmanager
-def _alone(where: Path) -> Iterator[None]:
-    """Locks a folder of shards for one writer; ConfigError if there is another. Removes the folders it made for
-    nothing."""
-    from filelock import FileLock, Timeout
-
-    made = [folder for folder in (where, *where.parents) if not folder.exists()]
-    guard = FileLock(where / ".lock", timeout=0)
-    try:
-        try:
-            where.mkdir(parents=True, exist_ok=True)
-            guard.acquire()
-        except Timeout:
-            raise ConfigError(f"another pops data encode is writing {shown(where)}; wait until it is done") from None
-        except OSError as e:
-            told = f"{shown(where)} cannot be written ({e.strerror or e}); choose another place (-o)"
-            raise ConfigError(told) from e
-        yield
-    finally:
-        guard.release()
-        if made and where.is_dir() and {p.name for p in where.iterdir()} <= {".lock"}:
-            (where / ".lock").unlink(missing_ok=True)
-            for folder in made:  # the innermost first
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()

@@ -24,7 +24,7 @@ from pops.data.card import card
 from pops.data.tables import write_rows
 from pops.data.teachers import Rejected, Sample, Teacher
 from pops.errors import ConfigError, PopsError, ensure, suggest
-from pops.files import expanded, parse_json, shown, write_whole
+from pops.files import expanded, only_writer, parse_json, shown, write_whole
 from pops.images import save_picture
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def make_examples(
     ensure(operator in known, told)
     ensure(count >= 1 and tries >= 1, f"--count and --tries must be at least 1, got {count} and {tries}")
     where = expanded(folder)
-    with _alone(where):
+    with only_writer(where, "pops data make"):
         about = {"operator": operator, "teacher": teacher.name, "seed": seed, "tries": tries}
         header = {"format": FORMAT, "version": VERSION, **about, "made_with": dict(teacher.about(operator))}
         made = Made(where, _read_ledger(where, header))
@@ -217,25 +217,6 @@ def _appending(path: Path) -> Iterator[Any]:
             yield append
     except OSError as e:
         raise PopsError(f"{shown(path)} could not be written ({e.strerror or e}); what is done is kept") from e
-
-
-@contextmanager
-def _alone(where: Path) -> Iterator[None]:
-    """Locks the folder for one writer; ConfigError if there is another."""
-    from filelock import FileLock, Timeout
-
-    guard = FileLock(where / ".lock", timeout=0)
-    try:
-        where.mkdir(parents=True, exist_ok=True)
-        guard.acquire()
-    except Timeout:
-        raise ConfigError(f"another pops data make is writing {shown(where)}; wait until it is done") from None
-    except OSError as e:
-        raise ConfigError(f"{shown(where)} cannot be written ({e.strerror or e}); choose another place (-o)") from e
-    try:
-        yield
-    finally:
-        guard.release()
 
 
 def _listed(rejected: Mapping[str, int]) -> str:

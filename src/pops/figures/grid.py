@@ -10,6 +10,7 @@ from PIL import Image
 from pops.figures.canvas import INK, QUIET, Canvas, text_width
 
 CELL = 256  # pixels a cell's longer side has at most
+LEAST = 160  # pixels that the longest side of a contact sheet's images has at least
 MOST_IN_A_ROW = 5  # images of a contact sheet that is not broken into rows
 
 
@@ -51,16 +52,17 @@ def contact_sheet(images: Sequence[Image.Image], labels: Sequence[str], across: 
     """
     count = len(images)
     columns = across or (count if count <= MOST_IN_A_ROW else math.ceil(math.sqrt(count)))
-    width, height = (float(max(sides)) for sides in zip(*(image.size for image in images), strict=True))
-    width, height = max(48.0, width), max(24.0, height)
+    scale = max(1.0, LEAST / max(max(image.size) for image in images))
+    width, height = (scale * max(sides) for sides in zip(*(image.size for image in images), strict=True))
     gap, text = max(6.0, width / 24), max(11.0, width / 16)
     below = 1.9 * text
     rows = math.ceil(count / columns)
     canvas = Canvas(gap + columns * (width + gap), gap + rows * (height + below))
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         x, y = gap + i % columns * (width + gap), gap + i // columns * (height + below)
-        left, top = x + (width - image.width) / 2, y + (height - image.height) / 2
-        canvas.picture(image, (left, top, left + image.width, top + image.height))
+        own = (scale * image.width, scale * image.height)
+        left, top = x + (width - own[0]) / 2, y + (height - own[1]) / 2
+        canvas.picture(image, (left, top, left + own[0], top + own[1]))
         size = min(text, text * width / max(1.0, text_width(label, text)))
         canvas.text(label, (x + width / 2, y + height + 0.85 * text), size, QUIET)
     return canvas.finish()

@@ -11,16 +11,16 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pops.errors import ConfigError, PhotoError, PopsError, ensure
-from pops.files import expanded, shown
+from pops.files import expanded, only_writer, shown
 from pops.images import FITS, HEIF_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES, date_taken, load_photo
 from pops.library.scan import Scan, Stamp, scan
 from pops.library.store import Library, check_new
@@ -92,7 +92,9 @@ def index_folder(
     begun, where = time.monotonic(), expanded(library)
     ensure(fit is None or fit in FITS, f"fit must be one of {', '.join(FITS)}, got {fit!r}", ConfigError)
     found = scan(folder, exclude)
-    with _alone(where):
+    if not Library.there(where):
+        check_new(where)
+    with only_writer(where, "pops index"):
         store = Library.open(where, writing=True) if Library.there(where) else None
         fit = fit or (store.about.fit if store else FITS[0])
         about = About(encoder.id, encoder.dim, encoder.fingerprint, fit, side)
@@ -285,30 +287,3 @@ def _date(path: str) -> str:
 def _digest(path: str) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _alone(where: Path) -> Iterator[None]:
-    """Locks a library for one writer; ConfigError if there is another. Removes the folders it made for nothing."""
-    from filelock import FileLock, Timeout
-
-    if not Library.there(where):
-        check_new(where)
-    made = [folder for folder in (where, *where.parents) if not folder.exists()]
-    guard = FileLock(where / ".lock", timeout=0)
-    try:
-        try:
-            where.mkdir(parents=True, exist_ok=True)
-            guard.acquire()
-        except Timeout:
-            raise ConfigError(f"another pops index is writing {where}; wait until it is done") from None
-        except OSError as e:
-            raise ConfigError(f"{where} cannot be written ({e.strerror}); choose another place (-o)") from e
-        yield
-    finally:
-        guard.release()
-        if not Library.there(where) and made:
-            with suppress(OSError):
-                (where / ".lock").unlink(missing_ok=True)
-                for folder in made:  # the innermost first; one that is not empty stays
-                    folder.rmdir()

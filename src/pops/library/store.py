@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, SpaceError, ensure
-from pops.files import expanded, read_json_object, shown, write_whole
+from pops.files import LOCK, expanded, read_json_object, shown, write_whole
 from pops.library.nearest import unit_rows
 from pops.library.rows import Rows, none_yet, read_rows, write_rows
 from pops.library.scan import HEADER, Stamp
@@ -40,7 +40,7 @@ FORMAT, VERSION = "pops.library", 1
 ROWS = 4096  # of a table, read or compared at once
 COPY = ".library.json"  # of the header
 ANYWHERE = Where()
-OURS = ("files.lance", "vectors.lance", ".lock", COPY)  # what an unfinished library may hold
+OURS = ("files.lance", "vectors.lance", LOCK, COPY)  # what an unfinished library may hold
 
 
 class Library:

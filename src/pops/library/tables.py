@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pops.errors import MissingExtra, PopsError
-from pops.files import settle, shown
+from pops.files import LOCK, settle, shown
 
 logger = logging.getLogger("pops.library")
 
@@ -69,7 +69,7 @@ def repair(path: Path, *, locked: bool = False) -> None:
     damaged = {name: bad for name in TABLES if (bad := _damaged(path / f"{name}.lance"))}
     if not damaged:
         return
-    with suppress(Timeout, OSError), nullcontext() if locked else FileLock(path / ".lock", timeout=0):
+    with suppress(Timeout, OSError), nullcontext() if locked else FileLock(path / LOCK, timeout=0):
         for name, bad in damaged.items():
             for file in bad:
                 if file.parent.name == "_versions":  # the version before becomes the newest
