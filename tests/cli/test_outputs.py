@@ -179,6 +179,8 @@ def test_the_grid_shows_every_image_and_makes_itself_again(call: Any) -> None:
     assert Recipe.from_png("g.png").shows == "grid"
     call("run", "g.png", "-o", "again.png", "--trust")
     assert Path("again.png").read_bytes() == Path("g.png").read_bytes()
+    kept = call("run", "g.png", "-o", "again.png", "--trust", "--resume")
+    assert (kept.exit_code, kept.stdout) == (0, "") and "1 of 1 images stood there" in kept.stderr
 
 
 def test_a_grid_of_mixes(call: Any) -> None:

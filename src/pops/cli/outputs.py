@@ -252,7 +252,7 @@ def _resumed(pops: Pops, recipe: Recipe, places: Places, rows: int) -> Places:
     """The places, without what stands by its recipe; ConfigError for a file there that is another's."""
     settled = pops.runner.settled(recipe, pops.plan(recipe.expression), rows)
     numbers = list(places.images) if places.only is None else sorted(places.only)
-    expected = pops.runner.recipes(settled, rows)
+    expected = pops.runner.recipes(settled, rows) if recipe.shows == "image" else {0: settled}
     standing = {number for number in numbers if _stands(places.images[number], expected[number])}
     standing -= {number for number in standing if number in places.latents and not places.latents[number].exists()}
     figures = {name: path for name, path in places.figures.items() if not _stands(path, settled.of_figure(name))}
