@@ -101,7 +101,9 @@ def test_resume_makes_missing_figures_and_the_embedding_again(call: Any) -> None
     assert {*figures} >= {"g.png", "e.png", "v.npy"}
     for name in [*figures, "x-11.png"]:
         Path(name).unlink()
+    before = {path: path.stat().st_mtime_ns for path in Path().glob("x-*.png")}
     assert call(*MANY, *more, "--resume").exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # made again for the rest, and not written
     assert bytes_of("[gev].*") == figures and len(bytes_of("x-*.png")) == 20
 
 
