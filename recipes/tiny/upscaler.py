@@ -3,7 +3,7 @@
     python -m recipes.tiny.render --split train --families 60 --size 512 --samples 1
     python -m recipes.tiny.upscaler --minutes 60
 
-It learns on what the renderer gives, not on shrunken truths (../shared/TINY.md): round trips through the autoencoder
+It learns on what the renderer gives, not on shrunken truths: round trips through the autoencoder
 with noise on the latents, and, if there is a UNet, truths noised to a quarter and to a half of the way and denoised
 again. Where an input is uncertain, the mean of what may be true is blur; so after a lead of pixels the loss is
 adversarial, and pixels hold it only on a leash, mostly by the averages of 4 x 4.

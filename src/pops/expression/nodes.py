@@ -16,13 +16,13 @@ from typing import Any, TypeAlias, TypeVar
 from pops.embedding import READ_SUFFIXES
 from pops.errors import ExpressionError, shown
 from pops.images import PHOTO_SUFFIXES
+from pops.seeds import MAX_SEED
 
 Span: TypeAlias = "tuple[int, int]"
 Option: TypeAlias = "tuple[str, int | float | str]"
 T = TypeVar("T")
 
 MAX_DEPTH = 200  # nested calls, sums and lets
-MAX_SEED = 2**63 - 1
 RESERVED = frozenset({"let", "_"})  # not allowed as a bare token
 KEYS = RESERVED | {"text", "photo", "word", "saved", "sum", "in", "seed"}  # not allowed as operator or option names
 

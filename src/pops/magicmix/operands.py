@@ -18,7 +18,8 @@ from pops.errors import ConfigError, OperandError, SpaceError, ensure, suggest
 from pops.files import expanded, is_file
 from pops.images import MAX_SIDE, PHOTO_SUFFIXES
 from pops.magicmix.prompt import Prompt, check_strength
-from pops.magicmix.schedule import MAX_STEPS, Nu, Window, check_fraction, check_nu
+from pops.magicmix.schedule import Nu, Window, check_fraction, check_nu
+from pops.prior.options import MAX_STEPS
 
 if TYPE_CHECKING:
     import torch

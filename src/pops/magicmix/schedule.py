@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Nu: TypeAlias = "float | Sequence[float]"  # several: equally spaced over the window, with straight lines between
-MAX_STEPS = 1000
 
 
 def check_nu(nu: object) -> tuple[float, ...]:
