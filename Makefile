@@ -9,7 +9,7 @@ MINUTES ?= 10
 BIN := .venv/bin
 STAMP := .venv/.pops-installed
 export TOKENIZERS_PARALLELISM := false
-EXTRAS := dev data retrieval controls int8 heif server
+EXTRAS := dev docs data retrieval controls int8 heif server
 comma := ,
 space := $(subst ,, )
 # torch has a build for each kind of device, each from an index of its own and with libraries of its own, so one list of
@@ -18,12 +18,13 @@ OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix 
 	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz lint format lock tiny clean
+.PHONY: help setup demo test fuzz lint format lock docs docs-test tiny clean
 
 help:
 	@echo "make setup   .venv with everything (the other targets do it themselves)"
 	@echo "make demo    a tiger-striped teapot in out/demo.png"
 	@echo "make test    the tests (ARGS='-k seeds' for some of them)"
+	@echo "make docs    the site, in build/docs; make docs-test runs every command of README and documentation"
 	@echo "make fuzz    damaged inputs at every door, for MINUTES=10 (ARGS='--door photos' for one)"
 	@echo "make lint    ruff and mypy; make format writes what ruff would"
 	@echo "make lock    writes requirements.lock from pyproject.toml and constraints.txt (needs uv)"
@@ -49,6 +50,13 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+docs: $(STAMP)
+	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs $(ARGS)
+	@echo "the site is in $(CURDIR)/build/docs/index.html"
+
+docs-test: $(STAMP)
+	$(BIN)/python -m pytest -m 'docs or not docs' tests/pages $(ARGS)
 
 fuzz: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) $(ARGS)

@@ -73,7 +73,13 @@ def prior(
     )  # fmt: skip
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(plan, on_progress=on_progress)
-    tell(prior_tables.markdown(report), asdict(report), markdown, as_json=json_output)
+    tell(
+        prior_tables.markdown(report),
+        asdict(report),
+        markdown,
+        title="The engine against the public way",
+        as_json=json_output,
+    )
 
 
 @app.command()
@@ -105,7 +111,13 @@ def render(
     p = pops.load("tiny", device=device)
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(p, steps=steps, rounds=rounds, on_progress=on_progress)
-    tell(bench.markdown(report), bench.figures(report), markdown, as_json=json_output)
+    tell(
+        bench.markdown(report),
+        bench.figures(report),
+        markdown,
+        title="A picture through pops and through diffusers",
+        as_json=json_output,
+    )
 
 
 @app.command()
@@ -130,7 +142,9 @@ def mix(
     if markdown is not None:
         check_place(markdown)
     report: dict[str, Any] = mix_time.measure(pops.load("tiny", device=device), rounds=rounds)
-    tell(mix_time.table(report), report, markdown, as_json=json_output)
+    tell(
+        mix_time.table(report), report, markdown, title="Mixes through pops and through diffusers", as_json=json_output
+    )
 
 
 if __name__ == "__main__":

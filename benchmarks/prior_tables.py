@@ -8,9 +8,7 @@ from benchmarks.prior import PUBLIC, Cell, Report
 
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "int8"}
 
-TITLE = """# The engine against the public way
-
-Written by `python -m benchmarks prior`; what is measured, and how: [performance.md](performance.md)."""
+TITLE = "Written by `python -m benchmarks prior`; what is measured, and how: [performance.md](performance.md)."
 
 
 def markdown(report: Report) -> str:

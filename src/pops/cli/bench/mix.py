@@ -69,7 +69,7 @@ def mix(
     report, table = asdict(found), mix_figures.markdown(found)
     if plot is not None:
         save_picture(mix_figures.plot(found), plot)
-    tell(table, report, markdown, as_json=json_output)
+    tell(table, report, markdown, title="Mixes, measured", as_json=json_output)
 
 
 def _numbers(text: str, option: str, example: str) -> list[float]:

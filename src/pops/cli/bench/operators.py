@@ -61,7 +61,13 @@ def toybox(
             guidance=guidance, sampler=sampler, render_steps=render_steps, on_progress=on_progress,
         )  # fmt: skip
     about = {k: v for k, v in asdict(report).items() if k != "operators"}
-    tell(bench.markdown(report), {**report.operators, "about": about}, markdown, as_json=json_output)
+    tell(
+        bench.markdown(report),
+        {**report.operators, "about": about},
+        markdown,
+        title="Operators on toybox",
+        as_json=json_output,
+    )
 
 
 @command
@@ -112,4 +118,4 @@ def samplers(
             p, operators=wanted, samplers=chosen, steps=[int(n) for n in numbers], count=count, seed=seed, draws=draws,
             guidance=guidance, render=not no_render, render_steps=render_steps, on_progress=on_progress,
         )  # fmt: skip
-    tell(bench.markdown(report), asdict(report), markdown, as_json=json_output)
+    tell(bench.markdown(report), asdict(report), markdown, title="Samplers at few steps", as_json=json_output)

@@ -45,7 +45,7 @@ def control(
     p = pops.load(model, device=device)
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(p, count=count, seed=seed, scale=scale, steps=render_steps, on_progress=on_progress)
-    tell(bench.markdown(report), asdict(report), markdown, as_json=json_output)
+    tell(bench.markdown(report), asdict(report), markdown, title="Spatial control, measured", as_json=json_output)
 
 
 @command
@@ -84,4 +84,4 @@ def retrieval(
         p.model.spec(name)
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(p, count=count, queries=queries, seed=seed, cache=cache, on_progress=on_progress)
-    tell(bench.markdown(report), asdict(report), markdown, as_json=json_output)
+    tell(bench.markdown(report), asdict(report), markdown, title="Composed search, measured", as_json=json_output)

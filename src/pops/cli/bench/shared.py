@@ -28,11 +28,11 @@ RenderSteps = Annotated[
 Markdown = Annotated[Path | None, typer.Option("--markdown", help="Also write the table to this file.")]
 
 
-def tell(table: str, figures: dict[str, Any], markdown: Path | None, *, as_json: bool) -> None:
-    """Prints the figures as a table or a JSON object, and writes the table to `markdown` unless that is None."""
+def tell(table: str, figures: dict[str, Any], markdown: Path | None, *, title: str, as_json: bool) -> None:
+    """Prints the figures as a table or a JSON object; writes table and title to `markdown`, unless that is None."""
     if markdown is not None:
         with write_whole(markdown) as temporary:
-            temporary.write_text(table, encoding="utf-8")
+            temporary.write_text(f"# {title}\n\n{table}", encoding="utf-8")
     if as_json:
         print_json(figures)
     else:
