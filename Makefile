@@ -18,13 +18,14 @@ OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix 
 	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz lint format lock docs docs-test tiny clean
+.PHONY: help setup demo test fuzz lint format lock docs docs-test release tiny clean
 
 help:
 	@echo "make setup   .venv with everything (the other targets do it themselves)"
 	@echo "make demo    a tiger-striped teapot in out/demo.png"
 	@echo "make test    the tests (ARGS='-k seeds' for some of them)"
 	@echo "make docs    the site, in build/docs; make docs-test runs every command of README and documentation"
+	@echo "make release rehearses a release: builds twice, compares, installs in clean environments"
 	@echo "make fuzz    damaged inputs at every door, for MINUTES=10 (ARGS='--door photos' for one)"
 	@echo "make lint    ruff and mypy; make format writes what ruff would"
 	@echo "make lock    writes requirements.lock from pyproject.toml and constraints.txt (needs uv)"
@@ -57,6 +58,9 @@ docs: $(STAMP)
 
 docs-test: $(STAMP)
 	$(BIN)/python -m pytest -m 'docs or not docs' tests/pages $(ARGS)
+
+release: $(STAMP)
+	$(BIN)/python tools/release.py $(ARGS)
 
 fuzz: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m fuzz --minutes $(MINUTES) $(ARGS)
