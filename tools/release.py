@@ -74,7 +74,7 @@ def digest(path: Path) -> str:
 
 
 def try_out(wheel: Path, python: str, room: Path) -> None:
-    """Installs the wheel alone in a clean environment, and composes a picture in a folder of its own, without a network."""
+    """Installs the wheel alone in a clean environment, and composes a picture there, without a network."""
     run(python, "-m", "venv", str(room / "venv"))
     bin_ = room / "venv" / ("Scripts" if os.name == "nt" else "bin")
     run(str(bin_ / "python"), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), str(wheel))
