@@ -32,7 +32,8 @@ def main() -> None:
             "some tracked files have changes that are not committed; commit them, for a release is built from a commit"
         )
     with tempfile.TemporaryDirectory(prefix="pops-release-") as folder:
-        first, second = (built(Path(folder) / name) for name in ("first", "second"))
+        commit = run("git", "rev-parse", "HEAD").strip()
+        first, second = (built(commit, Path(folder) / name) for name in ("first", "second"))
         if [digest(path) for path in first] != [digest(path) for path in second]:
             sys.exit("two builds of one commit differ")
         dist = ROOT / "dist"
@@ -56,14 +57,14 @@ def run(*command: str, **how: object) -> str:
     return str(done.stdout)
 
 
-def built(room: Path) -> list[Path]:
+def built(commit: str, room: Path) -> list[Path]:
     """Builds sdist and wheel from a clean copy of the commit, and returns their paths."""
     room.mkdir()
     archive = room / "commit.tar"
-    run("git", "archive", "--output", str(archive), "HEAD")
+    run("git", "archive", "--output", str(archive), commit)
     with tarfile.open(archive) as tar:
         tar.extractall(room / "copy", filter="data")
-    when = run("git", "log", "-1", "--format=%ct").strip()
+    when = run("git", "log", "-1", "--format=%ct", commit).strip()
     env = {**os.environ, "SOURCE_DATE_EPOCH": when}
     run(sys.executable, "-m", "hatchling", "build", "-d", str(room / "dist"), cwd=room / "copy", env=env)
     return sorted((room / "dist").iterdir())
