@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(
     r"(?:^<!-- no-run: (?P<why>.+?) -->\n)?^```(?P<kind>[\w-]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-APART = ("log.md", "training.md")  # a diary; a page whose commands a test of its own runs on smaller data
+APART = ("log", "log.md", "training.md")  # a diary; a page whose commands a test of its own runs on smaller data
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Block:
 def pages() -> list[Path]:
     """Returns the README and the pages of the site, but for those APART."""
     found = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    return [page for page in found if page.name not in APART and "made" not in page.parts]
+    return [page for page in found if not {page.name, page.parent.name} & set(APART) and "made" not in page.parts]
 
 
 def blocks(page: Path) -> list[Block]:
