@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_BLOCK = re.compile(
-    r"(?:^<!-- no-run: (?P<why>.+?) -->\n)?^```(?P<kind>[\w-]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
-)
+_WHY = re.compile(r"<!-- no-run: (?P<why>.+?) -->")
 APART = ("log", "log.md", "training.md")  # a diary; a page whose commands a test of its own runs on smaller data
 
 
@@ -30,11 +28,23 @@ def pages() -> list[Path]:
 
 
 def blocks(page: Path) -> list[Block]:
-    """Returns the blocks of a page."""
-    text = page.read_text(encoding="utf-8")
-    return [
-        Block(m["kind"], m["text"], text.count("\n", 0, m.start("kind")) + 1, m["why"]) for m in _BLOCK.finditer(text)
-    ]
+    """Returns the blocks of code of a page; a directive of the site ({toctree}, ...) is none."""
+    found: list[Block] = []
+    begin: int | None = None
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if not line.startswith("```"):
+            continue
+        if begin is None:
+            begin = number
+            continue
+        kind = lines[begin][3:].strip()
+        why = _WHY.fullmatch(lines[begin - 1]) if begin else None
+        if not kind.startswith("{"):
+            text = "".join(f"{each}\n" for each in lines[begin + 1 : number])
+            found.append(Block(kind, text, begin + 1, why and why["why"]))
+        begin = None
+    return found
 
 
 def commands(text: str) -> list[str]:
