@@ -80,10 +80,10 @@ async def upload(core: CoreHere, file: UploadFile) -> shapes.PhotoAnswer:
         with place.open("wb") as out:
             while chunk := await file.read(_CHUNK):
                 await asyncio.to_thread(out.write, chunk)
-        photo = await core.take_photo(place)
+        photo = await core.take_photo(place, plain_name(file.filename))
     finally:
         place.unlink(missing_ok=True)
-    return shapes.PhotoAnswer(id=photo.id, width=photo.width, height=photo.height)
+    return shapes.PhotoAnswer(id=photo.id, width=photo.width, height=photo.height, name=photo.name)
 
 
 @router.get("/photos/{id}", responses={**_PICTURE, **refusals(404)}, response_class=Response)
@@ -123,9 +123,15 @@ _RECIPE: dict[str, Any] = {"requestBody": {"required": True, "content": {"applic
 @router.post(
     "/jobs", status_code=202, responses={**leading_to(202, "job", "cancel"), **refusals(429)}, openapi_extra=_RECIPE
 )
-async def queue(core: CoreHere, recipe: Annotated[dict[str, Any], Body()]) -> shapes.Accepted:
+async def queue(
+    core: CoreHere,
+    recipe: Annotated[dict[str, Any], Body()],
+    reuse: Annotated[bool, Query(description="takes a job of the same recipe, if there is one")] = False,
+    quick: Annotated[bool, Query(description="runs behind those that a person asked for")] = False,
+) -> shapes.Accepted:
     """Accepts a recipe, whose photos are photo:ID. An accepted job is made, whatever ends in between."""
-    return shapes.Accepted(id=(await core.queue(recipe)).id)
+    accepted, reused = await core.queue(recipe, quick=quick, reuse=reuse)
+    return shapes.Accepted(id=accepted.id, reused=reused)
 
 
 @router.get("/jobs")
@@ -169,14 +175,16 @@ async def cancel(core: CoreHere, known: KnownJob) -> shapes.JobAnswer:
 
 @router.get("/jobs/{id}/events", response_class=EventSourceResponse, responses=refusals(404, 429))
 async def events(core: CoreHere, found: KnownJob) -> AsyncIterator[ServerSentEvent]:
-    """Streams what becomes of a job: queued or running as it is now, the images so far, then progress, preview and
-    image as they come, and last done, failed or cancelled."""
+    """Streams what becomes of a job: queued or running as it is now, warnings and images so far, then progress,
+    warning, preview and image as they come, and last done, failed or cancelled."""
     queue = core.events.listen(found.id)
     try:
         now = await asyncio.to_thread(core.store.job, found.id) or found
         told = set()
         if now.status not in ENDED:
             yield ServerSentEvent(event=now.status, data={})
+        for warning in now.warnings:
+            yield ServerSentEvent(event="warning", data=dict(warning))
         for one in now.images:
             told.add(one.number)
             yield ServerSentEvent(event="image", data=shapes.ImageAnswer.of(one).model_dump())
@@ -184,7 +192,8 @@ async def events(core: CoreHere, found: KnownJob) -> AsyncIterator[ServerSentEve
             yield ServerSentEvent(event=now.status, data={"error": now.error} if now.error else {})
             return
         async for event in until_ended(queue):
-            if event.name != "image" or event.data["number"] not in told:
+            known = event.data in now.warnings if event.name == "warning" else event.data.get("number") in told
+            if event.name not in ("image", "warning") or not known:
                 yield ServerSentEvent(event=event.name, data=event.data)
     finally:
         core.events.leave(found.id, queue)
@@ -341,3 +350,9 @@ def suggestion(message: str) -> str | None:
     """Returns what an error says may have been meant."""
     match = re.search(r"did you mean '([^']+)'", message)
     return match[1] if match else None
+
+
+def plain_name(name: str | None) -> str:
+    """Returns a file's name as it may be shown: its last part, of letters that can be printed, and not long."""
+    last = re.split(r"[/\\]", name or "")[-1]
+    return "".join(c if c.isprintable() else "" for c in last).strip()[:100]

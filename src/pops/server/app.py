@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 from pops.errors import ExpressionError, PopsError, UserError
 from pops.files import shown
 from pops.recipe import Recipe
-from pops.server.api import router, suggestion
+from pops.server import api, api_studio
+from pops.server.api import suggestion
 from pops.server.core import Core, StorageFull
 from pops.server.events import TooManyListeners
 from pops.server.guard import Guard
@@ -46,7 +47,8 @@ def create_app(settings: Settings, *, stop_seconds: float = STOP) -> FastAPI:
         description="Compose pictures like equations: photos are the operands, trained operators the signs.",
     )  # fmt: skip
     app.state.core = core
-    app.include_router(router)
+    for routes in (api.router, api_studio.router):
+        app.include_router(routes)
     app.add_api_route("/metrics", _metrics, methods=["GET"], include_in_schema=False)
     app.add_middleware(Guard, settings=settings, metrics=core.metrics)
     app.add_exception_handler(PopsError, _of_pops)

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pops.models.model import Model
 from pops.server.checks import Checker
 from pops.server.decoder import Decoder
 from pops.server.events import Events
+from pops.server.keys import key_of
 from pops.server.lines import Line
 from pops.server.metrics import Metrics
 from pops.server.references import photo_id
@@ -124,17 +126,21 @@ class Core:
         """Returns a new place for a photo that is being received."""
         return self.settings.data / "incoming" / os.urandom(12).hex()
 
-    async def take_photo(self, path: Path) -> StoredPhoto:
-        """Takes a file of anyone's as a photo, by the digest of its bytes; PhotoError where it is none."""
+    async def take_photo(self, path: Path, name: str = "") -> StoredPhoto:
+        """Takes a file of anyone's as a photo, by the digest of its bytes; PhotoError where it is none.
+
+        name: the file's, as it was sent; it is shown, and nothing else.
+        """
         digest, size = await asyncio.to_thread(_digest, path)
         known = await asyncio.to_thread(self.store.photo, digest)
         if known is not None and self.store.photo_path(digest).is_file():
-            return known
+            await asyncio.to_thread(self.store.use_photo, digest, name)
+            return replace(known, name=name or known.name)
         room = self.settings.limits.disk - await asyncio.to_thread(self.store.used)
         if size > room:
             raise StorageFull("the photos and images of the server take as much as they may; try again later")
         width, height = await self.decoder.photo(path)
-        photo, place = StoredPhoto(digest, width, height), self.store.photo_path(digest)
+        photo, place = StoredPhoto(digest, width, height, name), self.store.photo_path(digest)
         await asyncio.to_thread(_put, path, place)
         await asyncio.to_thread(self.store.add_photo, photo, size)
         return photo
@@ -158,16 +164,23 @@ class Core:
 
     # --- jobs
 
-    async def queue(self, data: Mapping[str, Any]) -> Job:
-        """Accepts a recipe: from here on it is not lost."""
+    async def queue(self, data: Mapping[str, Any], *, quick: bool = False, reuse: bool = False) -> tuple[Job, bool]:
+        """Accepts a recipe: from here on it is not lost. quick: behind those that a person asked for; reuse: unless the
+        same one is made, or will be. Returns the job, and whether it was there.
+        """
         recipe, model, photos = await asyncio.to_thread(self.checker.recipe, data)
         limits = self.settings.limits
         if await asyncio.to_thread(self.store.used) >= limits.disk:
             raise StorageFull("the photos and images of the server take as much as they may; try again later")
-        job = await asyncio.to_thread(self.store.add_job, model, recipe.to_data(), photos, limits.queue)
-        self.metrics.jobs.labels("queued").inc()
+        asked = recipe.to_data()
+        key = key_of(model, self.lines[model].version, asked)
+        job, reused = await asyncio.to_thread(
+            self.store.add_job, model, asked, photos, limits.queue, key=key, quick=quick, reuse=reuse
+        )
+        if not reused:
+            self.metrics.jobs.labels("queued").inc()
         self.lines[model].wake()
-        return job
+        return job, reused
 
     async def cancel(self, job: Job) -> None:
         """Ends a job before its time: at once if it waits, within a step if it runs."""

@@ -244,6 +244,8 @@ class Line:
                 self._store.add_image, job, data["number"], data["width"], data["height"], data["bytes"]
             )
             data = {"id": image.id, "number": image.number, "width": image.width, "height": image.height}
+        if event == "warning" and not await asyncio.to_thread(self._store.warn, job, data):
+            return
         if event in ("done", "failed", "cancelled"):
             self.running.remove(job)
             await self._end(job, event, message.get("error"), message.get("notes", ()))

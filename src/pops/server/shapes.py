@@ -38,6 +38,7 @@ class PhotoAnswer(BaseModel):
     id: PhotoId
     width: int
     height: int
+    name: str = ""  # the file's, as it was sent last
 
 
 class ImageAnswer(BaseModel):
@@ -55,13 +56,23 @@ class ImageAnswer(BaseModel):
 
 
 class Accepted(BaseModel):
-    """A job that is queued."""
+    """A job that is queued; reused: it was there already."""
 
     id: JobId
+    reused: bool = False
+
+
+class Warned(BaseModel):
+    """Something that a job's images may suffer from: which operand (photo:ID, or words), and why."""
+
+    code: str
+    operand: str
+    message: str
 
 
 class JobAnswer(BaseModel):
-    """One job. number: of jobs in the order in which they came, for `after`. Times in seconds since 1970."""
+    """One job. number: of jobs in the order in which they came, for `after`; place: in the history, for `before`, none
+    of a preview; names: of its photos' files, by photo:ID. Times in seconds since 1970."""
 
     id: JobId
     number: int
@@ -71,9 +82,14 @@ class JobAnswer(BaseModel):
     images: list[ImageAnswer]
     error: Problem | None
     notes: list[str]
+    warnings: list[Warned]
     created: float
     started: float | None
     ended: float | None
+    quick: bool
+    favourite: bool
+    place: int | None
+    names: dict[str, str]
 
     @classmethod
     def of(cls, job: Job) -> JobAnswer:
@@ -87,6 +103,11 @@ class JobAnswer(BaseModel):
             images=[ImageAnswer.of(image) for image in job.images],
             error=None if job.error is None else Problem(**job.error),
             notes=list(job.notes),
+            warnings=[Warned(**warning) for warning in job.warnings],
+            quick=job.quick,
+            favourite=job.favourite,
+            place=job.place,
+            names={f"photo:{photo}": name for photo, name in job.names.items()},
             created=job.created,
             started=job.started,
             ended=job.ended,
@@ -94,9 +115,17 @@ class JobAnswer(BaseModel):
 
 
 class JobList(BaseModel):
-    """Jobs in the order in which they came."""
+    """Jobs in the order in which they came; of the history, the newest first."""
 
     jobs: list[JobAnswer]
+
+
+class Favourite(BaseModel):
+    """Whether a job is one of a person's favourites, which are kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    favourite: Annotated[bool, Field(strict=True)]
 
 
 class Parse(BaseModel):

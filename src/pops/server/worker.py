@@ -10,7 +10,7 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from pops.server.references import References
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pops.caution import Caution
     from pops.result import Result
     from pops.studio import Pops
 
@@ -110,6 +111,7 @@ class Worker:
         try:
             asked = Recipe.of_data(job["recipe"], "the job")
             for result in self._results(pops, asked, references, job, notes):
+                self._warn(job, result.warnings, references)
                 for number, image in zip(result.numbers or [0] * len(result), result, strict=True):
                     self._image(job, number, image, references, asked)
                     self._check(job)
@@ -141,7 +143,7 @@ class Worker:
 
     def _run_together(self, batch: Any) -> None:
         try:
-            for job, number, image in batch.images(lambda *told: self._progress(batch.jobs, *told)):
+            for job, number, image in batch.images(lambda *told: self._progress(batch.jobs, *told), self._warn):
                 if job["id"] not in self._cancelled:
                     self._image(job, number, image, batch.references[job["id"]], batch.asked[job["id"]])
             ends: dict[str, Message] = {job["id"]: {"event": "done", "notes": batch.notes} for job in batch.jobs}
@@ -163,6 +165,11 @@ class Worker:
         for job in jobs:
             if time.monotonic() > job.setdefault("until", time.monotonic() + job["seconds"]):
                 raise ConfigError(f"the job took over {job['seconds']:g} seconds; ask for fewer images or steps")
+
+    def _warn(self, job: Message, warnings: Iterable[Caution], references: References) -> None:
+        for caution in warnings:
+            told = {key: references.hidden(value) for key, value in caution.to_data().items()}
+            self.inbox.tell({"job": job["id"], "event": "warning", "data": told})
 
     def _progress(self, jobs: list[Message], done: int, total: int, what: str) -> None:
         self._check(*jobs)

@@ -1,0 +1,37 @@
+"""The routes under /api/v1 that the studio needs beside those of every client."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from pops.server import shapes
+from pops.server.api import CoreHere, KnownJob, refusals
+from pops.server.history import favour, history
+
+router = APIRouter(prefix="/api/v1", responses=refusals(400, 401, 403, 413, 422))
+Words = Annotated[str, Query(max_length=1000)]
+
+
+@router.get("/history")
+async def past(
+    core: CoreHere,
+    text: Words = "",
+    operator: Words = "",
+    before: Annotated[int | None, Query(ge=0, le=2**62, description="the place of the last one told")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    favourite: bool = False,
+) -> shapes.JobList:
+    """Lists what a person asked for, the newest first: that holds all words of a text, that uses an operator."""
+    found = await asyncio.to_thread(history, core.store, text, operator, before, limit, favourite=favourite)
+    return shapes.JobList(jobs=[shapes.JobAnswer.of(job) for job in found])
+
+
+@router.post("/jobs/{id}/favourite", responses=refusals(404))
+async def set_favourite(core: CoreHere, known: KnownJob, asked: shapes.Favourite) -> shapes.JobAnswer:
+    """Makes a job a favourite, which is kept, or one no more."""
+    await asyncio.to_thread(favour, core.store, known.id, favourite=asked.favourite)
+    now = await asyncio.to_thread(core.store.job, known.id)
+    return shapes.JobAnswer.of(now or known)
