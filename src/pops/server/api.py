@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -19,7 +20,7 @@ from pops.expression.grammar import parse, to_text
 from pops.expression.trees import from_tree, to_tree
 from pops.recipe import Recipe
 from pops.server import shapes
-from pops.server.core import Core
+from pops.server.core import Core, plain_name
 from pops.server.events import until_ended
 from pops.server.guard import COOKIE, same, session_of
 from pops.server.references import PHOTO, photos_in
@@ -34,8 +35,8 @@ _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
     """Returns the answers of a route that are no success, for the schema."""
     said = {
-        400: "malformed", 401: "no token", 403: "not from here", 404: "unknown", 413: "too large",
-        422: "cannot be used", 429: "too much at a time; see Retry-After", 503: "not ready",
+        400: "malformed", 401: "no token", 403: "not from here", 404: "unknown", 409: "changed meanwhile",
+        413: "too large", 422: "cannot be used", 429: "too much at a time; see Retry-After", 503: "not ready",
     }  # fmt: skip
     body = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}  # whatever the route's own type
     return {code: {"content": body, "description": said[code]} for code in codes}
@@ -69,20 +70,27 @@ async def known_job(core: CoreHere, id: Annotated[shapes.JobId, InPath()]) -> Jo
 KnownJob = Annotated[Job, Depends(known_job)]
 
 
+@asynccontextmanager
+async def received(core: Core, file: UploadFile) -> AsyncIterator[Path]:
+    """Yields a place with the bytes of an upload, and removes it afterwards."""
+    place = core.incoming()
+    try:
+        with place.open("wb") as out:
+            while chunk := await file.read(_CHUNK):
+                await asyncio.to_thread(out.write, chunk)
+        yield place
+    finally:
+        place.unlink(missing_ok=True)
+
+
 # --- photos and images -----------------------------------------------------------------------------
 
 
 @router.post("/photos", status_code=201, responses={**leading_to(201, "photo"), **refusals(429)})
 async def upload(core: CoreHere, file: UploadFile) -> shapes.PhotoAnswer:
     """Takes a photo. The same bytes have the same id."""
-    place = core.incoming()
-    try:
-        with place.open("wb") as out:
-            while chunk := await file.read(_CHUNK):
-                await asyncio.to_thread(out.write, chunk)
+    async with received(core, file) as place:
         photo = await core.take_photo(place, plain_name(file.filename))
-    finally:
-        place.unlink(missing_ok=True)
     return shapes.PhotoAnswer(id=photo.id, width=photo.width, height=photo.height, name=photo.name)
 
 
@@ -350,9 +358,3 @@ def suggestion(message: str) -> str | None:
     """Returns what an error says may have been meant."""
     match = re.search(r"did you mean '([^']+)'", message)
     return match[1] if match else None
-
-
-def plain_name(name: str | None) -> str:
-    """Returns a file's name as it may be shown: its last part, of letters that can be printed, and not long."""
-    last = re.split(r"[/\\]", name or "")[-1]
-    return "".join(c if c.isprintable() else "" for c in last).strip()[:100]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, UploadFile
 
 from pops.server import shapes
-from pops.server.api import CoreHere, KnownJob, refusals
+from pops.server.api import CoreHere, KnownJob, received, refusals
 from pops.server.history import favour, history
+from pops.server.opening import open_file
 
 router = APIRouter(prefix="/api/v1", responses=refusals(400, 401, 403, 413, 422))
 Words = Annotated[str, Query(max_length=1000)]
@@ -35,3 +37,10 @@ async def set_favourite(core: CoreHere, known: KnownJob, asked: shapes.Favourite
     await asyncio.to_thread(favour, core.store, known.id, favourite=asked.favourite)
     now = await asyncio.to_thread(core.store.job, known.id)
     return shapes.JobAnswer.of(now or known)
+
+
+@router.post("/open")
+async def open_recipe(core: CoreHere, file: UploadFile) -> shapes.Opened:
+    """Opens an image that pops made, or a recipe's JSON: its recipe, in the names of the photos that are here."""
+    async with received(core, file) as place:
+        return shapes.Opened(**asdict(await open_file(core, place)))

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from pops.server.events import Events
 from pops.server.keys import key_of
 from pops.server.lines import Line
 from pops.server.metrics import Metrics
+from pops.server.projects import Projects
 from pops.server.references import photo_id
 from pops.server.settings import Settings
 from pops.server.store import Job, Store, StoredPhoto
@@ -45,6 +47,7 @@ class Core:
         self.settings, limits = settings, settings.limits
         self._lock = claim(settings.data)
         self.store = Store(settings.data)
+        self.projects = Projects(self.store, limits.projects)
         self.metrics, self.events = Metrics(), Events(limits.listeners)
         self.decoder = Decoder(limits.photo_memory, limits.photo_seconds, limits.photo_pixels)
         self.examples = examples_in(settings.examples)
@@ -141,7 +144,7 @@ class Core:
             raise StorageFull("the photos and images of the server take as much as they may; try again later")
         width, height = await self.decoder.photo(path)
         photo, place = StoredPhoto(digest, width, height, name), self.store.photo_path(digest)
-        await asyncio.to_thread(_put, path, place)
+        await asyncio.to_thread(put, path, place)
         await asyncio.to_thread(self.store.add_photo, photo, size)
         return photo
 
@@ -184,12 +187,14 @@ class Core:
 
     async def cancel(self, job: Job) -> None:
         """Ends a job before its time: at once if it waits, within a step if it runs."""
-        if job.id in self.lines[job.model].running:
-            await self.lines[job.model].cancel(job.id)
+        line = self.lines.get(job.model)  # None of a model that was loaded once
+        if line is not None and job.id in line.running:
+            await line.cancel(job.id)
         elif await asyncio.to_thread(self.store.end, job.id, "cancelled"):
             self.metrics.jobs.labels("cancelled").inc()
             self.events.tell(job.id, "cancelled", {})
-            await self.lines[job.model].cancel(job.id)  # it may have started in between
+            if line is not None:
+                await line.cancel(job.id)  # it may have started in between
 
     async def health(self) -> list[dict[str, Any]]:
         """Returns what each worker says of itself; however many ask, at most once in a few seconds."""
@@ -238,9 +243,15 @@ def _digest(path: Path) -> tuple[str, int]:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32], path.stat().st_size
 
 
-def _put(path: Path, place: Path) -> None:
+def put(path: Path, place: Path) -> None:
     """Moves a file to its place: it is on the disk before it has its name."""
     place.parent.mkdir(parents=True, exist_ok=True)
     settle(path)
     path.replace(place)
     settle(place.parent)
+
+
+def plain_name(name: str | None) -> str:
+    """Returns a file's name as it may be shown: its last part, of letters that can be printed, and not long."""
+    last = re.split(r"[/\\]", name or "")[-1]
+    return "".join(c if c.isprintable() else "" for c in last).strip()[:100]

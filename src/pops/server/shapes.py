@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StrictStr
 
+from pops.server.projects import Project
 from pops.server.store import Job, StoredImage
 
 PhotoId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["1f3a0c5e7b9d2f4681a3c5e7092b4d6f"])]
@@ -24,6 +25,7 @@ class Problem(BaseModel):
     message: str
     span: tuple[int, int] | None = None  # the characters of an expression that it is about
     suggestion: str | None = None  # what may have been meant
+    revision: int | None = None  # the newest, of a project that was changed meanwhile
 
 
 class Refusal(BaseModel):
@@ -146,6 +148,65 @@ class Parsed(BaseModel):
     text: str
     tree: JsonValue
     photos: list[str]
+
+
+class Opened(BaseModel):
+    """A recipe that was in a file, its photos by the names that the server has; missing: those that it has not."""
+
+    recipe: dict[str, JsonValue]
+    text: str
+    tree: JsonValue
+    missing: list[str]
+    notes: list[str]
+
+
+class NewProject(BaseModel):
+    """A project to store. document: the studio's own; what its lists `photos` and `pins` (ids) name is kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[StrictStr, Field(min_length=1, max_length=200)]
+    document: dict[str, JsonValue]
+
+
+class ChangedProject(NewProject):
+    """A project to store in place of the one that was loaded at this revision."""
+
+    revision: Annotated[int, Field(ge=0, le=2**62, strict=True)]
+
+
+class Revision(BaseModel):
+    """A project as it is stored now."""
+
+    id: PhotoId
+    revision: int
+
+
+class ProjectRow(BaseModel):
+    """A project in a list. changed: in seconds since 1970; thumbnail: an image's id."""
+
+    id: PhotoId
+    name: str
+    revision: int
+    changed: float
+    thumbnail: str | None
+
+
+class ProjectList(BaseModel):
+    """All projects, those that changed last first."""
+
+    projects: list[ProjectRow]
+
+
+class ProjectAnswer(ProjectRow):
+    """A project with its document."""
+
+    document: dict[str, JsonValue]
+
+
+def row_of(project: Project) -> dict[str, Any]:
+    """Returns what is told of a project in a list."""
+    return {name: getattr(project, name) for name in ProjectRow.model_fields}
 
 
 class Token(BaseModel):
