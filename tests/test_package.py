@@ -70,7 +70,9 @@ def test_what_is_a_relative_link(build: ModuleType) -> None:
 
 
 def test_every_relative_link_of_the_documents_leads_to_a_file(build: ModuleType) -> None:
-    documents = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + [*ROOT.glob("docs/*.md")]
+    documents = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + [
+        *ROOT.glob("docs/**/*.md")
+    ]
     links = [(path, link["path"]) for path in documents for link in build.LINK.finditer(path.read_text("utf-8"))]
     assert len(links) > 30
     assert [(p.name, to) for p, to in links if not (p.parent / to.split("#")[0]).exists()] == []

@@ -11,6 +11,7 @@ from pops.cli import (
     data,
     doctor,
     evaluate,
+    examples,
     index,
     mix,
     models,
@@ -55,6 +56,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(operators.app, name="operators")
 app.add_typer(models.app, name="models")
 app.command("renderers")(renderers.renderers)
+app.command("examples")(examples.examples)
 app.command("toybox")(toybox.toybox)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
