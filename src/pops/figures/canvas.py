@@ -11,14 +11,11 @@ import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from pops.figures.vector import STROKES, Strokes
-
-Point: TypeAlias = "tuple[float, float]"
-Box: TypeAlias = "tuple[float, float, float, float]"
+from pops.figures.vector import STROKES, Box, Point, Strokes
 
 INK, QUIET, LINE, CARD = "#23252b", "#858a96", "#c6cad3", "#f5f4f1"
 COLOURS = ("#c0663f", "#3f7d74", "#4b6cb0", "#8a5ba0", "#a8842c", "#b24c66", "#5f8a3e")

@@ -6,12 +6,12 @@ import base64
 import html
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from PIL import Image, ImageOps
 
-if TYPE_CHECKING:
-    from pops.figures.canvas import Box, Point
+Point: TypeAlias = "tuple[float, float]"
+Box: TypeAlias = "tuple[float, float, float, float]"
 
 STROKES = "strokes"  # of an image's info: what it was drawn by
 _ANCHORS = {"l": "start", "m": "middle", "r": "end"}
@@ -24,6 +24,11 @@ class Strokes:
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
         self._drawn: list[tuple[str, tuple[object, ...]]] = []
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Strokes) and (self.size, self._drawn) == (other.size, other._drawn)
+
+    __hash__ = None  # type: ignore[assignment]  # as of all images
 
     def note(self, kind: str, *values: object) -> None:
         """Notes one stroke: kind is the name of a method of _Writer, values what that takes."""
@@ -71,7 +76,9 @@ class _Writer:
         """A line through points, with round ends."""
         places = " ".join(f"{x:.2f},{y:.2f}" for x, y in points)
         ends = 'stroke-linecap="round" stroke-linejoin="round"'
-        return f'<polyline points="{places}" fill="none" {_colour("stroke", colour)} stroke-width="{width:.2f}" {ends}/>'
+        return (
+            f'<polyline points="{places}" fill="none" {_colour("stroke", colour)} stroke-width="{width:.2f}" {ends}/>'
+        )
 
     def disc(self, centre: Point, radius: float, colour: str) -> str:
         """A disc."""

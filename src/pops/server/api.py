@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Body, Depends, HTTPException, Query, Request, Response, UploadFile
 from fastapi import Path as InPath
@@ -18,6 +18,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pops.errors import ConfigError, PhotoError, PopsError, ensure
 from pops.expression.grammar import parse, to_text
 from pops.expression.trees import from_tree, to_tree
+from pops.models.hub import known as published
 from pops.recipe import Recipe
 from pops.server import shapes
 from pops.server.core import Core, plain_name
@@ -29,6 +30,9 @@ from pops.version import __version__
 
 _CHUNK = 2**20
 _PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The image."}}
+_DRAWN: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}, "image/svg+xml": {}}, "description": "The image."}
+}
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
@@ -102,19 +106,25 @@ async def photo(core: CoreHere, id: Annotated[shapes.PhotoId, InPath()], size: s
     return FileResponse(await core.small_photo(id, size), media_type="image/png", headers=_FOREVER)
 
 
-@router.get("/images/{id}", responses={**_PICTURE, **refusals(404)}, response_class=Response)
+@router.get("/images/{id}", responses={**_DRAWN, **refusals(404)}, response_class=Response)
 async def image(
     core: CoreHere,
     id: Annotated[shapes.ImageId, InPath()],  # noqa: A002
     size: shapes.Size | None = None,
     recipe: Annotated[bool, Query(description="0 leaves the recipe out")] = True,
+    format: Annotated[Literal["png", "svg"], Query(description="svg: of a tree or an equation")] = "png",  # noqa: A002
 ) -> Response:
-    """Returns an image, as PNG with its recipe; with `size` a small copy without it."""
+    """Returns an image, as PNG with its recipe; with `size` a small copy without it; a figure also as SVG."""
     found = await asyncio.to_thread(core.store.image, id)
     if found is None:
         raise HTTPException(404, f"there is no image {id}")
     job, one = found
     place = core.store.image_path(job, one.number)
+    if format == "svg":
+        drawn = place.with_suffix(".svg")
+        if not await asyncio.to_thread(drawn.is_file):
+            raise HTTPException(404, f"the image {id} is no tree and no equation, and has no SVG")
+        return FileResponse(drawn, media_type="image/svg+xml", headers=_FOREVER)
     if size is not None or not recipe:
         place = await core.copy_of_image(job, one.number, size)
     return FileResponse(place, media_type="image/png", headers=_FOREVER)
@@ -248,13 +258,14 @@ async def operators(core: CoreHere, model: ModelName = None) -> shapes.Operators
 
 @router.get("/models")
 async def models(core: CoreHere) -> shapes.Models:
-    """Lists the models that are loaded."""
+    """Lists the models that are loaded, and of every model with a name what it needs, and how to get it."""
     rows = []
     for line in core.lines.values():
         loading = {key: value for key, value in (line.loaded or {}).items() if value not in (None, {})}
         default = line.name == core.settings.default
         rows.append(shapes.ModelAnswer(name=line.name, version=line.version, default=default, loading=loading))
-    return shapes.Models(models=rows)
+    needs: list[dict[str, Any]] = await asyncio.to_thread(published)
+    return shapes.Models(models=rows, needs=[shapes.NeededModel(**row) for row in needs])
 
 
 @router.get("/renderers", responses=refusals(503))
@@ -317,17 +328,11 @@ async def search(core: CoreHere, asked: shapes.Search) -> shapes.Matches:
 
 async def _match(core: Core, match: Mapping[str, Any]) -> shapes.Match:
     """A photo that was found becomes one of the server's, which recipes may name."""
-    import shutil
-
-    place, path = core.incoming(), Path(match["path"])
+    path = Path(match["path"])
     try:
-        try:
-            await asyncio.to_thread(shutil.copyfile, path, place)
-        except OSError:
-            raise PhotoError(f"the library's photo {path.name} is no longer there; index it again") from None
-        found = await core.take_photo(place)
-    finally:
-        place.unlink(missing_ok=True)
+        found = await core.take_copy(path)
+    except OSError:
+        raise PhotoError(f"the library's photo {path.name} is no longer there; index it again") from None
     return shapes.Match(id=found.id, name=path.name, score=match["score"])
 
 

@@ -10,8 +10,10 @@ from fastapi import APIRouter, Query, UploadFile
 
 from pops.server import shapes
 from pops.server.api import CoreHere, KnownJob, received, refusals
+from pops.server.gallery import gallery
 from pops.server.history import favour, history
 from pops.server.opening import open_file
+from pops.server.writing import written
 
 router = APIRouter(prefix="/api/v1", responses=refusals(400, 401, 403, 413, 422))
 Words = Annotated[str, Query(max_length=1000)]
@@ -44,3 +46,16 @@ async def open_recipe(core: CoreHere, file: UploadFile) -> shapes.Opened:
     """Opens an image that pops made, or a recipe's JSON: its recipe, in the names of the photos that are here."""
     async with received(core, file) as place:
         return shapes.Opened(**asdict(await open_file(core, place)))
+
+
+@router.post("/export")
+async def export(core: CoreHere, asked: shapes.Export) -> shapes.Snippet:
+    """Writes a recipe as lines of Python or as a command, which make the same images of files by these names."""
+    text, files = await asyncio.to_thread(written, core, asked.recipe, asked.kind, asked.names)
+    return shapes.Snippet(text=text, files=files)
+
+
+@router.get("/gallery", responses=refusals(429, 503))
+async def worked_examples(core: CoreHere) -> shapes.Gallery:
+    """Lists worked examples, whose photos are photos of the server."""
+    return shapes.Gallery(examples=[shapes.Example(**asdict(one)) for one in await gallery(core)])

@@ -148,6 +148,15 @@ class Core:
         await asyncio.to_thread(self.store.add_photo, photo, size)
         return photo
 
+    async def take_copy(self, path: Path) -> StoredPhoto:
+        """Takes a copy of a file of this machine as a photo; OSError where it cannot be read."""
+        place = self.incoming()
+        try:
+            await asyncio.to_thread(shutil.copyfile, path, place)
+            return await self.take_photo(place, plain_name(path.name))
+        finally:
+            place.unlink(missing_ok=True)
+
     async def small_photo(self, photo: str, size: int) -> Path:
         """Returns the file of a small copy of a photo, which is kept."""
         place = self.store.photo_path(photo)

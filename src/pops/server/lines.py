@@ -231,6 +231,7 @@ class Line:
             "id": job.id,
             "recipe": dict(job.recipe),
             "photos": self.files(names),
+            "names": {f"{PHOTO}{photo}": name for photo, name in job.names.items()},
             "libraries": {name: str(path) for name, path in self._settings.libraries.items()},
             "folder": str(self._store.image_path(job.id, 0).parent),
             "made": [image.number for image in job.images],

@@ -60,11 +60,7 @@ async def open_file(core: Core, path: Path) -> Opened:
 
 def _here(core: Core, recipe: Recipe) -> Opened:
     """Returns a recipe of elsewhere as the server would run it."""
-    limits, length = core.settings.limits, len(recipe.expression)
-    told = f"the expression has {length} characters, and the server takes {limits.length}"
-    ensure(length <= limits.length, told, ConfigError)
-    root = parse(recipe.expression).root
-    ensure(root.depth <= limits.depth, f"the expression is {root.depth} levels deep, which is too deep here")
+    root = core.checker.parsed(recipe.expression)
     names = [name for name, _ in photos_in(root)] + [s.removeprefix(MAP) for s in recipe.rendering.control.values()]
     known = {name: _known(core, recipe, name) for name in dict.fromkeys(names)}
     missing = [name for name, found in known.items() if found is None]

@@ -119,6 +119,10 @@ class References:
         }
         return recipe.model_copy(update=update).to_data()
 
+    def captions(self, names: Mapping[str, str]) -> dict[str, str]:
+        """Returns what figures write below photos, by path: their files' names without the ending."""
+        return {self.photos[photo]: re.sub(r"(?<=.)\.\w{1,11}$", "", name) for photo, name in names.items()}
+
     def hidden(self, text: str) -> str:
         """Returns a message without the server's own paths."""
         for name, path in {**self.photos, **self.libraries}.items():

@@ -150,6 +150,38 @@ class Parsed(BaseModel):
     photos: list[str]
 
 
+class Export(BaseModel):
+    """A recipe to write as one would write it oneself. names: of its photos' files, by photo:ID."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    recipe: dict[str, JsonValue]
+    kind: Annotated[Literal["python", "command"], Field(alias="as")]
+    names: dict[str, Annotated[StrictStr, Field(max_length=1000)]] = {}
+
+
+class Snippet(BaseModel):
+    """Lines of Python, or a command; files: the names in it, by photo:ID."""
+
+    text: str
+    files: dict[str, str]
+
+
+class Example(BaseModel):
+    """A worked example: a recipe to queue, and the ids of its photos."""
+
+    name: str
+    title: str
+    recipe: dict[str, JsonValue]
+    photos: list[PhotoId]
+
+
+class Gallery(BaseModel):
+    """Worked examples."""
+
+    examples: list[Example]
+
+
 class Opened(BaseModel):
     """A recipe that was in a file, its photos by the names that the server has; missing: those that it has not."""
 
@@ -226,10 +258,22 @@ class ModelAnswer(BaseModel):
     loading: dict[str, JsonValue]
 
 
+class NeededModel(BaseModel):
+    """A model that has a name. needs: memory, disk and device; get: how it comes here; here: whether it is."""
+
+    name: str
+    summary: str
+    source: str
+    needs: str
+    get: str
+    here: bool
+
+
 class Models(BaseModel):
-    """The models of the server."""
+    """The models of the server, and of every model with a name what it needs."""
 
     models: list[ModelAnswer]
+    needs: list[NeededModel]
 
 
 class Operators(BaseModel):

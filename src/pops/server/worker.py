@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import Cancelled, ConfigError, PopsError, UserError
+from pops.files import write_whole
 from pops.recipe import Loading, Recipe
 from pops.server.child import Inbox, Message
 from pops.server.references import References
@@ -139,7 +140,8 @@ class Worker:
         numbers = recipe.numbers(len(recipe.seeds)) if recipe.shows == "image" else [0]
         left = [number for number in numbers if number not in job["made"]]
         if left:
-            yield from pops.stream(recipe, only=left if recipe.shows == "image" else None, **how)
+            only, captions = left if recipe.shows == "image" else None, references.captions(job["names"])
+            yield from pops.stream(recipe, only=only, captions=captions, **how)
 
     def _run_together(self, batch: Any) -> None:
         try:
@@ -184,11 +186,16 @@ class Worker:
         self.inbox.tell({"job": job["id"], "event": "preview", "data": data})
 
     def _image(self, job: Message, number: int, image: Image.Image, references: References, asked: Recipe) -> None:
+        from pops.figures.vector import STROKES
         from pops.images import save_picture
 
         path = Path(job["folder"]) / f"{number}.png"
         save_picture(image, path, references.to_names(image.info["pops"], asked))
-        told = {"number": number, "width": image.width, "height": image.height, "bytes": path.stat().st_size}
+        size = path.stat().st_size
+        if STROKES in image.info and asked.shows in ("tree", "equation"):
+            with write_whole(path.with_suffix(".svg")) as place:
+                size += place.write_text(image.info[STROKES].svg(), encoding="utf-8")
+        told = {"number": number, "width": image.width, "height": image.height, "bytes": size}
         self.inbox.tell({"job": job["id"], "event": "image", "data": told})
 
 
