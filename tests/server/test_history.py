@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 from pops.server.history import favour, history
 from pops.server.keys import key_of
 from pops.server.settings import Limits
-from pops.server.store import _STEPS, QueueFull, Store, StoredPhoto
+from pops.server.store import QueueFull, Store, StoredPhoto
+from pops.server.tables import STEPS
 from servers import Live
 
 A = "a" * 32
@@ -116,7 +117,7 @@ def test_tidying_forgets_previews_first_and_no_favourites(tmp_path: Path) -> Non
 
 def test_data_of_the_version_before_are_taken_over(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "jobs.sqlite")
-    db.executescript(_STEPS[0] + "PRAGMA user_version = 1;")
+    db.executescript(STEPS[0] + "PRAGMA user_version = 1;")
     values = (A, "tiny", json.dumps(recipe("Texturing('x.png', union(_, _))")), "[]", "queued", 1.0)
     db.execute("INSERT INTO jobs (id, model, recipe, photos, status, created) VALUES (?, ?, ?, ?, ?, ?)", values)
     db.commit()

@@ -195,8 +195,9 @@ async def cancel(core: CoreHere, known: KnownJob) -> shapes.JobAnswer:
 async def events(core: CoreHere, found: KnownJob) -> AsyncIterator[ServerSentEvent]:
     """Streams what becomes of a job: queued or running as it is now, warnings and images so far, then progress,
     warning, preview and image as they come, and last done, failed or cancelled."""
-    queue = core.events.listen(found.id)
+    queue = core.events.listen(found.id, watching=True)
     try:
+        await core.watch(found)
         now = await asyncio.to_thread(core.store.job, found.id) or found
         told = set()
         if now.status not in ENDED:
@@ -215,6 +216,7 @@ async def events(core: CoreHere, found: KnownJob) -> AsyncIterator[ServerSentEve
                 yield ServerSentEvent(event=event.name, data=event.data)
     finally:
         core.events.leave(found.id, queue)
+        await core.watch(found)
 
 
 # --- what there is ---------------------------------------------------------------------------------

@@ -196,14 +196,19 @@ class Core:
 
     async def cancel(self, job: Job) -> None:
         """Ends a job before its time: at once if it waits, within a step if it runs."""
+        had = await asyncio.to_thread(self.store.cancel, job.id)
         line = self.lines.get(job.model)  # None of a model that was loaded once
-        if line is not None and job.id in line.running:
-            await line.cancel(job.id)
-        elif await asyncio.to_thread(self.store.end, job.id, "cancelled"):
+        if had == "queued":
             self.metrics.jobs.labels("cancelled").inc()
             self.events.tell(job.id, "cancelled", {})
-            if line is not None:
-                await line.cancel(job.id)  # it may have started in between
+        elif had == "running" and line is not None:
+            await line.cancel(job.id)
+
+    async def watch(self, job: Job) -> None:
+        """Has previews made of a job that somebody looks at, and of no other."""
+        line = self.lines.get(job.model)
+        if line is not None:
+            await line.watch(job.id)
 
     async def health(self) -> list[dict[str, Any]]:
         """Returns what each worker says of itself; however many ask, at most once in a few seconds."""

@@ -64,6 +64,12 @@ class Line:
             with suppress(ChildEnded):
                 await self._child.tell({"do": "cancel", "job": job})
 
+    async def watch(self, job: str) -> None:
+        """Tells the worker whether anyone looks at a job's previews."""
+        if self._child is not None and job in self.running:
+            with suppress(ChildEnded):
+                await self._child.tell({"do": "watch", "job": job, "on": self._events.watched(job)})
+
     async def ask(self, message: Message, seconds: float) -> Message:
         """Has the worker do something between two jobs; TimeoutError where it has no time, PopsError if it fails."""
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -142,13 +148,15 @@ class Line:
             if not future.done():
                 future.set_result({"error": "the worker ended; try again"})
         self._asks.clear()
-        for job in self.running:
+        jobs, self.running = self.running, []
+        for job in jobs:
             told = {"code": "WorkerError", "message": "the process that made the images ended twice on this job"}
             if await asyncio.to_thread(self._store.again, job, died=not self.stopping):
                 self._events.tell(job, "queued", {"again": True})
+            elif await asyncio.to_thread(self._store.unwanted, [job]):
+                await self._end(job, "cancelled")
             else:
                 await self._end(job, "failed", told)
-        self.running = []
 
     async def _work(self) -> None:
         """Sends what waits to the worker, until that ends."""
@@ -205,6 +213,12 @@ class Line:
     async def _run(self, child: Child, jobs: list[Job]) -> None:
         """Runs jobs to their ends."""
         self.running = [job.id for job in jobs]
+        for job in await asyncio.to_thread(self._store.unwanted, self.running):  # since it was started
+            self.running.remove(job)
+            await self._end(job, "cancelled")
+        jobs = [job for job in jobs if job.id in self.running]
+        if not jobs:
+            return
         self._metrics.waiting.set(await asyncio.to_thread(self._store.count, "queued"))
         start, limit = time.monotonic(), self._settings.limits.seconds
         await child.tell({"do": "run", "jobs": [self._message(job) for job in jobs]})
@@ -236,6 +250,7 @@ class Line:
             "folder": str(self._store.image_path(job.id, 0).parent),
             "made": [image.number for image in job.images],
             "seconds": self._settings.limits.seconds,
+            "watched": self._events.watched(job.id),
         }
 
     async def _told(self, message: Message) -> None:

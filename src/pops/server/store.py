@@ -20,48 +20,11 @@ from typing import Any
 from pops.errors import ConfigError, PopsError
 from pops.files import shown
 from pops.server.keys import operators_in, words_of
+from pops.server.tables import STEPS, VERSION
 
 MAX_DEATHS = 2  # of workers that a job may cause
 ENDED = ("done", "failed", "cancelled")
 
-# Each step makes the tables of one version out of those of the version before.
-_STEPS = (
-    """
-CREATE TABLE IF NOT EXISTS photos (
-    id TEXT PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL, bytes INTEGER NOT NULL, used REAL NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS jobs (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, model TEXT NOT NULL, recipe TEXT NOT NULL,
-    photos TEXT NOT NULL, status TEXT NOT NULL, deaths INTEGER NOT NULL DEFAULT 0,
-    created REAL NOT NULL, started REAL, ended REAL, error TEXT, notes TEXT NOT NULL DEFAULT '[]'
-) STRICT;
-CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, model, deaths, seq);
-CREATE TABLE IF NOT EXISTS images (
-    id TEXT PRIMARY KEY, job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, number INTEGER NOT NULL,
-    width INTEGER NOT NULL, height INTEGER NOT NULL, bytes INTEGER NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS images_by_job ON images (job, number);
-""",
-    """
-ALTER TABLE photos ADD COLUMN name TEXT NOT NULL DEFAULT '';
-ALTER TABLE jobs ADD COLUMN key TEXT NOT NULL DEFAULT '';
-ALTER TABLE jobs ADD COLUMN quick INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE jobs ADD COLUMN favourite INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE jobs ADD COLUMN place INTEGER;
-ALTER TABLE jobs ADD COLUMN words TEXT NOT NULL DEFAULT '';
-ALTER TABLE jobs ADD COLUMN operators TEXT NOT NULL DEFAULT '[]';
-ALTER TABLE jobs ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]';
-UPDATE jobs SET place = seq, words = lower(json_extract(recipe, '$.expression'));
-DROP INDEX jobs_by_status;
-CREATE INDEX jobs_by_status ON jobs (status, model, deaths, quick, seq);
-CREATE INDEX jobs_by_key ON jobs (key);
-CREATE INDEX jobs_by_place ON jobs (place);
-CREATE TABLE projects (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, revision INTEGER NOT NULL, changed REAL NOT NULL,
-    document TEXT NOT NULL, photos TEXT NOT NULL, pins TEXT NOT NULL
-) STRICT;
-""",
-)
 _PLACE = "SELECT coalesce(max(place), 0) + 1 FROM jobs"  # the next one in the history
 _OF_JOB = (
     "seq, id, model, recipe, photos, status, deaths, created, started, ended, error, notes, quick, favourite, place, "
@@ -72,7 +35,6 @@ SELECT id FROM jobs WHERE status IN ('done', 'failed', 'cancelled') AND quick = 
     SELECT job FROM images WHERE id IN (SELECT value FROM projects, json_each(projects.pins))
 ) ORDER BY seq
 """
-VERSION = len(_STEPS)  # of the tables
 
 
 class QueueFull(PopsError):
@@ -148,7 +110,7 @@ class Store:
     def _upgrade(self, step: int) -> None:
         """Makes the tables of the next version, with what is in them, or leaves all as it is."""
         with self.change() as db:
-            for statement in _STEPS[step].split(";"):
+            for statement in STEPS[step].split(";"):
                 db.execute(statement)
             for row in db.execute("SELECT id, recipe FROM jobs").fetchall() if step else ():
                 told = json.dumps(operators_in(json.loads(row["recipe"])["expression"]))
@@ -271,7 +233,9 @@ class Store:
             change.execute(f"UPDATE jobs SET quick = 0, place = ({_PLACE}) WHERE id = ? AND quick", (job,))
 
     def _same(self, key: str) -> Job | None:
-        there = self.found("key = ? AND status IN ('queued', 'running', 'done') ORDER BY seq DESC", key)
+        there = self.found(
+            "key = ? AND status IN ('queued', 'running', 'done') AND NOT unwanted ORDER BY seq DESC", key
+        )
         return next((job for job in there if self._stands(job)), None)
 
     def _stands(self, job: Job) -> bool:
@@ -332,6 +296,27 @@ class Store:
             told = None if error is None else json.dumps(error)
             return bool(db.execute(query, (status, time.time(), told, json.dumps(list(notes)), job)).rowcount)
 
+    def cancel(self, job: str) -> str | None:
+        """Cancels a job that waits, and notes of one that runs that it is unwanted: it ends soon, and never runs again.
+
+        Returns the status that the job had; None of one that had ended.
+        """
+        with self.change() as db:
+            row = db.execute("SELECT status FROM jobs WHERE id = ?", (job,)).fetchone()
+            if row is None or row["status"] in ENDED:
+                return None
+            if row["status"] == "queued":
+                query = "UPDATE jobs SET status = 'cancelled', ended = ?, unwanted = 1 WHERE id = ?"
+                db.execute(query, (time.time(), job))
+            else:
+                db.execute("UPDATE jobs SET unwanted = 1 WHERE id = ?", (job,))
+            return str(row["status"])
+
+    def unwanted(self, jobs: Sequence[str]) -> list[str]:
+        """Returns those of the jobs that were cancelled."""
+        query = "SELECT id FROM jobs WHERE unwanted AND id IN (SELECT value FROM json_each(?))"
+        return [row["id"] for row in self.rows(query, json.dumps(list(jobs)))]
+
     def warn(self, job: str, warning: Mapping[str, Any]) -> bool:
         """Notes a warning about a job; returns False for one that is known."""
         with self.change() as db:
@@ -347,12 +332,16 @@ class Store:
         with self.change() as db:
             if died:
                 db.execute("UPDATE jobs SET deaths = deaths + 1 WHERE id = ? AND status = 'running'", (job,))
-            query = "UPDATE jobs SET status = 'queued' WHERE id = ? AND status = 'running' AND deaths < ?"
+            query = (
+                "UPDATE jobs SET status = 'queued' WHERE id = ? AND status = 'running' AND deaths < ? AND NOT unwanted"
+            )
             return bool(db.execute(query, (job, MAX_DEATHS)).rowcount)
 
     def requeue(self) -> int:
         """Queues all running jobs again, of a server that was stopped; returns their number."""
         with self.change() as db:
+            query = "UPDATE jobs SET status = 'cancelled', ended = ? WHERE status = 'running' AND unwanted"
+            db.execute(query, (time.time(),))
             return db.execute("UPDATE jobs SET status = 'queued' WHERE status = 'running'").rowcount
 
     # --- disk

@@ -10,7 +10,7 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +36,19 @@ class Worker:
 
     def __init__(self) -> None:
         self._cancelled: set[str] = set()
+        self._watched: set[str] = set()
         self._lock = threading.Lock()
         self.inbox = Inbox(self._at_once)
 
     def _at_once(self, message: Message) -> bool:
+        """Takes what may come while a job runs; in the thread that reads."""
+        if message.get("do") == "run":
+            self._watched = {job["id"] for job in message["jobs"] if job["watched"]}
+            self._cancelled &= {job["id"] for job in message["jobs"]}  # others have ended before it was known
+            return False
+        if message.get("do") == "watch":
+            (self._watched.add if message["on"] else self._watched.discard)(message["job"])
+            return True
         if message.get("do") != "cancel":
             return False
         self._cancelled.add(message["job"])
@@ -131,7 +140,10 @@ class Worker:
         recipe = references.to_paths(asked).trusted()
         how: dict[str, Any] = {
             "on_progress": lambda done, total, what: self._progress([job], done, total, what),
-            "on_preview": lambda images, done, total: self._preview(job, images, done, total),
+            "on_preview": WhileWatched(
+                lambda: job["id"] in self._watched,
+                lambda images, done, total: self._preview(job, images, done, total),
+            ),
             "on_note": notes.append,
         }
         if recipe.sweep:
@@ -197,6 +209,20 @@ class Worker:
                 size += place.write_text(image.info[STROKES].svg(), encoding="utf-8")
         told = {"number": number, "width": image.width, "height": image.height, "bytes": size}
         self.inbox.tell({"job": job["id"], "event": "image", "data": told})
+
+
+class WhileWatched:
+    """A callback for previews that is false while nobody looks: then renderers make none, which costs them a step."""
+
+    def __init__(self, watched: Callable[[], bool], tell: Callable[[list[Image.Image], int, int], None]) -> None:
+        self._watched, self._tell = watched, tell
+
+    def __bool__(self) -> bool:
+        return self._watched()
+
+    def __call__(self, images: list[Image.Image], done: int, total: int) -> None:
+        """Tells of a preview."""
+        self._tell(images, done, total)
 
 
 def warm(pops: Pops) -> float:
