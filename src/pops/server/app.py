@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -63,6 +64,7 @@ def create_app(settings: Settings, *, stop_seconds: float = STOP) -> FastAPI:
 async def _metrics(request: Request) -> Response:
     core: Core = request.app.state.core
     core.metrics.listeners.set(core.events.count)
+    core.metrics.tasks.set(len(asyncio.all_tasks()))
     core.metrics.waiting.set(core.store.count("queued"))
     return Response(core.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
