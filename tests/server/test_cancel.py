@@ -124,3 +124,19 @@ def test_a_worker_that_is_killed_does_not_bring_a_cancelled_job_back(serving: Ca
         assert server.ended(job, 240)["status"] == "cancelled"
         assert server.ask("DELETE", f"/jobs/{job}")[1]["status"] == "cancelled"
     assert server.ended(server.queue(f"texturing({TIGER}, _)"), 240)["status"] == "done"
+
+
+def test_what_runs_when_the_server_stops_runs_at_the_next_start(tmp_path: Path) -> None:
+    store, line = made(tmp_path)
+    worker: Any = Worker()
+    job = store.add_job("tiny", RECIPE, [], 9)[0].id
+
+    async def story() -> None:
+        line._child, line.running = worker, [job]
+        store.start([job])
+        await line.stop(0)
+        await line._lost()
+
+    asyncio.run(story())
+    found = store.job(job)
+    assert found is not None and found.status == "queued" and found.deaths == 0

@@ -93,6 +93,10 @@ class Core:
     async def stop(self, seconds: float) -> None:
         """Stops: running jobs have so long to end, and otherwise wait for the next start."""
         self.events.close()
+        running, waiting = sum(len(line.running) for line in self.lines.values()), self.store.count("queued")
+        logger.info(
+            "stopping: %d jobs run and have %g seconds to end, %d wait for the next start", running, seconds, waiting
+        )
         await asyncio.gather(*(line.stop(seconds) for line in self.lines.values()))
         for task in self._tasks:
             task.cancel()
