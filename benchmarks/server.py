@@ -63,9 +63,9 @@ class Api:
         if found["status"] != "done":
             raise SystemExit(f"a job ended as {found['status']}: {found['error']}")
 
-    def cpu(self) -> float:
-        """Returns the seconds that its processes have computed (Linux)."""
-        children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text().split()
+    def cpu(self, *, alone: bool = False) -> float:
+        """Returns the seconds that its processes have computed (Linux). alone: without the worker's."""
+        children = [] if alone else Path(f"/proc/{self.process}/task/{self.process}/children").read_text().split()
         stats = [Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split() for p in (self.process, *children)]
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 

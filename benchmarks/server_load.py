@@ -46,8 +46,10 @@ def flood(api: Api, queue: int, clients: int) -> dict[str, Any]:
         status, answer = api.ask("POST", "/jobs", {**JOB, "seeds": [seed]})
         return status, 1000 * (time.perf_counter() - start), answer.get("id")
 
+    before = api.cpu(alone=True)
     with ThreadPoolExecutor(clients) as pool:
         answers = list(pool.map(one, range(4 * queue)))
+    cpu = 1000 * (api.cpu(alone=True) - before) / len(answers)
     refused = [ms for status, ms, _ in answers if status == 429]
     accepted = [job for status, _, job in answers if status == 202 and job]
     api.ask("DELETE", f"/jobs/{busy}")
@@ -58,6 +60,7 @@ def flood(api: Api, queue: int, clients: int) -> dict[str, Any]:
         "refused": len(refused),
         "refused ms median": round(median(refused), 1),
         "refused ms p99": round(quantiles(refused, n=100)[98], 1),
+        "CPU ms an answer": round(cpu, 1),
     }
 
 
@@ -128,7 +131,9 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         serving(Path(folder) / "data", given, "--queue", str(given.queue), "--history", "100") as api,
     ):
-        figures = {**flood(api, given.queue, given.clients), **steady(api, api.process, given.minutes, given.clients)}
+        figures = flood(api, given.queue, given.clients)
+        if given.minutes:
+            figures |= steady(api, api.process, given.minutes, given.clients)
     for name, value in figures.items():
         print(f"{name:<24}{value}")
     print(json.dumps(figures))

@@ -20,7 +20,7 @@ def test_the_nearest_photos_of_a_library_become_photos_of_the_server(tmp_path: P
     (tmp_path / "photos").mkdir()
     for name in ("teapot", "rabbit", "car", "mug"):
         (tmp_path / "photos" / f"{name}.png").write_bytes((OBJECTS / f"{name}.png").read_bytes())
-    done = call("index", tmp_path / "photos", "-o", tmp_path / "mine.library")
+    done = call("index", str(tmp_path / "photos"), "-o", str(tmp_path / "mine.library"))
     assert done.exit_code == 0, done.output
     server = start(tmp_path / "data", Path("tiny"), "--library", f"mine={tmp_path / 'mine.library'}")
     try:

@@ -122,9 +122,10 @@ class Checker:
 
 def together(one: Job, other: Job) -> bool:
     """Whether images of two jobs may be computed in one batch: only expressions and seeds differ, and each is asked for
-    as plain images of a rendered embedding."""
+    as plain images of a rendered embedding. Previews delay nobody's job."""
     return (
-        not (one.deaths or other.deaths or one.images or other.images)
+        one.quick == other.quick
+        and not (one.deaths or other.deaths or one.images or other.images)
         and _shape(one) is not None
         and _shape(one) == _shape(other)
     )

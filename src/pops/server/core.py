@@ -184,8 +184,10 @@ class Core:
         """Accepts a recipe: from here on it is not lost. quick: behind those that a person asked for; reuse: unless the
         same one is made, or will be. Returns the job, and whether it was there.
         """
-        recipe, model, photos = await asyncio.to_thread(self.checker.recipe, data)
         limits = self.settings.limits
+        if not reuse:  # what is too much is refused before it costs anything
+            await asyncio.to_thread(self.store.check_room, limits.queue, quick=quick)
+        recipe, model, photos = await asyncio.to_thread(self.checker.recipe, data)
         if await asyncio.to_thread(self.store.used) >= limits.disk:
             raise StorageFull("the photos and images of the server take as much as they may; try again later")
         asked = recipe.to_data()

@@ -214,9 +214,7 @@ class Store:
                 if not quick:
                     self.promote(found.id, db)
                 return self._known(found.id), True
-            waiting = db.execute("SELECT count(*) FROM jobs WHERE status = 'queued'").fetchone()[0]
-            if waiting >= (max(1, most // 2) if quick else most):
-                raise QueueFull(f"{waiting} jobs wait already; try again later")
+            self.check_room(most, quick=quick)
             job, now, expression = secrets.token_hex(16), time.time(), recipe["expression"]
             words, operators = words_of(expression, self.names(photos)), json.dumps(operators_in(expression))
             db.execute(
@@ -226,6 +224,12 @@ class Store:
             )
             db.executemany("UPDATE photos SET used = ? WHERE id = ?", [(now, photo) for photo in photos])
         return self._known(job), False
+
+    def check_room(self, most: int, *, quick: bool = False) -> None:
+        """Raises QueueFull where `most` jobs wait; for a quick job, half of them."""
+        waiting = self.count("queued")
+        if waiting >= (max(1, most // 2) if quick else most):
+            raise QueueFull(f"{waiting} jobs wait already; try again later")
 
     def promote(self, job: str, db: sqlite3.Connection | None = None) -> None:
         """Makes a preview a job of the history: now a person asks for it. db: where a change is under way."""
