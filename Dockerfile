@@ -3,7 +3,7 @@ FROM python:3.12-slim
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 RUN useradd --create-home --uid 1000 pops && mkdir /data && chown pops /data
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE constraints.txt ./
+COPY pyproject.toml hatch_build.py README.md LICENSE constraints.txt ./
 COPY src ./src
 COPY examples ./examples
 RUN pip install --index-url https://download.pytorch.org/whl/cpu -c constraints.txt torch \

@@ -26,7 +26,7 @@ FLOORS = {
     "models.model": 6,
     "judging": 6.5,
     "execute": 7, "illustrate": 7, "rendering": 7,
-    "result": 6,
+    "result": 6, "snippets": 6,
     "runner": 8,
     "data": 8, "studio": 9, "training": 9,
     "__init__": 10,

@@ -14,7 +14,7 @@ import pops
 from folders import write_controlnet, write_kandinsky_decoder, write_renderer, write_sdxl
 from pops.errors import ConfigError, PhotoError
 from pops.images import save_picture
-from pops.recipe import _PLACES, Loading, Making, Options, Recipe, Rendering, Sweep
+from pops.recipe import PLACES, Loading, Making, Options, Recipe, Rendering, Sweep
 from pops.studio import Pops
 
 # A value off its default for every field.
@@ -97,11 +97,11 @@ def test_every_field_is_read_as_it_was_written(tmp_path: Path, name: str, form: 
 
 
 def test_every_option_reaches_its_field() -> None:
-    assert set(Options.__annotations__) == set(_PLACES)
-    of_options = {f"{part}.{field}".lstrip(".") for part, field in _PLACES.values()}
+    assert set(Options.__annotations__) == set(PLACES)
+    of_options = {f"{part}.{field}".lstrip(".") for part, field in PLACES.values()}
     assert of_options == set(fields(FULL)) - {"version", "expression", "inputs", "versions", "found"}
     full = {name: value for name, (value, _) in fields(FULL).items()}
-    for option, (part, field) in _PLACES.items():
+    for option, (part, field) in PLACES.items():
         value = full[f"{part}.{field}".lstrip(".")]
         if option in ("sweep", "shows", "image", "num_images"):
             continue

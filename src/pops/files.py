@@ -95,7 +95,7 @@ def parse_json(text: str | bytes, deepest: int = MAX_DEPTH) -> Any:
         raise ValueError(f"no JSON: {e.msg} at line {e.lineno}, column {e.colno}") from e
     except UnicodeDecodeError as e:
         raise ValueError(f"no UTF-8 text at byte {e.start}") from e
-    _check_depth(value, deepest)
+    check_depth(value, deepest)
     return value
 
 
@@ -112,7 +112,8 @@ def _real(text: str) -> float:
     return value
 
 
-def _check_depth(value: Any, deepest: int) -> None:
+def check_depth(value: Any, deepest: int) -> None:
+    """Raises ValueError where lists and objects lie more than `deepest` deep within one another."""
     level = [value]
     for _ in range(deepest + 1):
         level = [each for each in level if isinstance(each, (dict, list))]

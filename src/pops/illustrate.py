@@ -54,13 +54,16 @@ def images_of_nodes(
 class Drawing:
     """What the figures of a run show, gathered while its parts are made.
 
-    wanted: names of FIGURES; rows: of the whole run. `needed` are the numbers of the images that they show.
+    wanted: names of FIGURES; rows: of the whole run; captions: of photos, by path. `needed` are the numbers of the
+    images that they show.
     """
 
-    def __init__(self, wanted: Sequence[str], recipe: Recipe, rows: int) -> None:
+    def __init__(
+        self, wanted: Sequence[str], recipe: Recipe, rows: int, captions: Mapping[str, str] | None = None
+    ) -> None:
         from pops.figures.grid import CELL
 
-        self.wanted, self.recipe, self.cell = wanted, recipe, CELL
+        self.wanted, self.recipe, self.cell, self.captions = wanted, recipe, CELL, captions or {}
         self.seeds = recipe.rendering.seeds or recipe.seeds
         self.number, count = recipe.image or 0, rows * recipe.num_images
         told = f"a grid has at most {MAX_CELLS} images, this one {count}; ask for fewer"
@@ -104,10 +107,11 @@ class Drawing:
             images = images_of_nodes(trace, render, nodes, row=self.row, seed=seed, recipe=self.recipe)
             if trace.mixed is not None and self.results:
                 images[trace.plan.root] = self.results[0]
+            captions: dict[Node, str] = {n: self.captions[n.path] for n in trace.plan.photos if n.path in self.captions}
             if "tree" in self.wanted:
-                figures["tree"] = tree_figure(trace.plan, images)
+                figures["tree"] = tree_figure(trace.plan, images, captions=captions)
             if "equation" in self.wanted:
-                figures["equation"] = equation_figure(trace.plan, images, results=self.results)
+                figures["equation"] = equation_figure(trace.plan, images, captions=captions, results=self.results)
         if "grid" in self.wanted:
             numbers = sorted(self.cells)
             labels = [f"seed {self.seed_of(number)}" for number in numbers]

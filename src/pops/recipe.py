@@ -376,9 +376,9 @@ class Recipe(Part):
         ControlNets are added to the recipe's own; control replaces them all.
         """
         given = {name: value for name, value in options.items() if value is not None}
-        unknown = [name for name in given if name not in _PLACES]
+        unknown = [name for name in given if name not in PLACES]
         if unknown:
-            raise TypeError(f"a recipe has no setting {unknown[0]!r}{suggest(unknown[0], _PLACES)}")
+            raise TypeError(f"a recipe has no setting {unknown[0]!r}{suggest(unknown[0], PLACES)}")
         parts: dict[str, dict[str, Any]] = {"": {}, "making": {}, "rendering": {}, "loading": {}}
         if "seed" in given or "num_images" in given:
             parts[""]["image"] = None
@@ -387,7 +387,7 @@ class Recipe(Part):
         if given.get("model") not in (None, self.loading.model):
             parts["loading"] = {"decoder": None, "adapter": None, "controlnets": {}, "operators": {}, "precision": None}
         for name, value in given.items():
-            part, field = _PLACES[name]
+            part, field = PLACES[name]
             parts[part][field] = _plain(name, value)
         for name in ("operators", "controlnets"):  # those of the recipe stay, unless they are given anew
             if name in given and given.get("model") in (None, self.loading.model):
@@ -447,7 +447,7 @@ def _with(part: Any, fields: Mapping[str, Any]) -> Any:
 _TOP = {"seed": "seeds", "num_images": "num_images", "image": "image", "sweep": "sweep", "shows": "shows"}
 _RENDERING = ("size", "prompt", "negative", "scale", "control", "control_scale", "upscale", "enlarge")
 # Option -> (part of the recipe, field).
-_PLACES: dict[str, tuple[str, str]] = {
+PLACES: dict[str, tuple[str, str]] = {
     **{option: ("", field) for option, field in _TOP.items()},
     **{name: ("making", name) for name in Making.model_fields},
     **{name: ("rendering", name) for name in _RENDERING},

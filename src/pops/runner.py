@@ -87,6 +87,7 @@ class Runner:
         render: bool = True,
         embed: bool = False,
         only: Collection[int] | None = None,
+        captions: Mapping[str, str] | None = None,
     ) -> Iterator[Result]:
         """Makes the images of a recipe part by part; see Pops.stream."""
         # 1) All that can be refused is refused before a network runs.
@@ -100,7 +101,7 @@ class Runner:
             self._check(recipe, control)
         rows = self.rows(recipe, planned, given)
         settled, parts = self.settled(recipe, planned, rows), self.parts(recipe, rows, images=shown or mixed)
-        drawing = Drawing(wanted, settled, rows)
+        drawing = Drawing(wanted, settled, rows, captions)
         asked = set(recipe.numbers(rows)) if only is None else set(recipe.numbers(rows)) & set(only)
         asked = asked if shown or mixed or not own else set()
         needed = asked | drawing.needed

@@ -185,6 +185,7 @@ class Pops:
         render: bool = True,
         embed: bool = False,
         only: Collection[int] | None = None,
+        captions: Mapping[str, str] | None = None,
         on_progress: OnProgress | None = None,
         on_image: OnImage | None = None,
         on_preview: OnPreview | None = None,
@@ -195,13 +196,14 @@ class Pops:
         so that a run of thousands of seeds holds one batch at a time. The images are those of `run`, byte for byte.
 
         only: numbers of the images to make, counted from 0 row by row; None for all. A result's `numbers` say which it
-        holds; where figures were asked for, a last one holds them. The other settings are those of `run`.
+        holds; where figures were asked for, a last one holds them. captions: of photos in figures, by path, in place of
+        their files' names. The other settings are those of `run`.
         """
         there, tell = self._for(recipe), Callbacks(on_progress, on_image, on_preview, on_control, on_note)
         ensure(not recipe.sweep, "a grid over settings is one picture; make it with run", ConfigError)
         with threads(recipe.loading.threads):
             yield from there.runner.stream(
-                recipe, given or {}, tell, figures=figures, render=render, embed=embed, only=only
+                recipe, given or {}, tell, figures=figures, render=render, embed=embed, only=only, captions=captions
             )
 
     def _for(self, recipe: Recipe) -> Pops:

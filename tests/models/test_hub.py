@@ -307,4 +307,4 @@ def test_the_list_of_names(hub: dict[str, Any], folder: Path, monkeypatch: pytes
     rows = {row["name"]: row for row in known()}
     assert list(rows) == ["tiny", "kandinsky-2-2"]
     assert (rows["tiny"]["here"], rows["kandinsky-2-2"]["here"]) == (True, False)
-    assert all(set(row) == {"name", "summary", "source", "here"} for row in rows.values())
+    assert all(set(row) == {"name", "summary", "source", "needs", "get", "here"} for row in rows.values())

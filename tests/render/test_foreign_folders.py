@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from folders import DIM, draw, write_renderer, write_sdxl
-from pops.diffusion.scheduler import read_scheduler
+from pops.diffusion.scheduler import read_scheduler, scheduler_of_call
 from pops.errors import ConfigError, ModelError
 from pops.magicmix.mix import MagicMix
 from pops.render import RendererOptions, backend_of, get
@@ -188,3 +188,20 @@ def test_nothing_is_written_while_networks_are_read_and_run(
         of_diffusers.set_verbosity(level)
     assert capfd.readouterr() == ("", "")
     assert of_diffusers.is_progress_bar_enabled() == bars
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # diffusers' own
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("DDIMScheduler", 999), ("DDPMScheduler", 999), ("EulerDiscreteScheduler", 1000), ("PNDMScheduler", 999)],
+)
+def test_as_many_steps_as_timesteps_run_or_are_refused(name: str, last: int) -> None:
+    """With steps_offset 1 some classes begin after the last timestep that they know."""
+    import diffusers
+
+    own = getattr(diffusers, name).from_config({"steps_offset": 1, "timestep_spacing": "leading"})
+    scheduler = scheduler_of_call(own, last, "cpu")
+    scheduler.step(torch.zeros(1, 4, 8, 8), scheduler.timesteps[0], torch.zeros(1, 4, 8, 8))
+    if last < 1000:
+        with pytest.raises(ConfigError, match=f"{name} cannot make 1000 steps.*ask for 999 or fewer"):
+            scheduler_of_call(own, 1000, "cpu")

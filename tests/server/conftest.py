@@ -26,6 +26,14 @@ def live(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
     assert server.stop() == 0
 
 
+@pytest.fixture(scope="session")
+def tiny_live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A server with the model that ships, which tests share."""
+    server = start(tmp_path_factory.mktemp("tiny") / "data", Path("tiny"))
+    yield server
+    assert server.stop() == 0
+
+
 @pytest.fixture
 def serving(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Live]]:
     """Starts servers of a test's own; all use the same data."""

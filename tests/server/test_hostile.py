@@ -69,7 +69,9 @@ def watched() -> Iterator[list[str]]:
 
 ROUTES = [
     ("GET", "/api/v1/photos/{}"), ("GET", "/api/v1/images/{}"), ("GET", "/api/v1/jobs/{}"),
-    ("DELETE", "/api/v1/jobs/{}"), ("GET", "/api/v1/jobs/{}/events"), ("GET", "/{}"), ("GET", "/api/v1/{}"),
+    ("POST", "/api/v1/jobs/{}/favourite"), ("GET", "/api/v1/projects/{}"), ("DELETE", "/api/v1/projects/{}"),
+    ("GET", "/api/v1/projects/{}/file"), ("DELETE", "/api/v1/jobs/{}"),
+    ("GET", "/api/v1/jobs/{}/events"), ("GET", "/{}"), ("GET", "/api/v1/{}"),
 ]  # fmt: skip
 
 
@@ -88,6 +90,11 @@ def bodies(name: str) -> list[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = [("/api/v1/jobs", recipe) for recipe in recipes]
     found += [("/api/v1/parse", {"text": text}) for text in texts]
     found += [("/api/v1/parse", {"tree": {"photo": name}}), ("/api/v1/parse", {"text": good, "model": name})]
+    found += [("/api/v1/export", {"recipe": {"expression": name}, "as": "command"})]
+    found += [
+        ("/api/v1/export", {"recipe": {"expression": f"photo:{'0' * 32}"}, "as": "python", "names": {name: name}})
+    ]
+    found += [("/api/v1/projects", {"name": "x", "document": {key: [name]}}) for key in ("photos", "pins")]
     return [*found, ("/api/v1/search", {"expression": good, "library": name})]
 
 

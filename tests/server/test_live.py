@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -118,6 +120,8 @@ def test_jobs_are_cancelled_within_a_step_or_before_they_start(live: Live) -> No
 
 
 def test_a_job_that_cannot_be_made_fails_and_says_why(live: Live) -> None:
+    steps = live.ended(live.queue(TIGER, rendering={"steps": 1000}))
+    assert steps["status"] == "failed" and "ask for 999 or fewer" in steps["error"]["message"], steps
     job = live.ended(live.queue(f"texturing({TIGER}, _)", rendering={"size": [33, 32]}))
     assert job["status"] == "failed" and job["error"]["code"] == "ConfigError" and "33" in job["error"]["message"]
     assert events(live, job["id"])[-1][1]["error"]["message"] == job["error"]["message"]
@@ -161,6 +165,22 @@ def test_the_command_line_writes_the_same_files(live: Live, call: Any, photos: P
     assert read_recipe(there / "o-0.png")["expression"] == "texturing(a.png, 'b.png')"
 
 
+def test_the_client_imports_no_networks(live: Live, photos: Path) -> None:
+    """That is what makes it quick."""
+    code = """
+import sys
+from pops.cli.main import app
+try:
+    app(["run", "texturing(a.png, _)", "-o", "o.png", "--server", sys.argv[1]])
+except SystemExit as e:
+    heavy = {"torch", "diffusers", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "fastapi"}
+    print(e.code, sorted(heavy & set(sys.modules)))
+"""
+    words = [sys.executable, "-c", code, live.address.removesuffix("/api/v1")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["o.png", "0 []"] and (photos / "o.png").is_file()
+
+
 def test_the_command_line_says_what_the_server_cannot(live: Live, call: Any, photos: Path) -> None:
     server = ["--server", live.address.removesuffix("/api/v1"), "-o", "o.png"]
     for words, told in (
@@ -182,7 +202,7 @@ def test_the_command_line_says_what_the_server_cannot(live: Live, call: Any, pho
 
 def test_kills_lose_no_job_and_change_no_image(serving: Callable[..., Live]) -> None:
     server = serving()
-    asked = [{"seeds": [n, n + 1], "rendering": {"steps": 30}} for n in range(4 + 4 * KILLS)]
+    asked = [{"seeds": [n, n + 1], "rendering": {"steps": 30}} for n in range(8 if KILLS == 1 else 5 * KILLS)]
     ids = [server.queue(f"texturing({TIGER}, _)", **one) for one in asked]
     for round_ in range(KILLS):  # of a worker, and of the server with its worker
         server.ended(ids[round_ * 3])

@@ -24,7 +24,7 @@ RECIPE = {"version": 1, "expression": f"texturing(photo:{A}, _)", "seeds": [3]}
 
 def test_jobs_come_in_order_and_those_that_killed_a_worker_last(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    ids = [store.add_job("tiny", RECIPE, [A], 10).id for _ in range(3)]
+    ids = [store.add_job("tiny", RECIPE, [A], 10)[0].id for _ in range(3)]
     assert store.start(ids[:1]) == ids[:1]
     assert store.again(ids[0], died=True)
     assert [job.id for job in store.waiting("tiny", 9)] == [ids[1], ids[2], ids[0]]
@@ -39,7 +39,7 @@ def test_jobs_come_in_order_and_those_that_killed_a_worker_last(tmp_path: Path) 
 
 def test_what_was_accepted_is_there_after_a_restart(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    ids = [store.add_job("tiny", RECIPE, [A], 10).id for _ in range(3)]
+    ids = [store.add_job("tiny", RECIPE, [A], 10)[0].id for _ in range(3)]
     store.start(ids[:2])
     store.add_image(ids[0], 0, 8, 8, 100)
     other = Store(tmp_path)  # the first was killed
@@ -62,7 +62,7 @@ def test_old_jobs_and_photos_that_nobody_uses_are_forgotten(tmp_path: Path) -> N
         store.photo_path(photo).parent.mkdir(parents=True, exist_ok=True)
         store.photo_path(photo).write_bytes(b"x" * 100)
         store.add_photo(StoredPhoto(photo, 8, 8), 100)
-    ids = [store.add_job("tiny", RECIPE, [A], 10).id for _ in range(4)]
+    ids = [store.add_job("tiny", RECIPE, [A], 10)[0].id for _ in range(4)]
     for one in ids[:3]:
         store.image_path(one, 0).parent.mkdir(parents=True)
         store.image_path(one, 0).write_bytes(b"x" * 100)

@@ -15,7 +15,7 @@ import typer
 from pops.cli.shell import Debug, Json, command, print_json
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "huggingface_hub", "pillow")
-LOW_DISK_GB, LOW_MEMORY_GB = 2.0, 1.5
+LOW_DISK_GB = 2.0
 
 
 @command
@@ -98,14 +98,16 @@ def _devices() -> str:
 
 
 def _memory() -> str:
+    from pops.models.hub import TINY_MEMORY
+
     try:
         page, total = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
         free = os.sysconf("SC_AVPHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return "unknown on this system"
     text = f"{page * total / 1e9:.1f} GB, {page * free / 1e9:.1f} GB free"
-    if page * total / 1e9 < LOW_MEMORY_GB:
-        raise _Warning(f"{text}; the model tiny needs {LOW_MEMORY_GB} GB")
+    if page * total / 1e9 < TINY_MEMORY:
+        raise _Warning(f"{text}; the model tiny needs {TINY_MEMORY:g} GB")
     return text
 
 

@@ -136,7 +136,8 @@ class Client:
         status, _, _ = self._ask("GET", f"/photos/{name.removeprefix(PHOTO)}?size=64", refused=False)
         if status != 200:
             mark = secrets.token_hex(16)
-            head = f'--{mark}\r\ncontent-disposition: form-data; name="file"; filename="photo"\r\n\r\n'
+            file = "".join(c for c in path.name if c.isprintable() and c not in '"\\') or "photo"
+            head = f'--{mark}\r\ncontent-disposition: form-data; name="file"; filename="{file}"\r\n\r\n'
             body = head.encode() + data + f"\r\n--{mark}--\r\n".encode()
             self._ask("POST", "/photos", body, f"multipart/form-data; boundary={mark}", about=shown(source))
         return name

@@ -143,9 +143,18 @@ def scheduler_of(own: Scheduler, wanted: str | Scheduler | None) -> Scheduler:
 def fresh_scheduler(
     template: Scheduler, steps: int, device: str | torch.device, *, settings: Mapping[str, Any] | None = None
 ) -> Scheduler:
-    """Returns a new scheduler with the template's settings, timesteps set: its state belongs to one call."""
+    """Returns a new scheduler with the template's settings, timesteps set: its state belongs to one call.
+
+    Raises ConfigError where it would read its table beyond the end: with steps_offset 1 and as many steps as the table
+    has rows, some classes begin with the timestep after the last one.
+    """
     scheduler = _made(type(template), template.config, settings)
     scheduler.set_timesteps(steps, device=device)
+    table = getattr(scheduler, "alphas_cumprod", None)
+    if table is not None and not hasattr(scheduler, "sigmas"):  # the others interpolate
+        first, known = int(scheduler.timesteps.max()), len(table)
+        told = f"{type(template).__name__} cannot make {steps} steps: it knows {known} timesteps, and would begin after"
+        ensure(first < known, f"{told} the last; ask for {steps - 1} or fewer", ConfigError)
     return scheduler
 
 
@@ -153,7 +162,7 @@ def scheduler_of_call(template: Scheduler, steps: int, device: str | torch.devic
     """As `fresh_scheduler`; ConfigError for a number of steps that the scheduler cannot make."""
     try:
         return fresh_scheduler(template, steps, device)
-    except Warning:  # made an error by whoever runs us
+    except (Warning, ConfigError):  # a warning was made an error by whoever runs us
         raise
     except Exception as e:  # each class has its own
         name = type(template).__name__

@@ -11,12 +11,11 @@ import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-Point: TypeAlias = "tuple[float, float]"
-Box: TypeAlias = "tuple[float, float, float, float]"
+from pops.figures.vector import STROKES, Box, Point, Strokes
 
 INK, QUIET, LINE, CARD = "#23252b", "#858a96", "#c6cad3", "#f5f4f1"
 COLOURS = ("#c0663f", "#3f7d74", "#4b6cb0", "#8a5ba0", "#a8842c", "#b24c66", "#5f8a3e")
@@ -70,9 +69,13 @@ class Canvas:
         self.scale = next((s for s in (3, 2) if area * s * s <= MAX_AREA), 1)
         self.image = Image.new("RGB", (self.size[0] * self.scale, self.size[1] * self.scale), "white")
         self.draw = ImageDraw.Draw(self.image, "RGBA")
+        self.strokes = Strokes(self.size)
 
     def finish(self) -> Image.Image:
-        return self.image.resize(self.size, Image.Resampling.LANCZOS) if self.scale > 1 else self.image
+        """Returns the figure; info["strokes"] has what it was drawn by."""
+        image = self.image.resize(self.size, Image.Resampling.LANCZOS) if self.scale > 1 else self.image
+        image.info[STROKES] = self.strokes
+        return image
 
     def _box(self, box: Box) -> Box:
         x0, y0, x1, y1 = (round(v * self.scale) for v in box)
@@ -91,6 +94,8 @@ class Canvas:
         ImageDraw.Draw(mask).rounded_rectangle((0, 0, size[0] - 1, size[1] - 1), radius, fill=255)
         self.image.paste(ImageOps.fit(image, size, Image.Resampling.LANCZOS), (int(x0), int(y0)), mask)
         self.draw.rounded_rectangle((x0, y0, x1, y1), radius, outline="#00000020", width=self.scale)
+        self.strokes.note("picture", image, box, radius / self.scale)
+        self.strokes.note("rect", box, radius / self.scale, None, "#00000020")
 
     def _radius(self, box: Box) -> float:
         return 0.07 * (box[2] - box[0]) * self.scale
@@ -99,6 +104,7 @@ class Canvas:
         """Draws a plain card with the text in its middle, as large as fits."""
         self.draw.rounded_rectangle(self._box(box), self._radius(box), fill=CARD)
         self.draw.rounded_rectangle(self._box(box), self._radius(box), outline="#00000014", width=self.scale)
+        self.strokes.note("rect", box, self._radius(box) / self.scale, CARD, "#00000014")
         width = box[2] - box[0]
         sizes = [width * share for share in (0.19, 0.165, 0.145, 0.125, 0.11, 0.095)]
         inside = width * 0.82
@@ -148,6 +154,7 @@ class Canvas:
         """Draws a line through the points, with round ends."""
         if len(points) < 2:
             return
+        self.strokes.note("line", list(points), width, colour)
         half = max(width * self.scale, 1.0) / 2
         scaled = [(x * self.scale, y * self.scale) for x, y in points]
         left, right = [], []
@@ -175,13 +182,17 @@ class Canvas:
     def disc(self, centre: Point, radius: float, colour: str) -> None:
         x, y = centre
         self.draw.ellipse(self._box((x - radius, y - radius, x + radius, y + radius)), fill=colour)
+        self.strokes.note("disc", centre, radius, colour)
 
     def pill(self, centre: Point, text: str, size: float, colour: str) -> None:
         """Draws a name in a pale capsule of its colour, `pill_width` wide."""
         half, tall, (x, y) = pill_width(text, size) / 2, size * 0.95, centre
-        box = self._box((x - half, y - tall, x + half, y + tall))
+        around = (x - half, y - tall, x + half, y + tall)
+        box = self._box(around)
         self.draw.rounded_rectangle(box, tall * self.scale, fill="white")
         self.draw.rounded_rectangle(box, tall * self.scale, fill=colour + "22", outline=colour + "55", width=self.scale)
+        self.strokes.note("rect", around, tall, "#ffffff", None)
+        self.strokes.note("rect", around, tall, colour + "22", colour + "55")
         self.text(text, centre, size, colour)
 
     def text(self, text: str, at: Point, size: float, colour: str, anchor: str = "mm") -> None:
@@ -192,6 +203,8 @@ class Canvas:
             top, bottom = font.getbbox("x", anchor="ls")[1::2]
             y, anchor = y - (top + bottom) / 2 + size * self.scale * 0.06, anchor[0] + "s"
         self.draw.text((x, y), text, font=font, fill=colour, anchor=anchor)
+        at, width = (x / self.scale, y / self.scale), text_width(text, size)
+        self.strokes.note("text", text, at, size, colour, anchor[0], width)
 
 
 def pill_width(text: str, size: float) -> float:

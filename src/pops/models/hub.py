@@ -31,6 +31,7 @@ from pops.models.layout import (
 logger = logging.getLogger("pops.models")
 
 TINY = Path(__file__).parent / "tiny"
+TINY_MEMORY = 1.5  # GB
 PUBLISHED = ("texturing", "union", "scene", "instruct")  # the operators whose official checkpoints are public
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COPY = "or copy the model's folder here and give its path"
@@ -48,6 +49,7 @@ class HubModel:
     renderer: str
     operators: str
     summary: str
+    needs: str
     info: Mapping[str, Any]
 
 
@@ -58,6 +60,7 @@ HUB: Mapping[str, HubModel] = MappingProxyType(
             renderer="kandinsky-community/kandinsky-2-2-decoder",
             operators="pOpsPaper/operators",
             summary="the papers' model, 512 x 512; about 20 GB",
+            needs="20 GB of disk, and as much memory in full precision; a GPU helps",
             info={"version": "2.2", "space": "clip-vit-bigg-14", "size": 512, "steps": 50, "guidance": 4.0},
         )
     }
@@ -153,19 +156,24 @@ def pull_operators(names: Iterable[str], model: str = "kandinsky-2-2") -> dict[s
     return {name: here[name] for name in names}
 
 
-def known() -> list[dict[str, str | bool]]:
-    """Lists the models that have a name: name, summary, source, and whether they are here, on this machine."""
-    rows: list[dict[str, str | bool]] = [
+def known() -> list[dict[str, Any]]:
+    """Lists the models that have a name: name, summary, source, what each needs, how to get it, and whether it is here,
+    on this machine."""
+    rows: list[dict[str, Any]] = [
         {
             "name": "tiny",
             "summary": "ships with pops: drawn objects, small pictures, no GPU needed",
             "source": "package",
+            "needs": f"{TINY_MEMORY:g} GB of memory; no GPU, no network",
+            "get": "it is here",
             "here": (TINY / "model_index.json").is_file(),
         }
     ]
     for name, model in HUB.items():
         here = is_whole(_cached(model.prior), PARTS) and is_whole(_cached(model.renderer), DECODER_PARTS)
-        rows.append({"name": name, "summary": model.summary, "source": f"hub: {model.prior}", "here": here})
+        get = "it is here" if here else f"run: pops models pull {name}"
+        about = {"name": name, "summary": model.summary, "source": f"hub: {model.prior}", "needs": model.needs}
+        rows.append({**about, "get": get, "here": here})
     return rows
 
 

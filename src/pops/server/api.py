@@ -6,8 +6,9 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Body, Depends, HTTPException, Query, Request, Response, UploadFile
 from fastapi import Path as InPath
@@ -17,9 +18,10 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pops.errors import ConfigError, PhotoError, PopsError, ensure
 from pops.expression.grammar import parse, to_text
 from pops.expression.trees import from_tree, to_tree
+from pops.models.hub import known as published
 from pops.recipe import Recipe
 from pops.server import shapes
-from pops.server.core import Core
+from pops.server.core import Core, plain_name
 from pops.server.events import until_ended
 from pops.server.guard import COOKIE, same, session_of
 from pops.server.references import PHOTO, photos_in
@@ -28,14 +30,17 @@ from pops.version import __version__
 
 _CHUNK = 2**20
 _PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The image."}}
+_DRAWN: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}, "image/svg+xml": {}}, "description": "The image."}
+}
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
 def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
     """Returns the answers of a route that are no success, for the schema."""
     said = {
-        400: "malformed", 401: "no token", 403: "not from here", 404: "unknown", 413: "too large",
-        422: "cannot be used", 429: "too much at a time; see Retry-After", 503: "not ready",
+        400: "malformed", 401: "no token", 403: "not from here", 404: "unknown", 409: "changed meanwhile",
+        413: "too large", 422: "cannot be used", 429: "too much at a time; see Retry-After", 503: "not ready",
     }  # fmt: skip
     body = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}  # whatever the route's own type
     return {code: {"content": body, "description": said[code]} for code in codes}
@@ -69,21 +74,28 @@ async def known_job(core: CoreHere, id: Annotated[shapes.JobId, InPath()]) -> Jo
 KnownJob = Annotated[Job, Depends(known_job)]
 
 
+@asynccontextmanager
+async def received(core: Core, file: UploadFile) -> AsyncIterator[Path]:
+    """Yields a place with the bytes of an upload, and removes it afterwards."""
+    place = core.incoming()
+    try:
+        with place.open("wb") as out:
+            while chunk := await file.read(_CHUNK):
+                await asyncio.to_thread(out.write, chunk)
+        yield place
+    finally:
+        place.unlink(missing_ok=True)
+
+
 # --- photos and images -----------------------------------------------------------------------------
 
 
 @router.post("/photos", status_code=201, responses={**leading_to(201, "photo"), **refusals(429)})
 async def upload(core: CoreHere, file: UploadFile) -> shapes.PhotoAnswer:
     """Takes a photo. The same bytes have the same id."""
-    place = core.incoming()
-    try:
-        with place.open("wb") as out:
-            while chunk := await file.read(_CHUNK):
-                await asyncio.to_thread(out.write, chunk)
-        photo = await core.take_photo(place)
-    finally:
-        place.unlink(missing_ok=True)
-    return shapes.PhotoAnswer(id=photo.id, width=photo.width, height=photo.height)
+    async with received(core, file) as place:
+        photo = await core.take_photo(place, plain_name(file.filename))
+    return shapes.PhotoAnswer(id=photo.id, width=photo.width, height=photo.height, name=photo.name)
 
 
 @router.get("/photos/{id}", responses={**_PICTURE, **refusals(404)}, response_class=Response)
@@ -94,19 +106,25 @@ async def photo(core: CoreHere, id: Annotated[shapes.PhotoId, InPath()], size: s
     return FileResponse(await core.small_photo(id, size), media_type="image/png", headers=_FOREVER)
 
 
-@router.get("/images/{id}", responses={**_PICTURE, **refusals(404)}, response_class=Response)
+@router.get("/images/{id}", responses={**_DRAWN, **refusals(404)}, response_class=Response)
 async def image(
     core: CoreHere,
     id: Annotated[shapes.ImageId, InPath()],  # noqa: A002
     size: shapes.Size | None = None,
     recipe: Annotated[bool, Query(description="0 leaves the recipe out")] = True,
+    format: Annotated[Literal["png", "svg"], Query(description="svg: of a tree or an equation")] = "png",  # noqa: A002
 ) -> Response:
-    """Returns an image, as PNG with its recipe; with `size` a small copy without it."""
+    """Returns an image, as PNG with its recipe; with `size` a small copy without it; a figure also as SVG."""
     found = await asyncio.to_thread(core.store.image, id)
     if found is None:
         raise HTTPException(404, f"there is no image {id}")
     job, one = found
     place = core.store.image_path(job, one.number)
+    if format == "svg":
+        drawn = place.with_suffix(".svg")
+        if not await asyncio.to_thread(drawn.is_file):
+            raise HTTPException(404, f"the image {id} is no tree and no equation, and has no SVG")
+        return FileResponse(drawn, media_type="image/svg+xml", headers=_FOREVER)
     if size is not None or not recipe:
         place = await core.copy_of_image(job, one.number, size)
     return FileResponse(place, media_type="image/png", headers=_FOREVER)
@@ -123,9 +141,15 @@ _RECIPE: dict[str, Any] = {"requestBody": {"required": True, "content": {"applic
 @router.post(
     "/jobs", status_code=202, responses={**leading_to(202, "job", "cancel"), **refusals(429)}, openapi_extra=_RECIPE
 )
-async def queue(core: CoreHere, recipe: Annotated[dict[str, Any], Body()]) -> shapes.Accepted:
+async def queue(
+    core: CoreHere,
+    recipe: Annotated[dict[str, Any], Body()],
+    reuse: Annotated[bool, Query(description="takes a job of the same recipe, if there is one")] = False,
+    quick: Annotated[bool, Query(description="runs behind those that a person asked for")] = False,
+) -> shapes.Accepted:
     """Accepts a recipe, whose photos are photo:ID. An accepted job is made, whatever ends in between."""
-    return shapes.Accepted(id=(await core.queue(recipe)).id)
+    accepted, reused = await core.queue(recipe, quick=quick, reuse=reuse)
+    return shapes.Accepted(id=accepted.id, reused=reused)
 
 
 @router.get("/jobs")
@@ -169,14 +193,17 @@ async def cancel(core: CoreHere, known: KnownJob) -> shapes.JobAnswer:
 
 @router.get("/jobs/{id}/events", response_class=EventSourceResponse, responses=refusals(404, 429))
 async def events(core: CoreHere, found: KnownJob) -> AsyncIterator[ServerSentEvent]:
-    """Streams what becomes of a job: queued or running as it is now, the images so far, then progress, preview and
-    image as they come, and last done, failed or cancelled."""
-    queue = core.events.listen(found.id)
+    """Streams what becomes of a job: queued or running as it is now, warnings and images so far, then progress,
+    warning, preview and image as they come, and last done, failed or cancelled."""
+    queue = core.events.listen(found.id, watching=True)
     try:
+        await core.watch(found)
         now = await asyncio.to_thread(core.store.job, found.id) or found
         told = set()
         if now.status not in ENDED:
             yield ServerSentEvent(event=now.status, data={})
+        for warning in now.warnings:
+            yield ServerSentEvent(event="warning", data=dict(warning))
         for one in now.images:
             told.add(one.number)
             yield ServerSentEvent(event="image", data=shapes.ImageAnswer.of(one).model_dump())
@@ -184,10 +211,12 @@ async def events(core: CoreHere, found: KnownJob) -> AsyncIterator[ServerSentEve
             yield ServerSentEvent(event=now.status, data={"error": now.error} if now.error else {})
             return
         async for event in until_ended(queue):
-            if event.name != "image" or event.data["number"] not in told:
+            known = event.data in now.warnings if event.name == "warning" else event.data.get("number") in told
+            if event.name not in ("image", "warning") or not known:
                 yield ServerSentEvent(event=event.name, data=event.data)
     finally:
         core.events.leave(found.id, queue)
+        await core.watch(found)
 
 
 # --- what there is ---------------------------------------------------------------------------------
@@ -231,13 +260,14 @@ async def operators(core: CoreHere, model: ModelName = None) -> shapes.Operators
 
 @router.get("/models")
 async def models(core: CoreHere) -> shapes.Models:
-    """Lists the models that are loaded."""
+    """Lists the models that are loaded, and of every model with a name what it needs, and how to get it."""
     rows = []
     for line in core.lines.values():
         loading = {key: value for key, value in (line.loaded or {}).items() if value not in (None, {})}
         default = line.name == core.settings.default
         rows.append(shapes.ModelAnswer(name=line.name, version=line.version, default=default, loading=loading))
-    return shapes.Models(models=rows)
+    needs: list[dict[str, Any]] = await asyncio.to_thread(published)
+    return shapes.Models(models=rows, needs=[shapes.NeededModel(**row) for row in needs])
 
 
 @router.get("/renderers", responses=refusals(503))
@@ -300,17 +330,11 @@ async def search(core: CoreHere, asked: shapes.Search) -> shapes.Matches:
 
 async def _match(core: Core, match: Mapping[str, Any]) -> shapes.Match:
     """A photo that was found becomes one of the server's, which recipes may name."""
-    import shutil
-
-    place, path = core.incoming(), Path(match["path"])
+    path = Path(match["path"])
     try:
-        try:
-            await asyncio.to_thread(shutil.copyfile, path, place)
-        except OSError:
-            raise PhotoError(f"the library's photo {path.name} is no longer there; index it again") from None
-        found = await core.take_photo(place)
-    finally:
-        place.unlink(missing_ok=True)
+        found = await core.take_copy(path)
+    except OSError:
+        raise PhotoError(f"the library's photo {path.name} is no longer there; index it again") from None
     return shapes.Match(id=found.id, name=path.name, score=match["score"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,10 +18,12 @@ from starlette.exceptions import HTTPException
 from pops.errors import ExpressionError, PopsError, UserError
 from pops.files import shown
 from pops.recipe import Recipe
-from pops.server.api import router, suggestion
+from pops.server import api, api_projects, api_studio
+from pops.server.api import suggestion
 from pops.server.core import Core, StorageFull
 from pops.server.events import TooManyListeners
 from pops.server.guard import Guard
+from pops.server.projects import ProjectChanged, TooManyProjects
 from pops.server.settings import Settings
 from pops.server.shapes import Refusal, problem
 from pops.server.store import QueueFull
@@ -46,7 +49,8 @@ def create_app(settings: Settings, *, stop_seconds: float = STOP) -> FastAPI:
         description="Compose pictures like equations: photos are the operands, trained operators the signs.",
     )  # fmt: skip
     app.state.core = core
-    app.include_router(router)
+    for routes in (api.router, api_studio.router, api_projects.router):
+        app.include_router(routes)
     app.add_api_route("/metrics", _metrics, methods=["GET"], include_in_schema=False)
     app.add_middleware(Guard, settings=settings, metrics=core.metrics)
     app.add_exception_handler(PopsError, _of_pops)
@@ -60,6 +64,7 @@ def create_app(settings: Settings, *, stop_seconds: float = STOP) -> FastAPI:
 async def _metrics(request: Request) -> Response:
     core: Core = request.app.state.core
     core.metrics.listeners.set(core.events.count)
+    core.metrics.tasks.set(len(asyncio.all_tasks()))
     core.metrics.waiting.set(core.store.count("queued"))
     return Response(core.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
@@ -70,7 +75,9 @@ async def _metrics(request: Request) -> Response:
 async def _of_pops(request: Request, error: Exception) -> Response:
     assert isinstance(error, PopsError)
     code, message = type(error).__name__, str(error)
-    if isinstance(error, (QueueFull, StorageFull, TooManyListeners)):
+    if isinstance(error, ProjectChanged):
+        return JSONResponse(problem(code, message, revision=error.revision), 409)
+    if isinstance(error, (QueueFull, StorageFull, TooManyListeners, TooManyProjects)):
         wait = request.app.state.core.wait() if isinstance(error, QueueFull) else 60
         return JSONResponse(problem(code, message), 429, {"retry-after": str(wait)})
     if not isinstance(error, UserError):

@@ -57,15 +57,20 @@ class Checker:
 
     def plan(self, text: str, model: str) -> Plan:
         """Plans an expression of a request; its errors carry the place of the mistake in the text."""
-        told = f"the expression has {len(text)} characters, and the server takes {self.limits.length}; split it up"
-        ensure(len(text) <= self.limits.length, told, ConfigError)
-        root = parse(text).root
+        root = self.parsed(text)
         self._operands(root, text)
         return plan(replaced(root, str), self.models[model].calls, text=text)
 
-    def _operands(self, root: Node, text: str) -> None:
+    def parsed(self, text: str) -> Node:
+        """Parses an expression of a request, within the limits of its length and depth."""
+        told = f"the expression has {len(text)} characters, and the server takes {self.limits.length}; split it up"
+        ensure(len(text) <= self.limits.length, told, ConfigError)
+        root = parse(text).root
         told = f"the expression is {root.depth} levels deep, and the server takes {self.limits.depth}; split it up"
         ensure(root.depth <= self.limits.depth, told, ConfigError)
+        return root
+
+    def _operands(self, root: Node, text: str) -> None:
         for node in walk(root):
             if isinstance(node, (Saved, Given)):
                 what = node.path if isinstance(node, Saved) else f"${node.key}"
@@ -117,9 +122,10 @@ class Checker:
 
 def together(one: Job, other: Job) -> bool:
     """Whether images of two jobs may be computed in one batch: only expressions and seeds differ, and each is asked for
-    as plain images of a rendered embedding."""
+    as plain images of a rendered embedding. Previews delay nobody's job."""
     return (
-        not (one.deaths or other.deaths or one.images or other.images)
+        one.quick == other.quick
+        and not (one.deaths or other.deaths or one.images or other.images)
         and _shape(one) is not None
         and _shape(one) == _shape(other)
     )

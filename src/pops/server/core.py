@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from pops.models.model import Model
 from pops.server.checks import Checker
 from pops.server.decoder import Decoder
 from pops.server.events import Events
+from pops.server.keys import key_of
 from pops.server.lines import Line
 from pops.server.metrics import Metrics
+from pops.server.projects import Projects
 from pops.server.references import photo_id
 from pops.server.settings import Settings
 from pops.server.store import Job, Store, StoredPhoto
@@ -43,6 +47,7 @@ class Core:
         self.settings, limits = settings, settings.limits
         self._lock = claim(settings.data)
         self.store = Store(settings.data)
+        self.projects = Projects(self.store, limits.projects)
         self.metrics, self.events = Metrics(), Events(limits.listeners)
         self.decoder = Decoder(limits.photo_memory, limits.photo_seconds, limits.photo_pixels)
         self.examples = examples_in(settings.examples)
@@ -88,6 +93,10 @@ class Core:
     async def stop(self, seconds: float) -> None:
         """Stops: running jobs have so long to end, and otherwise wait for the next start."""
         self.events.close()
+        running, waiting = sum(len(line.running) for line in self.lines.values()), self.store.count("queued")
+        logger.info(
+            "stopping: %d jobs run and have %g seconds to end, %d wait for the next start", running, seconds, waiting
+        )
         await asyncio.gather(*(line.stop(seconds) for line in self.lines.values()))
         for task in self._tasks:
             task.cancel()
@@ -124,20 +133,33 @@ class Core:
         """Returns a new place for a photo that is being received."""
         return self.settings.data / "incoming" / os.urandom(12).hex()
 
-    async def take_photo(self, path: Path) -> StoredPhoto:
-        """Takes a file of anyone's as a photo, by the digest of its bytes; PhotoError where it is none."""
+    async def take_photo(self, path: Path, name: str = "") -> StoredPhoto:
+        """Takes a file of anyone's as a photo, by the digest of its bytes; PhotoError where it is none.
+
+        name: the file's, as it was sent; it is shown, and nothing else.
+        """
         digest, size = await asyncio.to_thread(_digest, path)
         known = await asyncio.to_thread(self.store.photo, digest)
         if known is not None and self.store.photo_path(digest).is_file():
-            return known
+            await asyncio.to_thread(self.store.use_photo, digest, name)
+            return replace(known, name=name or known.name)
         room = self.settings.limits.disk - await asyncio.to_thread(self.store.used)
         if size > room:
             raise StorageFull("the photos and images of the server take as much as they may; try again later")
         width, height = await self.decoder.photo(path)
-        photo, place = StoredPhoto(digest, width, height), self.store.photo_path(digest)
-        await asyncio.to_thread(_put, path, place)
+        photo, place = StoredPhoto(digest, width, height, name), self.store.photo_path(digest)
+        await asyncio.to_thread(put, path, place)
         await asyncio.to_thread(self.store.add_photo, photo, size)
         return photo
+
+    async def take_copy(self, path: Path) -> StoredPhoto:
+        """Takes a copy of a file of this machine as a photo; OSError where it cannot be read."""
+        place = self.incoming()
+        try:
+            await asyncio.to_thread(shutil.copyfile, path, place)
+            return await self.take_photo(place, plain_name(path.name))
+        finally:
+            place.unlink(missing_ok=True)
 
     async def small_photo(self, photo: str, size: int) -> Path:
         """Returns the file of a small copy of a photo, which is kept."""
@@ -158,25 +180,41 @@ class Core:
 
     # --- jobs
 
-    async def queue(self, data: Mapping[str, Any]) -> Job:
-        """Accepts a recipe: from here on it is not lost."""
-        recipe, model, photos = await asyncio.to_thread(self.checker.recipe, data)
+    async def queue(self, data: Mapping[str, Any], *, quick: bool = False, reuse: bool = False) -> tuple[Job, bool]:
+        """Accepts a recipe: from here on it is not lost. quick: behind those that a person asked for; reuse: unless the
+        same one is made, or will be. Returns the job, and whether it was there.
+        """
         limits = self.settings.limits
+        if not reuse:  # what is too much is refused before it costs anything
+            await asyncio.to_thread(self.store.check_room, limits.queue, quick=quick)
+        recipe, model, photos = await asyncio.to_thread(self.checker.recipe, data)
         if await asyncio.to_thread(self.store.used) >= limits.disk:
             raise StorageFull("the photos and images of the server take as much as they may; try again later")
-        job = await asyncio.to_thread(self.store.add_job, model, recipe.to_data(), photos, limits.queue)
-        self.metrics.jobs.labels("queued").inc()
+        asked = recipe.to_data()
+        key = key_of(model, self.lines[model].version, asked)
+        job, reused = await asyncio.to_thread(
+            self.store.add_job, model, asked, photos, limits.queue, key=key, quick=quick, reuse=reuse
+        )
+        if not reused:
+            self.metrics.jobs.labels("queued").inc()
         self.lines[model].wake()
-        return job
+        return job, reused
 
     async def cancel(self, job: Job) -> None:
         """Ends a job before its time: at once if it waits, within a step if it runs."""
-        if job.id in self.lines[job.model].running:
-            await self.lines[job.model].cancel(job.id)
-        elif await asyncio.to_thread(self.store.end, job.id, "cancelled"):
+        had = await asyncio.to_thread(self.store.cancel, job.id)
+        line = self.lines.get(job.model)  # None of a model that was loaded once
+        if had == "queued":
             self.metrics.jobs.labels("cancelled").inc()
             self.events.tell(job.id, "cancelled", {})
-            await self.lines[job.model].cancel(job.id)  # it may have started in between
+        elif had == "running" and line is not None:
+            await line.cancel(job.id)
+
+    async def watch(self, job: Job) -> None:
+        """Has previews made of a job that somebody looks at, and of no other."""
+        line = self.lines.get(job.model)
+        if line is not None:
+            await line.watch(job.id)
 
     async def health(self) -> list[dict[str, Any]]:
         """Returns what each worker says of itself; however many ask, at most once in a few seconds."""
@@ -225,9 +263,15 @@ def _digest(path: Path) -> tuple[str, int]:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32], path.stat().st_size
 
 
-def _put(path: Path, place: Path) -> None:
+def put(path: Path, place: Path) -> None:
     """Moves a file to its place: it is on the disk before it has its name."""
     place.parent.mkdir(parents=True, exist_ok=True)
     settle(path)
     path.replace(place)
     settle(place.parent)
+
+
+def plain_name(name: str | None) -> str:
+    """Returns a file's name as it may be shown: its last part, of letters that can be printed, and not long."""
+    last = re.split(r"[/\\]", name or "")[-1]
+    return "".join(c if c.isprintable() else "" for c in last).strip()[:100]

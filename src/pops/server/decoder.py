@@ -30,6 +30,10 @@ class Decoder:
         found = await self._ask({"do": "photo", "path": str(path)})
         return int(found["width"]), int(found["height"])
 
+    async def recipe(self, path: Path) -> Any:
+        """Returns the recipe inside an image as plain data, None without one. PhotoError for anything but a photo."""
+        return (await self._ask({"do": "recipe", "path": str(path)}))["recipe"]
+
     async def copy(self, path: Path, to: Path, size: int | None = None) -> None:
         """Writes a copy of an image without its recipe: whole, or no larger than `size` pixels."""
         await self._ask({"do": "copy", "path": str(path), "to": str(to), "size": size})
@@ -83,10 +87,12 @@ def main() -> None:
 
 
 def _done(message: Message, pixels: int) -> dict[str, Any]:
-    from pops.images import read_rgb, save_picture
+    from pops.images import find_recipe, read_rgb, save_picture
     from pops.images.opening import opened
 
     path = Path(message["path"])
+    if message["do"] == "recipe":
+        return {"recipe": find_recipe(path)}
     if message["do"] == "photo":
         with opened(path) as (photo, _):
             told = (

@@ -31,7 +31,7 @@ class Events:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._listeners: dict[str, set[asyncio.Queue[Event | None]]] = defaultdict(set)
+        self._listeners: dict[str, dict[asyncio.Queue[Event | None], bool]] = defaultdict(dict)
         self._closed = False
 
     @property
@@ -39,21 +39,28 @@ class Events:
         """How many listen."""
         return sum(len(queues) for queues in self._listeners.values())
 
-    def listen(self, job: str) -> asyncio.Queue[Event | None]:
-        """Returns a queue that receives a job's events from now on; give it to `leave` afterwards."""
+    def watched(self, job: str) -> bool:
+        """Whether anyone would look at a job's previews."""
+        return any(self._listeners.get(job, {}).values())
+
+    def listen(self, job: str, *, watching: bool = False) -> asyncio.Queue[Event | None]:
+        """Returns a queue that receives a job's events from now on; give it to `leave` afterwards.
+
+        watching: whether previews, which cost time, are looked at.
+        """
         if self.count >= self._most:
             raise TooManyListeners(f"{self._most} event streams are open already; ask GET /jobs/ID instead")
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         if self._closed:
             queue.put_nowait(None)
-        self._listeners[job].add(queue)
+        self._listeners[job][queue] = watching
         return queue
 
     def leave(self, job: str, queue: asyncio.Queue[Event | None]) -> None:
         """Forgets a listener."""
         queues = self._listeners.get(job)
         if queues is not None:
-            queues.discard(queue)
+            queues.pop(queue, None)
             if not queues:
                 del self._listeners[job]
 

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pops.server.metrics import Metrics
+from pops.server.projects import MAX_DOCUMENT
 from pops.server.settings import Settings
 
 COOKIE = "pops_session"
@@ -85,8 +86,12 @@ class Guard:
         await self.app(scope, limited, answered)
 
     def _most(self, scope: Scope) -> int:
-        limits = self.settings.limits
-        return limits.photo_body if scope["path"] == "/api/v1/photos" else limits.json_body
+        limits, path = self.settings.limits, scope["path"]
+        if path in ("/api/v1/photos", "/api/v1/open"):
+            return limits.photo_body
+        if path.startswith("/api/v1/projects"):
+            return limits.project_body if path == "/api/v1/projects/file" else 2 * MAX_DOCUMENT
+        return limits.json_body
 
     def _refused(self, scope: Scope) -> tuple[int, str, str] | None:
         """Returns status, code and message where a request goes no further."""

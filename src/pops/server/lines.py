@@ -64,6 +64,12 @@ class Line:
             with suppress(ChildEnded):
                 await self._child.tell({"do": "cancel", "job": job})
 
+    async def watch(self, job: str) -> None:
+        """Tells the worker whether anyone looks at a job's previews."""
+        if self._child is not None and job in self.running:
+            with suppress(ChildEnded):
+                await self._child.tell({"do": "watch", "job": job, "on": self._events.watched(job)})
+
     async def ask(self, message: Message, seconds: float) -> Message:
         """Has the worker do something between two jobs; TimeoutError where it has no time, PopsError if it fails."""
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -142,13 +148,15 @@ class Line:
             if not future.done():
                 future.set_result({"error": "the worker ended; try again"})
         self._asks.clear()
-        for job in self.running:
+        jobs, self.running = self.running, []
+        for job in jobs:
             told = {"code": "WorkerError", "message": "the process that made the images ended twice on this job"}
             if await asyncio.to_thread(self._store.again, job, died=not self.stopping):
                 self._events.tell(job, "queued", {"again": True})
+            elif await asyncio.to_thread(self._store.unwanted, [job]):
+                await self._end(job, "cancelled")
             else:
                 await self._end(job, "failed", told)
-        self.running = []
 
     async def _work(self) -> None:
         """Sends what waits to the worker, until that ends."""
@@ -205,6 +213,12 @@ class Line:
     async def _run(self, child: Child, jobs: list[Job]) -> None:
         """Runs jobs to their ends."""
         self.running = [job.id for job in jobs]
+        for job in await asyncio.to_thread(self._store.unwanted, self.running):  # since it was started
+            self.running.remove(job)
+            await self._end(job, "cancelled")
+        jobs = [job for job in jobs if job.id in self.running]
+        if not jobs:
+            return
         self._metrics.waiting.set(await asyncio.to_thread(self._store.count, "queued"))
         start, limit = time.monotonic(), self._settings.limits.seconds
         await child.tell({"do": "run", "jobs": [self._message(job) for job in jobs]})
@@ -231,10 +245,12 @@ class Line:
             "id": job.id,
             "recipe": dict(job.recipe),
             "photos": self.files(names),
+            "names": {f"{PHOTO}{photo}": name for photo, name in job.names.items()},
             "libraries": {name: str(path) for name, path in self._settings.libraries.items()},
             "folder": str(self._store.image_path(job.id, 0).parent),
             "made": [image.number for image in job.images],
             "seconds": self._settings.limits.seconds,
+            "watched": self._events.watched(job.id),
         }
 
     async def _told(self, message: Message) -> None:
@@ -244,6 +260,8 @@ class Line:
                 self._store.add_image, job, data["number"], data["width"], data["height"], data["bytes"]
             )
             data = {"id": image.id, "number": image.number, "width": image.width, "height": image.height}
+        if event == "warning" and not await asyncio.to_thread(self._store.warn, job, data):
+            return
         if event in ("done", "failed", "cancelled"):
             self.running.remove(job)
             await self._end(job, event, message.get("error"), message.get("notes", ()))

@@ -26,6 +26,7 @@ class Metrics:
         self.deaths = Counter("pops_worker_deaths", "Workers that ended by themselves.", ("model",), registry=self._all)
         self.waiting = Gauge("pops_jobs_waiting", "Jobs that wait.", registry=self._all)
         self.listeners = Gauge("pops_event_streams", "Event streams that are open.", registry=self._all)
+        self.tasks = Gauge("pops_tasks", "Tasks of the server's event loop.", registry=self._all)
         self.disk = Gauge("pops_disk_bytes", "Bytes of photos and images.", registry=self._all)
 
     def text(self) -> bytes:

@@ -42,19 +42,24 @@ def photos_in(root: Node) -> Iterator[tuple[str, Node]]:
             yield name, node
 
 
-def replaced(root: Node, change: Callable[[str], str]) -> Node:
-    """Returns the tree with other paths of its photos."""
+def replaced(root: Node, change: Callable[[str], str], *, bare: bool = False) -> Node:
+    """Returns the tree with other paths of its photos. bare: those of the server are written as photo:ID alone."""
     name = name_of(root)
     if name is not None:
-        return Photo(change(name), span=root.span)
+        new = change(name)
+        return Name(new, span=root.span) if bare and photo_id(new) else Photo(new, span=root.span)
+
+    def inner(part: Node) -> Node:
+        return replaced(part, change, bare=bare)
+
     match root:
         case Call(operands=operands):
-            return replace(root, operands=tuple(replaced(part, change) for part in operands))
+            return replace(root, operands=tuple(inner(part) for part in operands))
         case Sum(terms=terms):
-            return replace(root, terms=tuple((weight, replaced(part, change)) for weight, part in terms))
+            return replace(root, terms=tuple((weight, inner(part)) for weight, part in terms))
         case Let(bindings=bindings, body=body):
-            own = tuple((name, replaced(part, change)) for name, part in bindings)
-            return replace(root, bindings=own, body=replaced(body, change))
+            own = tuple((name, inner(part)) for name, part in bindings)
+            return replace(root, bindings=own, body=inner(body))
     return root
 
 
@@ -65,7 +70,7 @@ def renamed(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     control = {kind: _renamed_map(source, change) for kind, source in rendering.control.items()}
     return recipe.model_copy(
         update={
-            "expression": to_text(replaced(tree, change)) if any(photos_in(tree)) else recipe.expression,
+            "expression": to_text(replaced(tree, change, bare=True)) if any(photos_in(tree)) else recipe.expression,
             "rendering": rendering.model_copy(update={"control": control}),
             "inputs": {change(path): digest for path, digest in recipe.inputs.items()},
         }
@@ -113,6 +118,10 @@ class References:
             "found": found,
         }
         return recipe.model_copy(update=update).to_data()
+
+    def captions(self, names: Mapping[str, str]) -> dict[str, str]:
+        """Returns what figures write below photos, by path: their files' names without the ending."""
+        return {self.photos[photo]: re.sub(r"(?<=.)\.\w{1,11}$", "", name) for photo, name in names.items()}
 
     def hidden(self, text: str) -> str:
         """Returns a message without the server's own paths."""

@@ -20,6 +20,7 @@ class Limits:
     queue: int = 256  # jobs that wait
     json_body: int = 2**20  # bytes of a request that is no photo
     photo_body: int = 64 * 2**20  # bytes of an uploaded photo, with what surrounds it
+    project_body: int = 512 * 2**20  # bytes of a project's file, packed and unpacked
     photo_pixels: int = 50_000_000
     photo_seconds: float = 20  # to decode one
     photo_memory: int = 2 * 2**30  # bytes that the process that decodes photos may have
@@ -31,6 +32,7 @@ class Limits:
     seconds: float = 600  # of a job
     disk: int = 10 * 2**30  # bytes of photos and images
     history: int = 1_000  # ended jobs that are kept, with their images
+    projects: int = 1_000
     listeners: int = 2_000  # event streams that are open at a time
 
     def __post_init__(self) -> None:

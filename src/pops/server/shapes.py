@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StrictStr
 
+from pops.server.projects import Project
 from pops.server.store import Job, StoredImage
 
 PhotoId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["1f3a0c5e7b9d2f4681a3c5e7092b4d6f"])]
@@ -24,6 +25,7 @@ class Problem(BaseModel):
     message: str
     span: tuple[int, int] | None = None  # the characters of an expression that it is about
     suggestion: str | None = None  # what may have been meant
+    revision: int | None = None  # the newest, of a project that was changed meanwhile
 
 
 class Refusal(BaseModel):
@@ -38,6 +40,7 @@ class PhotoAnswer(BaseModel):
     id: PhotoId
     width: int
     height: int
+    name: str = ""  # the file's, as it was sent last
 
 
 class ImageAnswer(BaseModel):
@@ -55,13 +58,23 @@ class ImageAnswer(BaseModel):
 
 
 class Accepted(BaseModel):
-    """A job that is queued."""
+    """A job that is queued; reused: it was there already."""
 
     id: JobId
+    reused: bool = False
+
+
+class Warned(BaseModel):
+    """Something that a job's images may suffer from: which operand (photo:ID, or words), and why."""
+
+    code: str
+    operand: str
+    message: str
 
 
 class JobAnswer(BaseModel):
-    """One job. number: of jobs in the order in which they came, for `after`. Times in seconds since 1970."""
+    """One job. number: of jobs in the order in which they came, for `after`; place: in the history, for `before`, none
+    of a preview; names: of its photos' files, by photo:ID. Times in seconds since 1970."""
 
     id: JobId
     number: int
@@ -71,9 +84,14 @@ class JobAnswer(BaseModel):
     images: list[ImageAnswer]
     error: Problem | None
     notes: list[str]
+    warnings: list[Warned]
     created: float
     started: float | None
     ended: float | None
+    quick: bool
+    favourite: bool
+    place: int | None
+    names: dict[str, str]
 
     @classmethod
     def of(cls, job: Job) -> JobAnswer:
@@ -87,6 +105,11 @@ class JobAnswer(BaseModel):
             images=[ImageAnswer.of(image) for image in job.images],
             error=None if job.error is None else Problem(**job.error),
             notes=list(job.notes),
+            warnings=[Warned(**warning) for warning in job.warnings],
+            quick=job.quick,
+            favourite=job.favourite,
+            place=job.place,
+            names={f"photo:{photo}": name for photo, name in job.names.items()},
             created=job.created,
             started=job.started,
             ended=job.ended,
@@ -94,9 +117,17 @@ class JobAnswer(BaseModel):
 
 
 class JobList(BaseModel):
-    """Jobs in the order in which they came."""
+    """Jobs in the order in which they came; of the history, the newest first."""
 
     jobs: list[JobAnswer]
+
+
+class Favourite(BaseModel):
+    """Whether a job is one of a person's favourites, which are kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    favourite: Annotated[bool, Field(strict=True)]
 
 
 class Parse(BaseModel):
@@ -119,6 +150,97 @@ class Parsed(BaseModel):
     photos: list[str]
 
 
+class Export(BaseModel):
+    """A recipe to write as one would write it oneself. names: of its photos' files, by photo:ID."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    recipe: dict[str, JsonValue]
+    kind: Annotated[Literal["python", "command"], Field(alias="as")]
+    names: dict[str, Annotated[StrictStr, Field(max_length=1000)]] = {}
+
+
+class Snippet(BaseModel):
+    """Lines of Python, or a command; files: the names in it, by photo:ID."""
+
+    text: str
+    files: dict[str, str]
+
+
+class Example(BaseModel):
+    """A worked example: a recipe to queue, and the ids of its photos."""
+
+    name: str
+    title: str
+    recipe: dict[str, JsonValue]
+    photos: list[PhotoId]
+
+
+class Gallery(BaseModel):
+    """Worked examples."""
+
+    examples: list[Example]
+
+
+class Opened(BaseModel):
+    """A recipe that was in a file, its photos by the names that the server has; missing: those that it has not."""
+
+    recipe: dict[str, JsonValue]
+    text: str
+    tree: JsonValue
+    missing: list[str]
+    notes: list[str]
+
+
+class NewProject(BaseModel):
+    """A project to store. document: the studio's own; what its lists `photos` and `pins` (ids) name is kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[StrictStr, Field(min_length=1, max_length=200)]
+    document: dict[str, JsonValue]
+
+
+class ChangedProject(NewProject):
+    """A project to store in place of the one that was loaded at this revision."""
+
+    revision: Annotated[int, Field(ge=0, le=2**62, strict=True)]
+
+
+class Revision(BaseModel):
+    """A project as it is stored now."""
+
+    id: PhotoId
+    revision: int
+
+
+class ProjectRow(BaseModel):
+    """A project in a list. changed: in seconds since 1970; thumbnail: an image's id."""
+
+    id: PhotoId
+    name: str
+    revision: int
+    changed: float
+    thumbnail: str | None
+
+
+class ProjectList(BaseModel):
+    """All projects, those that changed last first."""
+
+    projects: list[ProjectRow]
+
+
+class ProjectAnswer(ProjectRow):
+    """A project with its document."""
+
+    document: dict[str, JsonValue]
+
+
+def row_of(project: Project) -> dict[str, Any]:
+    """Returns what is told of a project in a list."""
+    return {name: getattr(project, name) for name in ProjectRow.model_fields}
+
+
 class Token(BaseModel):
     """What a page gives for its cookie."""
 
@@ -136,10 +258,22 @@ class ModelAnswer(BaseModel):
     loading: dict[str, JsonValue]
 
 
+class NeededModel(BaseModel):
+    """A model that has a name. needs: memory, disk and device; get: how it comes here; here: whether it is."""
+
+    name: str
+    summary: str
+    source: str
+    needs: str
+    get: str
+    here: bool
+
+
 class Models(BaseModel):
-    """The models of the server."""
+    """The models of the server, and of every model with a name what it needs."""
 
     models: list[ModelAnswer]
+    needs: list[NeededModel]
 
 
 class Operators(BaseModel):

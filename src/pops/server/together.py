@@ -6,13 +6,13 @@ level here and there. So the server does this only where it is asked to (--share
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pops.embedding import Embedding
 from pops.expression.grammar import parse
-from pops.expression.nodes import Call, Let, Node, Sum, Text, is_mix
+from pops.expression.nodes import Call, Let, Node, Sum, Text, is_mix, walk
 from pops.progress import Callbacks, OnProgress
 from pops.recipe import Recipe
 from pops.runner import threads
@@ -22,6 +22,7 @@ from pops.server.references import References
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pops.caution import Caution
     from pops.studio import Pops
 
 
@@ -45,8 +46,10 @@ class Together:
         backend = self.pops.model.renderer(asked.renderer, library=asked.library, own=asked.model is not None)
         return not backend.capabilities.together
 
-    def images(self, on_progress: OnProgress) -> Iterator[tuple[Message, int, Image.Image]]:
-        """Yields every image with its job and its number in it."""
+    def images(
+        self, on_progress: OnProgress, warn: Callable[[Message, list[Caution], References], None]
+    ) -> Iterator[tuple[Message, int, Image.Image]]:
+        """Yields every image with its job and its number in it. warn: is told what a job's images may suffer from."""
         runner, first = self.pops.runner, next(iter(self.recipes.values()))
         rows = [(job, number, seed) for job in self.jobs for number, seed in enumerate(self.recipes[job["id"]].seeds)]
 
@@ -57,6 +60,11 @@ class Together:
         whole = Sum(tuple((1.0, root) for root in roots))
         with threads(first.loading.threads):
             trace = self.pops.trace(whole, on_progress=on_progress, on_note=self.notes.append, **making)
+
+            for (job, number, _), node in zip(rows, nodes, strict=True):
+                if number == 0:  # a job's rows have the same operands
+                    parts = [part for part in dict.fromkeys(walk(node)) if part in trace.unfamiliar]
+                    warn(job, [trace.unfamiliar[part] for part in parts], self.references[job["id"]])
 
             # 2) One rendering, each row with its own seed.
             embedding = Embedding.cat([trace.values[node] for node in nodes])

@@ -10,11 +10,12 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pops.errors import Cancelled, ConfigError, PopsError, UserError
+from pops.files import write_whole
 from pops.recipe import Loading, Recipe
 from pops.server.child import Inbox, Message
 from pops.server.references import References
@@ -22,6 +23,7 @@ from pops.server.references import References
 if TYPE_CHECKING:
     from PIL import Image
 
+    from pops.caution import Caution
     from pops.result import Result
     from pops.studio import Pops
 
@@ -34,10 +36,19 @@ class Worker:
 
     def __init__(self) -> None:
         self._cancelled: set[str] = set()
+        self._watched: set[str] = set()
         self._lock = threading.Lock()
         self.inbox = Inbox(self._at_once)
 
     def _at_once(self, message: Message) -> bool:
+        """Takes what may come while a job runs; in the thread that reads."""
+        if message.get("do") == "run":
+            self._watched = {job["id"] for job in message["jobs"] if job["watched"]}
+            self._cancelled &= {job["id"] for job in message["jobs"]}  # others have ended before it was known
+            return False
+        if message.get("do") == "watch":
+            (self._watched.add if message["on"] else self._watched.discard)(message["job"])
+            return True
         if message.get("do") != "cancel":
             return False
         self._cancelled.add(message["job"])
@@ -110,6 +121,7 @@ class Worker:
         try:
             asked = Recipe.of_data(job["recipe"], "the job")
             for result in self._results(pops, asked, references, job, notes):
+                self._warn(job, result.warnings, references)
                 for number, image in zip(result.numbers or [0] * len(result), result, strict=True):
                     self._image(job, number, image, references, asked)
                     self._check(job)
@@ -128,7 +140,10 @@ class Worker:
         recipe = references.to_paths(asked).trusted()
         how: dict[str, Any] = {
             "on_progress": lambda done, total, what: self._progress([job], done, total, what),
-            "on_preview": lambda images, done, total: self._preview(job, images, done, total),
+            "on_preview": WhileWatched(
+                lambda: job["id"] in self._watched,
+                lambda images, done, total: self._preview(job, images, done, total),
+            ),
             "on_note": notes.append,
         }
         if recipe.sweep:
@@ -137,11 +152,12 @@ class Worker:
         numbers = recipe.numbers(len(recipe.seeds)) if recipe.shows == "image" else [0]
         left = [number for number in numbers if number not in job["made"]]
         if left:
-            yield from pops.stream(recipe, only=left if recipe.shows == "image" else None, **how)
+            only, captions = left if recipe.shows == "image" else None, references.captions(job["names"])
+            yield from pops.stream(recipe, only=only, captions=captions, **how)
 
     def _run_together(self, batch: Any) -> None:
         try:
-            for job, number, image in batch.images(lambda *told: self._progress(batch.jobs, *told)):
+            for job, number, image in batch.images(lambda *told: self._progress(batch.jobs, *told), self._warn):
                 if job["id"] not in self._cancelled:
                     self._image(job, number, image, batch.references[job["id"]], batch.asked[job["id"]])
             ends: dict[str, Message] = {job["id"]: {"event": "done", "notes": batch.notes} for job in batch.jobs}
@@ -164,6 +180,11 @@ class Worker:
             if time.monotonic() > job.setdefault("until", time.monotonic() + job["seconds"]):
                 raise ConfigError(f"the job took over {job['seconds']:g} seconds; ask for fewer images or steps")
 
+    def _warn(self, job: Message, warnings: Iterable[Caution], references: References) -> None:
+        for caution in warnings:
+            told = {key: references.hidden(value) for key, value in caution.to_data().items()}
+            self.inbox.tell({"job": job["id"], "event": "warning", "data": told})
+
     def _progress(self, jobs: list[Message], done: int, total: int, what: str) -> None:
         self._check(*jobs)
         for job in jobs:
@@ -177,12 +198,31 @@ class Worker:
         self.inbox.tell({"job": job["id"], "event": "preview", "data": data})
 
     def _image(self, job: Message, number: int, image: Image.Image, references: References, asked: Recipe) -> None:
+        from pops.figures.vector import STROKES
         from pops.images import save_picture
 
         path = Path(job["folder"]) / f"{number}.png"
         save_picture(image, path, references.to_names(image.info["pops"], asked))
-        told = {"number": number, "width": image.width, "height": image.height, "bytes": path.stat().st_size}
+        size = path.stat().st_size
+        if STROKES in image.info and asked.shows in ("tree", "equation"):
+            with write_whole(path.with_suffix(".svg")) as place:
+                size += place.write_text(image.info[STROKES].svg(), encoding="utf-8")
+        told = {"number": number, "width": image.width, "height": image.height, "bytes": size}
         self.inbox.tell({"job": job["id"], "event": "image", "data": told})
+
+
+class WhileWatched:
+    """A callback for previews that is false while nobody looks: then renderers make none, which costs them a step."""
+
+    def __init__(self, watched: Callable[[], bool], tell: Callable[[list[Image.Image], int, int], None]) -> None:
+        self._watched, self._tell = watched, tell
+
+    def __bool__(self) -> bool:
+        return self._watched()
+
+    def __call__(self, images: list[Image.Image], done: int, total: int) -> None:
+        """Tells of a preview."""
+        self._tell(images, done, total)
 
 
 def warm(pops: Pops) -> float:
