@@ -21,6 +21,7 @@ from pops.server.api import router, suggestion
 from pops.server.core import Core, StorageFull
 from pops.server.events import TooManyListeners
 from pops.server.guard import Guard
+from pops.server.page import add_page
 from pops.server.settings import Settings
 from pops.server.shapes import Refusal, problem
 from pops.server.store import QueueFull
@@ -47,6 +48,7 @@ def create_app(settings: Settings, *, stop_seconds: float = STOP) -> FastAPI:
     )  # fmt: skip
     app.state.core = core
     app.include_router(router)
+    add_page(app)
     app.add_api_route("/metrics", _metrics, methods=["GET"], include_in_schema=False)
     app.add_middleware(Guard, settings=settings, metrics=core.metrics)
     app.add_exception_handler(PopsError, _of_pops)
