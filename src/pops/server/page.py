@@ -1,4 +1,4 @@
-"""Serves the studio: the files that its build left in web/, and nothing else. They are read once, when the server starts.
+"""Serves the studio: the files that its build left in web/, and nothing else. They are read when the server starts.
 
 A request's path is looked up among the names of these files; it never becomes a path of the file system.
 """

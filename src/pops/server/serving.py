@@ -82,9 +82,7 @@ def serve(settings: Settings, listening: Callable[[str], None], *, access: bool 
         listener.close()
 
 
-def _run(
-    app: Any, settings: Settings, listener: socket.socket, listening: Callable[[str], None], access: bool
-) -> None:
+def _run(app: Any, settings: Settings, listener: socket.socket, listening: Callable[[str], None], access: bool) -> None:
     port = listener.getsockname()[1]
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     config = uvicorn.Config(

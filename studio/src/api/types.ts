@@ -61,9 +61,9 @@ export interface Model {
 
 export interface Need {
   readonly name: string;
-  readonly needs?: string;
-  readonly get?: string;
-  readonly [key: string]: unknown;
+  readonly needs: string;
+  readonly get: string;
+  readonly here: boolean;
 }
 
 export interface Models {

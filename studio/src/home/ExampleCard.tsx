@@ -1,12 +1,11 @@
 import { useEffect, useState } from "react";
 import { api, photoUrl } from "../api/client";
-import type { Example } from "../api/types";
+import type { Example, Recipe } from "../api/types";
 import { hueOf } from "../model/specs";
-import { EMPTY } from "../model/types";
-import { put } from "../state/actions";
+import { openRecipe } from "../state/actions";
 import { keyOf, usePictures, want } from "../state/pictures";
-import { attempt, create } from "../state/saving";
-import { useLanguage } from "../texts";
+import { attempt } from "../state/saving";
+import { named, useLanguage } from "../texts";
 import { Frame } from "../ui/Frame";
 
 /** Returns the name of the outermost operator of an expression. */
@@ -16,12 +15,15 @@ function operatorOf(expression: string): string {
 }
 
 /** Makes a project of an example, and opens it. */
-async function openExample(example: Example): Promise<void> {
+async function openExample(example: Example, recipe: Recipe): Promise<void> {
   await attempt(async () => {
-    const { tree } = await api.parse({ text: example.recipe.expression }, null);
-    await create(example.title, EMPTY);
-    put(example.recipe, tree, null);
+    const { id } = await api.queue(recipe, { reuse: true, quick: true });
+    await openRecipe(recipe, id, titleOf(example));
   });
+}
+
+function titleOf(example: Example): string {
+  return named("example", example.name, example.title);
 }
 
 /** One worked example: what goes in, small, and what comes out, large. */
@@ -41,7 +43,7 @@ export function ExampleCard({ example }: { example: Example }) {
       disabled={busy}
       onClick={() => {
         setBusy(true);
-        void openExample(example).finally(() => setBusy(false));
+        void openExample(example, recipe).finally(() => setBusy(false));
       }}
     >
       <Frame shown={shown} alt="">
@@ -56,7 +58,7 @@ export function ExampleCard({ example }: { example: Example }) {
       </Frame>
       <span className="example-name">
         <span className="dot" />
-        {example.title}
+        {titleOf(example)}
       </span>
     </button>
   );

@@ -14,11 +14,13 @@ export function tidied(project: Project, specs: Specs, only?: ReadonlySet<NodeId
   const graph = new Graph();
   graph.setGraph({ rankdir: "LR", nodesep: 40, ranksep: 96, marginx: 0, marginy: 0 });
   graph.setDefaultEdgeLabel(() => ({}));
-  for (const node of chosen) graph.setNode(node.id, { width: WIDTH, height: heightOf(node, specs) });
-  for (const node of chosen) {
+  const known = new Set(chosen.map((node) => node.id));
+  const ordered = inOrder(project, known);
+  for (const node of ordered) graph.setNode(node.id, { width: WIDTH, height: heightOf(node, specs) });
+  for (const node of ordered) {
     for (const input of inputsOf(node)) if (input && graph.hasNode(input)) graph.setEdge(input, node.id);
   }
-  layout(graph);
+  layout(graph, { disableOptimalOrderHeuristic: isForest(chosen, known) });
   const spot = (node: StudioNode): { x: number; y: number } => {
     const at = graph.node(node.id) as { x: number; y: number; width: number; height: number };
     return { x: at.x - at.width / 2, y: at.y - at.height / 2 };
@@ -33,6 +35,27 @@ export function tidied(project: Project, specs: Specs, only?: ReadonlySet<NodeId
     nodes[node.id] = { ...node, x: round(at.x + shift.x), y: round(at.y + shift.y) };
   }
   return { ...project, nodes };
+}
+
+/** Returns nodes as their inputs stand, from top to bottom: operands before what is made of them. */
+function inOrder(project: Project, chosen: ReadonlySet<NodeId>): StudioNode[] {
+  const used = new Set([...chosen].flatMap((id) => [...inputsOf(project.nodes[id]!)]));
+  const found = new Map<NodeId, StudioNode>();
+  const visit = (id: NodeId): void => {
+    const node = project.nodes[id];
+    if (!node || !chosen.has(id) || found.has(id)) return;
+    for (const input of inputsOf(node)) if (input) visit(input);
+    found.set(id, node);
+  };
+  for (const id of chosen) if (!used.has(id)) visit(id);
+  for (const id of chosen) visit(id);
+  return [...found.values()];
+}
+
+/** Returns whether no node is used twice: then the order of inputs has no wires that cross. */
+function isForest(nodes: readonly StudioNode[], chosen: ReadonlySet<NodeId>): boolean {
+  const used = nodes.flatMap((node) => inputsOf(node).filter((input) => input !== null && chosen.has(input)));
+  return new Set(used).size === used.length;
 }
 
 /** Returns the way to where the nodes were before: their common corner stays. */

@@ -98,7 +98,12 @@ export function History() {
                 label={readable(job.recipe.expression)}
                 caption={readable(job.recipe.expression)}
               >
-                <IconButton icon="board" small label={t("history.open")} onClick={() => void openRecipe(made.recipe)} />
+                <IconButton
+                  icon="board"
+                  small
+                  label={t("history.open")}
+                  onClick={() => void openRecipe(made.recipe, job.id)}
+                />
                 <IconButton
                   icon="star"
                   small

@@ -48,7 +48,8 @@ export function ModelMenu() {
               <span style={{ width: 16 }} />
               <span style={{ userSelect: "text" }}>
                 {need.name}
-                <small>{[need.needs, need.get].filter(Boolean).join(" · ")}</small>
+                <small>{need.needs}</small>
+                <small>{need.get}</small>
               </span>
             </div>
           ))}

@@ -58,7 +58,7 @@ export function Viewer() {
             className="button"
             onClick={() => {
               close();
-              void openRecipe(recipe);
+              void openRecipe(recipe, made.job);
             }}
           >
             <Icon name="board" size={16} />

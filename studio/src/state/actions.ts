@@ -119,23 +119,26 @@ async function addOne(file: File, at: Spot): Promise<void> {
   select([node.id]);
 }
 
+type Names = Readonly<Record<string, string>>;
+
 /** Puts an expression on the canvas, tidied, below what is there; or in place of what `old` was made of.
 
 A recipe's seed becomes the canvas's own where nothing else is there, and is written to its calls where something is. */
-export function put(recipe: Recipe, tree: Tree, old: NodeId | null): NodeId {
+export function put(recipe: Recipe, tree: Tree, old: NodeId | null, names: Names = {}): NodeId {
   const { specs } = get();
   let root = "";
   edit((now) => {
-    const read = withTree(now, tree, photoNames(now), old);
+    const read = withTree(now, tree, new Map([...Object.entries(names), ...photoNames(now)]), old);
     root = read.root;
     let next = read.project;
     const parts = new Set(reached(next, root));
-    if (read.made.length) next = tidied(next, specs, parts, old ? root : undefined);
+    const still = [root, old ?? "", ...parts].find((id) => now.nodes[id] && parts.has(id)); // stays where it is
+    if (read.made.length) next = tidied(next, specs, parts, old ? still : undefined);
     if (!old) next = atSeed(apart(next, now, parts), now, parts, recipe.seeds?.[0] ?? 0);
     return kept(next);
   });
   select([root]);
-  if (!old) requestAnimationFrame(() => view.fit());
+  requestAnimationFrame(() => (old ? view.focus(root) : view.fit()));
   return root;
 }
 
@@ -319,11 +322,12 @@ export function branch(root: NodeId, seed: number): void {
 }
 
 /** Opens what made an image on the canvas: its whole tree. */
-export async function openRecipe(recipe: Recipe): Promise<void> {
+export async function openRecipe(recipe: Recipe, job: string, title = t("project.untitled")): Promise<void> {
   const parsed = await attempt(() => api.parse({ text: recipe.expression }, project().settings.model));
   if (!parsed) return;
-  if (!get().id) await attempt(() => create(t("project.untitled"), EMPTY));
-  put(recipe, parsed.tree, null);
+  const names = (await attempt(() => api.job(job)))?.names ?? {};
+  if (!get().id) await attempt(() => create(title, EMPTY));
+  put(recipe, parsed.tree, null, names);
 }
 
 /** Takes images of the server as photos, and makes them one node: their mean. */

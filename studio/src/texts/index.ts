@@ -30,7 +30,7 @@ export function t(key: Key, values: Readonly<Record<string, string | number>> = 
 }
 
 /** Returns the words for something that the server names, such as an operator's role; its own name, if there are none. */
-export function named(prefix: "op" | "role" | "settings", name: string, otherwise = name): string {
+export function named(prefix: "op" | "role" | "settings" | "example", name: string, otherwise = name): string {
   const texts = TEXTS[useLanguage.getState().language] as Readonly<Record<string, string>>;
   return texts[`${prefix}.${name}`] ?? otherwise;
 }
