@@ -91,6 +91,7 @@ class Window:
 
     def wire(self, source: Any, target: Any) -> None:
         """Draws a wire with the mouse from one handle to another, and holds it there."""
+        self.page.wait_for_timeout(300)  # until the canvas stands still
         a, b = source.bounding_box(), target.bounding_box()
         self.page.mouse.move(a["x"] + a["width"] / 2, a["y"] + a["height"] / 2)
         self.page.mouse.down()

@@ -146,7 +146,10 @@ describe("trees", () => {
     expect(root).toBe("t");
     expect(inputsOf(project.nodes.t!)[0]).toBe("a");
     expect(made.length).toBe(1);
-    expect(project.nodes.b).toBeUndefined();
+    expect(project.nodes.b).toBeDefined(); // a photo stays
+    expect(
+      Object.keys(read(A, of(...Object.values(base.nodes), call("u", "union", "t", "b")), "u").project.nodes),
+    ).toEqual(["a", "b"]);
   });
   test("what stands around the old expression stays itself", () => {
     const { project, root } = read({ union: [{ texturing: [A, B] }, A] }, base, "t");

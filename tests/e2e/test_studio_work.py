@@ -97,7 +97,7 @@ def test_the_line_and_the_canvas_are_one(window: Windows) -> None:
     assert "nowhere.png" in error.inner_text()
     page.locator("#expression").press("Escape")
     assert one.line() == 'instruct(mug.png, "golden")'
-    page.get_by_label("Words", exact=True).fill("very golden")
+    page.get_by_role("textbox", name="Words").fill("very golden")
     assert one.line() == 'instruct(mug.png, "very golden")'
 
 

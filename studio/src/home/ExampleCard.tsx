@@ -1,10 +1,9 @@
 import { useEffect, useState } from "react";
-import { api, photoUrl } from "../api/client";
+import { photoUrl } from "../api/client";
 import type { Example, Recipe } from "../api/types";
 import { hueOf } from "../model/specs";
 import { openRecipe } from "../state/actions";
 import { keyOf, usePictures, want } from "../state/pictures";
-import { attempt } from "../state/saving";
 import { named, useLanguage } from "../texts";
 import { Frame } from "../ui/Frame";
 
@@ -16,10 +15,7 @@ function operatorOf(expression: string): string {
 
 /** Makes a project of an example, and opens it. */
 async function openExample(example: Example, recipe: Recipe): Promise<void> {
-  await attempt(async () => {
-    const { id } = await api.queue(recipe, { reuse: true, quick: true });
-    await openRecipe(recipe, id, titleOf(example));
-  });
+  await openRecipe(recipe, titleOf(example));
 }
 
 function titleOf(example: Example): string {

@@ -165,8 +165,9 @@ export function withTree(project: Project, tree: Tree, names: ReadonlyMap<string
   const nodes = reader.nodes;
   const next: Project = { ...project, nodes, active: root };
   if (!old) return { project: next, root, made: reader.made };
-  // What the old expression had, and nothing uses any more, goes.
-  const gone = [...below(project, old)].filter((id) => !below(next, root).has(id));
+  // What the old expression had, and nothing uses any more, goes; photos stay, as on a table.
+  const kept = below(next, root);
+  const gone = [...below(project, old)].filter((id) => !kept.has(id) && project.nodes[id]?.kind !== "photo");
   const used = new Set(Object.values(nodes).flatMap((node) => (gone.includes(node.id) ? [] : [...inputsOf(node)])));
   const left = Object.fromEntries(Object.entries(nodes).filter(([id]) => !gone.includes(id) || used.has(id)));
   const moved = old !== root && !gone.includes(old) ? left : withPlace(left, root, project.nodes[old]);

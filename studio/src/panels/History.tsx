@@ -98,12 +98,7 @@ export function History() {
                 label={readable(job.recipe.expression)}
                 caption={readable(job.recipe.expression)}
               >
-                <IconButton
-                  icon="board"
-                  small
-                  label={t("history.open")}
-                  onClick={() => void openRecipe(made.recipe, job.id)}
-                />
+                <IconButton icon="board" small label={t("history.open")} onClick={() => void openRecipe(made.recipe)} />
                 <IconButton
                   icon="star"
                   small

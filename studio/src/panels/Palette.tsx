@@ -196,7 +196,6 @@ export function Palette({ ask }: { ask: PaletteAsk }) {
     <Dialog title={title} bare onClose={close} className="palette">
       <input
         className="palette-field"
-        // biome-ignore lint/a11y/noAutofocus: the palette is for typing
         autoFocus
         value={typed}
         placeholder={from ? title : t("palette.placeholder")}

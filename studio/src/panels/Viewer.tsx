@@ -58,7 +58,7 @@ export function Viewer() {
             className="button"
             onClick={() => {
               close();
-              void openRecipe(recipe, made.job);
+              void openRecipe(recipe);
             }}
           >
             <Icon name="board" size={16} />

@@ -19,6 +19,7 @@ import {
 import { freePlace, tidied } from "../model/layout";
 import { hasRecipe } from "../model/png";
 import { EDGE, PICTURE } from "../model/size";
+import type { Specs } from "../model/specs";
 import { photoNames } from "../model/text";
 import { withTree } from "../model/tree";
 import { EMPTY, type NodeId, newId, type PhotoNode, type Project, type StudioNode, type Tree } from "../model/types";
@@ -103,7 +104,7 @@ async function addOne(file: File, at: Spot): Promise<void> {
   const name = file.name || "photo.png";
   if (await hasRecipe(file)) {
     const opened = await api.open(file, name);
-    put(opened.recipe, opened.tree, null);
+    put(opened.recipe, opened.tree, null, opened.missing.length ? {} : await namesIn(opened.recipe));
     if (opened.missing.length) tell(t("drop.missing", { names: opened.missing.join(", ") }), "error");
     else tell(t("drop.recipe"));
     return;
@@ -132,14 +133,24 @@ export function put(recipe: Recipe, tree: Tree, old: NodeId | null, names: Names
     root = read.root;
     let next = read.project;
     const parts = new Set(reached(next, root));
-    const still = [root, old ?? "", ...parts].find((id) => now.nodes[id] && parts.has(id)); // stays where it is
-    if (read.made.length) next = tidied(next, specs, parts, old ? still : undefined);
-    if (!old) next = atSeed(apart(next, now, parts), now, parts, recipe.seeds?.[0] ?? 0);
+    const still = [root, old ?? "", ...parts].find((id) => now.nodes[id] && parts.has(id));
+    if (read.made.length) next = placed(tidied(next, specs, parts, still), now, read.made, specs);
+    if (!still) next = apart(next, now, parts);
+    if (!old) next = atSeed(next, now, parts, recipe.seeds?.[0] ?? 0);
     return kept(next);
   });
   select([root]);
   requestAnimationFrame(() => (old ? view.focus(root) : view.fit()));
   return root;
+}
+
+/** Returns how the photos of a recipe are called: its job knows, which the canvas wants anyway. */
+async function namesIn(recipe: Recipe): Promise<Names> {
+  const names = await attempt(async () => {
+    const { id } = await api.queue(recipe, { reuse: true, quick: true });
+    return (await api.job(id)).names;
+  });
+  return names ?? {};
 }
 
 function atSeed(next: Project, before: Project, parts: ReadonlySet<NodeId>, seed: number): Project {
@@ -155,6 +166,18 @@ function atSeed(next: Project, before: Project, parts: ReadonlySet<NodeId>, seed
 
 function reached(now: Project, root: NodeId): NodeId[] {
   return copied(now, new Set([root]), true).map((node) => node.id);
+}
+
+/** Returns a tidied project in which what was there stands where it stood, and what is new covers nothing. */
+function placed(next: Project, before: Project, made: readonly NodeId[], specs: Specs): Project {
+  const nodes = { ...next.nodes };
+  for (const [id, node] of Object.entries(before.nodes))
+    if (nodes[id]) nodes[id] = { ...nodes[id], x: node.x, y: node.y };
+  for (const id of made) {
+    const node = nodes[id];
+    if (node) nodes[id] = { ...node, ...freePlace({ ...next, nodes }, specs, node) };
+  }
+  return { ...next, nodes };
 }
 
 /** Moves new parts below all that was there before. */
@@ -192,7 +215,8 @@ export function add(what: string, ask: PaletteAsk | null = null): void {
     }
     const into = ask?.into;
     if (into) next = connected(next, node.id, into.node, into.index);
-    return { ...next, active: into ? next.active : node.id };
+    const told = into || node.kind === "word" || node.kind === "missing";
+    return { ...next, active: told ? next.active : node.id };
   });
   select([node.id]);
   requestAnimationFrame(() => view.focus(node.id));
@@ -322,10 +346,10 @@ export function branch(root: NodeId, seed: number): void {
 }
 
 /** Opens what made an image on the canvas: its whole tree. */
-export async function openRecipe(recipe: Recipe, job: string, title = t("project.untitled")): Promise<void> {
+export async function openRecipe(recipe: Recipe, title = t("project.untitled")): Promise<void> {
   const parsed = await attempt(() => api.parse({ text: recipe.expression }, project().settings.model));
   if (!parsed) return;
-  const names = (await attempt(() => api.job(job)))?.names ?? {};
+  const names = await namesIn(recipe);
   if (!get().id) await attempt(() => create(title, EMPTY));
   put(recipe, parsed.tree, null, names);
 }

@@ -92,11 +92,10 @@ function drop(key: string): void {
 
 /** Stops making a picture; it is made again when asked by `again`. */
 export function stop(key: string): void {
-  const wish = wishes.get(key);
-  if (!wish) return;
+  const wish = wishes.get(key); // none yet where the node has only just asked
   queue = queue.filter((other) => other !== wish);
-  if (wish.job) void api.cancel(wish.job).catch(() => undefined);
-  wish.stop?.abort();
+  if (wish?.job) void api.cancel(wish.job).catch(() => undefined);
+  wish?.stop?.abort();
   set(key, { status: "stopped", preview: null });
 }
 
