@@ -20,7 +20,6 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-
 OUT = Path(__file__).parent / "pictures"
 WAIT = 180_000  # milliseconds for a picture
 SCENE = "scene(texturing(vase.png, marble.png), forest.png)"
@@ -75,7 +74,6 @@ def taken(browser: Any, address: str) -> None:
     keep(page, "line")
     page.locator("#expression").press("Escape")
     page.keyboard.press("v")
-    page.get_by_role("button", name="Vary").last.click()
     page.wait_for_selector(".tile img.arrives >> nth=15", timeout=WAIT * 2)
     for tile in (1, 6):
         page.locator(".tile").nth(tile).hover()
@@ -95,7 +93,7 @@ def taken(browser: Any, address: str) -> None:
     keep(page, "view")
     page.keyboard.press("Escape")
     address_of_project = page.url
-    light = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-US", color_scheme="light").new_page()
+    light = window(browser, address, color_scheme="light")
     light.goto(address_of_project)
     light.wait_for_selector(".node.made img.arrives >> nth=1", timeout=WAIT)
     keep(light, "light")

@@ -10,6 +10,7 @@ import { Palette } from "./panels/Palette";
 import { Panel } from "./panels/Panel";
 import { TopBar } from "./panels/TopBar";
 import { Viewer } from "./panels/Viewer";
+import { view } from "./state/actions";
 import { useStudio } from "./state/store";
 import { useTexts } from "./texts";
 import { DropVeil } from "./ui/DropVeil";
@@ -28,6 +29,10 @@ function Room() {
   const t = useTexts();
   const flow = useReactFlow();
   const empty = useStudio((state) => Object.keys(state.history.now.nodes).length === 0);
+  const bare = useStudio((state) => {
+    const nodes = Object.values(state.history.now.nodes);
+    return nodes.length > 0 && nodes.every((node) => node.kind === "photo");
+  });
   const palette = useStudio((state) => state.palette);
   const viewed = useStudio((state) => state.viewed);
   const compared = useStudio((state) => state.compared);
@@ -47,6 +52,7 @@ function Room() {
             <span>{t("canvas.empty.more", { key: "Ctrl K" })}</span>
           </div>
         )}
+        {bare && !uploading && <p className="tip">{t("canvas.bare")}</p>}
         {uploading > 0 && (
           <div className="uploading" role="status">
             {t("canvas.upload", { count: uploading })}
@@ -55,12 +61,7 @@ function Room() {
         <div className="zoom">
           <IconButton icon="minus" label={t("canvas.out")} onClick={() => void flow.zoomOut()} />
           <IconButton icon="plus" label={t("canvas.in")} onClick={() => void flow.zoomIn()} />
-          <IconButton
-            icon="fit"
-            label={t("canvas.fit")}
-            keys="1"
-            onClick={() => void flow.fitView({ padding: 0.2, maxZoom: 1.15 })}
-          />
+          <IconButton icon="fit" label={t("canvas.fit")} keys="1" onClick={() => view.fit()} />
         </div>
       </main>
       <Panel />

@@ -10,8 +10,8 @@ import {
   pin,
   removeChosen,
   selectAll,
-  show,
   tidyAll,
+  vary,
   view,
 } from "./state/actions";
 import { keyOf, usePictures } from "./state/pictures";
@@ -109,7 +109,7 @@ function plain(event: KeyboardEvent): boolean {
       askJoin();
       return true;
     case "v":
-      show("vary");
+      vary();
       return true;
     case "e":
       document.getElementById("expression")?.focus();

@@ -15,14 +15,12 @@ Windows = Callable[..., Window]
 def test_two_photos_become_a_picture_that_is_varied_pinned_and_found_again(window: Windows, tmp_path: Path) -> None:
     one = window().start(MUG, TIGER)
     page = one.page
-    page.keyboard.press("Control+a")
-    page.locator(".rail button", has_text="texturing").click()
+    page.locator(".rail button", has_text="texturing").click()  # joins what was dropped
     assert one.line() == "texturing(mug.png, tiger.png)"
     one.picture("texturing")
 
     # Vary: pictures come one by one; one is pinned, and the rest is stopped.
     page.keyboard.press("v")
-    page.get_by_role("button", name="Vary").last.click()
     first = page.locator(".tile", has=page.locator("img.arrives")).first
     first.wait_for(timeout=PICTURE)
     first.hover()

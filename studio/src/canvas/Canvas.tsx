@@ -4,6 +4,7 @@ import {
   type Connection,
   type Edge,
   type FinalConnectionState,
+  type FitViewOptions,
   type Node,
   type NodeChange,
   ReactFlow,
@@ -25,7 +26,12 @@ import { Reason } from "./Reason";
 import { refusalText } from "./words";
 
 const TYPES = { studio: NodeView };
-const FIT = { padding: 0.2, maxZoom: 1.15, duration: 240 } as const;
+/** Everything that stands over the canvas leaves it free: the rail, the tools of a node, the zoom. */
+export function fitting(still: boolean): FitViewOptions {
+  const narrow = window.innerWidth < 900;
+  const left = narrow ? ("72px" as const) : ("196px" as const);
+  return { padding: { top: "72px", left, right: "40px", bottom: "72px" }, maxZoom: 1.15, duration: still ? 0 : 240 };
+}
 
 /** Returns the wires of a project, those of one target in its colour. */
 function wiresOf(now: Project, chosen: ReadonlySet<string>): Edge[] {
@@ -61,7 +67,6 @@ export function Canvas() {
   const [nodes, setNodes] = useState<Node[]>([]);
   const [wires, setWires] = useState<ReadonlySet<string>>(new Set());
   const still = useMemo(() => window.matchMedia("(prefers-reduced-motion: reduce)").matches, []);
-  const fit = useMemo(() => (still ? { ...FIT, duration: 0 } : FIT), [still]);
 
   // What the project says, as the canvas takes it; nodes that did not change stay the same objects.
   useEffect(() => {
@@ -179,7 +184,8 @@ export function Canvas() {
       });
       return { x: at.x - WIDTH / 2, y: at.y - 150 };
     };
-    view.fit = (ids) => void flow.fitView({ ...fit, ...(ids ? { nodes: ids.map((one) => ({ id: one })) } : {}) });
+    view.fit = (ids) =>
+      void flow.fitView({ ...fitting(still), ...(ids ? { nodes: ids.map((one) => ({ id: one })) } : {}) });
     view.focus = (one) => {
       const node = project().nodes[one];
       const box = document.querySelector(".canvas")?.getBoundingClientRect();
@@ -187,13 +193,13 @@ export function Canvas() {
       const a = flow.flowToScreenPosition({ x: node.x, y: node.y });
       const b = flow.flowToScreenPosition({ x: node.x + WIDTH, y: node.y + heightOf(node, get().specs) });
       const inside = a.x > box.left && a.y > box.top + 48 && b.x < box.right && b.y < box.bottom;
-      if (!inside) void flow.fitView(fit);
+      if (!inside) void flow.fitView(fitting(still));
     };
-  }, [flow, fit]);
+  }, [flow, still]);
   useEffect(() => {
     const stored = id && localStorage.getItem(`pops.view.${id}`);
     if (stored) void flow.setViewport(JSON.parse(stored) as { x: number; y: number; zoom: number });
-    else setTimeout(() => void flow.fitView({ ...FIT, duration: 0 }), 60);
+    else setTimeout(() => void flow.fitView(fitting(true)), 60);
   }, [id, flow]);
   const onMoveEnd = useCallback(() => {
     const key = get().id;

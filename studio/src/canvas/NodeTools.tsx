@@ -1,5 +1,5 @@
 import type { StudioNode } from "../model/types";
-import { duplicate, pin, removeChosen, show } from "../state/actions";
+import { duplicate, pin, removeChosen, show, vary } from "../state/actions";
 import { set, useStudio } from "../state/store";
 import { useTexts } from "../texts";
 import { Icon } from "../ui/Icon";
@@ -18,7 +18,7 @@ export function NodeTools({ node, title }: { node: StudioNode; title: string }) 
   return (
     <div className="node-tools" role="toolbar" aria-label={title}>
       {isMade && (
-        <button type="button" className="button" onClick={() => show("vary", node.id)} title={`${t("node.vary")}  (V)`}>
+        <button type="button" className="button" onClick={() => vary(node.id)} title={`${t("node.vary")}  (V)`}>
           <Icon name="grid" size={16} />
           {t("node.vary")}
         </button>
@@ -45,7 +45,7 @@ export function NodeTools({ node, title }: { node: StudioNode; title: string }) 
             <Menu
               label={t("settings.title", { name: title })}
               trigger={(props) => <IconButton icon="tune" label={t("node.settings")} {...props} />}
-              place="left"
+              place="up"
             >
               {() => <SettingsForm node={node} />}
             </Menu>

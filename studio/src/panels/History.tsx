@@ -96,7 +96,7 @@ export function History() {
                 }}
                 made={made}
                 label={readable(job.recipe.expression)}
-                caption={readable(job.recipe.expression)}
+                caption={`${made.seed} · ${readable(job.recipe.expression)}`}
               >
                 <IconButton icon="board" small label={t("history.open")} onClick={() => void openRecipe(made.recipe)} />
                 <IconButton

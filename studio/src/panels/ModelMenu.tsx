@@ -70,7 +70,7 @@ export function ModelMenu() {
               {t("menu.enlarge")}
               <select
                 className="field"
-                style={{ width: 112 }}
+                style={{ width: 152 }}
                 value={settings.enlarge}
                 onChange={(event) => change({ enlarge: Number(event.target.value) })}
               >

@@ -13,6 +13,7 @@ import {
   show,
   tidyAll,
   titleOf,
+  vary,
   view,
 } from "../state/actions";
 import { close as closeProject } from "../state/saving";
@@ -118,7 +119,7 @@ export function Palette({ ask }: { ask: PaletteAsk }) {
       ...(keys ? { keys } : {}),
     });
     const commands: Item[] = [
-      command("vary", t("node.vary"), "grid", () => show("vary"), "V"),
+      command("vary", t("node.vary"), "grid", () => vary(), "V"),
       command("sweep", t("sweep.title"), "tune", () => show("sweep")),
       command("pins", t("pins.title"), "pin", () => show("pins")),
       command("history", t("history.title"), "again", () => show("history")),

@@ -1,13 +1,11 @@
 import { useMemo, useState } from "react";
 import type { NodeId } from "../model/types";
-import { branch } from "../state/actions";
+import { branch, SHEET } from "../state/actions";
 import { keyOf } from "../state/pictures";
 import { cancelRun, madeAt, run, shownOf, useRuns } from "../state/runs";
 import { expressionOf, readableOf, recipeOf, unreadyOf, useStudio } from "../state/store";
 import { useTexts } from "../texts";
 import { Tile } from "./Tile";
-
-export const SHEET = 16;
 
 /** Sixteen takes on a picture, and sixteen more. */
 export function Vary({ node }: { node: NodeId | null }) {

@@ -24,6 +24,7 @@ import { photoNames } from "../model/text";
 import { withTree } from "../model/tree";
 import { EMPTY, type NodeId, newId, type PhotoNode, type Project, type StudioNode, type Tree } from "../model/types";
 import { named, t } from "../texts";
+import { run } from "./runs";
 import { attempt, create, open } from "./saving";
 import {
   edit,
@@ -34,9 +35,11 @@ import {
   type Panel,
   project,
   readableOf,
+  recipeOf,
   select,
   set,
   tell,
+  unreadyOf,
 } from "./store";
 
 /** Where new nodes go unless somebody says it; the canvas keeps it at the middle of what is seen. */
@@ -77,11 +80,14 @@ export async function addFiles(files: readonly File[], at?: Spot): Promise<void>
   if (!get().id && !(await ready(photos))) return;
   set((state) => ({ uploading: state.uploading + photos.length }));
   let spot = at ?? beside();
+  const made: NodeId[] = [];
   for (const file of photos) {
-    await attempt(() => addOne(file, spot));
+    const id = await attempt(() => addOne(file, spot));
+    if (id) made.push(id);
     spot = { x: spot.x, y: spot.y + PICTURE + 80 };
     set((state) => ({ uploading: state.uploading - 1 }));
   }
+  select(made);
   if (!at) requestAnimationFrame(() => view.fit());
 }
 
@@ -100,24 +106,24 @@ function beside(): Spot {
   return { x: Math.min(...among.map((node) => node.x)), y: Math.max(...among.map((node) => node.y)) + PICTURE + 80 };
 }
 
-async function addOne(file: File, at: Spot): Promise<void> {
+async function addOne(file: File, at: Spot): Promise<NodeId> {
   const name = file.name || "photo.png";
   if (await hasRecipe(file)) {
     const opened = await api.open(file, name);
-    put(opened.recipe, opened.tree, null, opened.missing.length ? {} : await namesIn(opened.recipe));
+    const root = put(opened.recipe, opened.tree, null, opened.missing.length ? {} : await namesIn(opened.recipe));
     if (opened.missing.length) tell(t("drop.missing", { names: opened.missing.join(", ") }), "error");
     else tell(t("drop.recipe"));
-    return;
+    return root;
   }
   const photo = await api.upload(file, name);
   const lost = Object.values(project().nodes).find((node) => node.kind === "photo" && node.photo === name);
   if (lost) {
     edit((now) => patched(now, lost.id, { photo: `photo:${photo.id}`, name } as Partial<StudioNode>));
-    return;
+    return lost.id;
   }
   const node: PhotoNode = { kind: "photo", id: newId(), x: at.x - EDGE, y: at.y, photo: `photo:${photo.id}`, name };
   edit((now) => withNode(now, get().specs, node));
-  select([node.id]);
+  return node.id;
 }
 
 type Names = Readonly<Record<string, string>>;
@@ -324,6 +330,24 @@ export function show(panel: Panel, node: NodeId | null = current()): void {
   const opens = get().panel === null;
   set({ panel, panelNode: node });
   if (opens && node) setTimeout(() => view.focus(node), 50); // the canvas has become narrower
+}
+
+export const SHEET = 16; // takes on a picture
+
+/** Shows a node's variations, and has the first ones made. */
+export function vary(node: NodeId | null = current()): void {
+  show("vary", node);
+  const now = project();
+  const kind = node && now.nodes[node]?.kind;
+  if (!node || !kind || kind === "photo" || kind === "word" || kind === "missing") return;
+  if (unreadyOf(now, get().specs, node)) return;
+  run(
+    recipeOf(
+      now,
+      expressionHere(node),
+      Array.from({ length: SHEET }, (_, i) => i),
+    ),
+  );
 }
 
 export function pin(made: Made): void {

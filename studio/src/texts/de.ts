@@ -49,6 +49,7 @@ export const de: Readonly<Record<Key, string>> = {
   "canvas.label": "Fläche",
   "canvas.empty": "Zieh Fotos irgendwohin",
   "canvas.empty.more": "und verbinde sie mit einem Operator von links, oder drück {key} für alles.",
+  "canvas.bare": "Wähle links einen Operator: er verbindet, was gewählt ist.",
   "canvas.drop": "Loslassen zum Hinzufügen",
   "canvas.upload": "Nimmt {count} auf …",
   "canvas.fit": "Alles zeigen",

@@ -47,6 +47,7 @@ export const en = {
   "canvas.label": "Canvas",
   "canvas.empty": "Drop photos anywhere",
   "canvas.empty.more": "then join them with an operator from the left, or press {key} for everything.",
+  "canvas.bare": "Choose an operator at the left: it joins what is chosen.",
   "canvas.drop": "Let go to add",
   "canvas.upload": "Taking in {count} …",
   "canvas.fit": "Show all",

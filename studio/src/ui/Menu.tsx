@@ -7,9 +7,12 @@ interface Props {
   readonly label: string;
 }
 
+const ROOM = 280; // pixels that a menu takes which opens upwards
+
 /** A button with a panel that opens beside it; Escape and a click elsewhere close it, arrows go through it. */
 export function Menu({ trigger, children, place = "", label }: Props) {
   const [open, setOpen] = useState(false);
+  const [high, setHigh] = useState(false);
   const root = useRef<HTMLDivElement>(null);
   const id = useId();
 
@@ -19,6 +22,8 @@ export function Menu({ trigger, children, place = "", label }: Props) {
       if (!root.current?.contains(event.target as Node)) setOpen(false);
     };
     document.addEventListener("pointerdown", away, true);
+    const top = root.current?.closest(".canvas")?.getBoundingClientRect().top ?? 0;
+    setHigh((root.current?.getBoundingClientRect().top ?? 0) - top > ROOM);
     root.current?.querySelector<HTMLElement>(".menu button, .menu input")?.focus();
     return () => document.removeEventListener("pointerdown", away, true);
   }, [open]);
@@ -44,7 +49,7 @@ export function Menu({ trigger, children, place = "", label }: Props) {
     <div className="menu-place nodrag" ref={root} onKeyDown={onKeyDown}>
       {trigger({ "aria-expanded": open, "aria-controls": id, onClick: () => setOpen(!open) })}
       {open && (
-        <section className={`menu nowheel ${place}`} id={id} aria-label={label}>
+        <section className={`menu nowheel ${place === "up" && !high ? "" : place}`} id={id} aria-label={label}>
           {children(close)}
         </section>
       )}
