@@ -10,6 +10,7 @@ import { App } from "./App";
 import { listen } from "./keys";
 import { watch } from "./state/saving";
 import { speak, useLanguage } from "./texts";
+import { Guard } from "./ui/Guard";
 import { restoreTheme } from "./ui/theme";
 
 restoreTheme();
@@ -18,6 +19,8 @@ watch();
 listen();
 createRoot(document.getElementById("root")!).render(
   <StrictMode>
-    <App />
+    <Guard>
+      <App />
+    </Guard>
   </StrictMode>,
 );

@@ -97,6 +97,19 @@ def test_the_line_and_the_canvas_are_one(window: Windows) -> None:
     assert one.line() == 'instruct(mug.png, "golden")'
     page.get_by_role("textbox", name="Words").fill("very golden")
     assert one.line() == 'instruct(mug.png, "very golden")'
+    one.write("0.5*mug.png + 0.5*tiger.png")
+    weights = page.get_by_role("slider", name="Weight of part")
+    weights.first.wait_for()
+    assert weights.count() == 2
+    weights.first.press("ArrowRight")
+    assert one.line() == "0.55*mug.png + 0.5*tiger.png"
+    one.write('let t = texturing(mug.png, _); union(t, t@7)')
+    page.wait_for_selector(".react-flow__node:has-text('union')")
+    assert page.locator(".react-flow__node", has_text="texturing").count() == 2
+    assert one.line() == "union(texturing(mug.png, _), texturing(mug.png, _) @7)"
+    one.write('mix(mug.png, "a tiger", nu=0.7)')
+    page.wait_for_selector(".react-flow__node:has-text('mix')")
+    assert one.line() == 'mix(mug.png, "a tiger", nu=0.7)'
 
 
 def test_a_wire_that_does_not_fit_says_why(window: Windows) -> None:

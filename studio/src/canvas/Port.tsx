@@ -1,7 +1,7 @@
 import { Handle, Position, useConnection } from "@xyflow/react";
 import type { NodeId } from "../model/types";
 import { refusal, roleOf } from "../model/wires";
-import { useStudio } from "../state/store";
+import { type get, useStudio } from "../state/store";
 import { t } from "../texts";
 import { roleTitle } from "./words";
 
@@ -15,24 +15,27 @@ function useFits(node: NodeId, index: number): boolean | null {
   );
 }
 
+const roleAt = ({ history, specs }: ReturnType<typeof get>, node: NodeId, index: number) => {
+  const found = history.now.nodes[node];
+  return found ? roleOf(specs, found, index) : null;
+};
+
 export const inputId = (index: number): string => `in-${index}`;
 export const indexOf = (handle: string | null | undefined): number => Number((handle ?? "in-0").slice(3));
 
 /** An input of a node: a round handle for pictures, a square one for words. */
 export function InPort({ node, index, full, name }: { node: NodeId; index: number; full: boolean; name: string }) {
   const fits = useFits(node, index);
-  const role = useStudio((state) => {
-    const found = state.history.now.nodes[node];
-    return found ? roleOf(state.specs, found, index) : null;
-  });
+  const kind = useStudio((state) => roleAt(state, node, index)?.kind);
+  const role = useStudio((state) => roleAt(state, node, index)?.name ?? "");
   const state = fits === null ? "" : fits ? "yes" : "no";
   return (
     <Handle
       type="target"
       id={inputId(index)}
       position={Position.Left}
-      className={`${full ? "full" : ""} ${role?.kind === "text" ? "words" : ""} ${state}`}
-      title={t("node.input", { role: roleTitle(role?.name ?? ""), name })}
+      className={`${full ? "full" : ""} ${kind === "text" ? "words" : ""} ${state}`}
+      title={t("node.input", { role: roleTitle(role), name })}
     />
   );
 }

@@ -41,6 +41,9 @@ export const de: Readonly<Record<Key, string>> = {
   "server.gone": "Der Server ist nicht zu erreichen. Läuft pops noch?",
   "server.wait": "Sucht den Server …",
   "server.retry": "Noch einmal",
+  "fault.title": "Mit dieser Seite stimmt etwas nicht",
+  "fault.text":
+    "Dein Projekt ist gespeichert. Lade die Seite neu, um weiterzumachen; wenn es wiederkommt, sag uns bitte, was hier steht:",
   "lock.title": "Dieser Server verlangt sein Kennwort",
   "lock.text": "Wer ihn gestartet hat, kann es dir sagen.",
   "lock.token": "Kennwort",

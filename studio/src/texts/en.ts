@@ -39,6 +39,8 @@ export const en = {
   "server.gone": "The server cannot be reached. Is pops still running?",
   "server.wait": "Looking for the server …",
   "server.retry": "Try again",
+  "fault.title": "Something is wrong with this page",
+  "fault.text": "Your project is saved. Reload the page to go on; if it comes again, please tell us what it says:",
   "lock.title": "This server wants its token",
   "lock.text": "Whoever started it can tell you.",
   "lock.token": "Token",
