@@ -31,7 +31,7 @@ class Window:
         self.page.wait_for_selector(".home h1, .studio")
         return self
 
-    def drop(self, *files: Path, at: tuple[int, int] = (500, 300)) -> None:
+    def drop(self, *files: Path, at: tuple[int, int] = (300, 300)) -> None:
         """Drops files on the page, as from a folder."""
         told = [{"name": f.name, "data": base64.b64encode(f.read_bytes()).decode()} for f in files]
         self.page.evaluate(

@@ -1,6 +1,7 @@
 import { ReactFlowProvider, useReactFlow } from "@xyflow/react";
 import { useCallback } from "react";
 import { Canvas } from "./canvas/Canvas";
+import { Dock } from "./canvas/Dock";
 import { Line } from "./canvas/Line";
 import { Rail } from "./canvas/Rail";
 import { Compare } from "./panels/Compare";
@@ -36,6 +37,7 @@ function Room() {
   const palette = useStudio((state) => state.palette);
   const viewed = useStudio((state) => state.viewed);
   const compared = useStudio((state) => state.compared);
+  const reached = useStudio((state) => state.reached);
   const help = useStudio((state) => state.help);
   const conflict = useStudio((state) => state.saving === "conflict");
   const uploading = useStudio((state) => state.uploading);
@@ -58,6 +60,12 @@ function Room() {
             {t("canvas.upload", { count: uploading })}
           </div>
         )}
+        {reached === false && (
+          <p className="uploading bad" role="alert">
+            {t("server.gone")}
+          </p>
+        )}
+        <Dock />
         <div className="zoom">
           <IconButton icon="minus" label={t("canvas.out")} onClick={() => void flow.zoomOut()} />
           <IconButton icon="plus" label={t("canvas.in")} onClick={() => void flow.zoomIn()} />

@@ -103,7 +103,7 @@ def test_the_line_and_the_canvas_are_one(window: Windows) -> None:
     assert weights.count() == 2
     weights.first.press("ArrowRight")
     assert one.line() == "0.55*mug.png + 0.5*tiger.png"
-    one.write('let t = texturing(mug.png, _); union(t, t@7)')
+    one.write("let t = texturing(mug.png, _); union(t, t@7)")
     page.wait_for_selector(".react-flow__node:has-text('union')")
     assert page.locator(".react-flow__node", has_text="texturing").count() == 2
     assert one.line() == "union(texturing(mug.png, _), texturing(mug.png, _) @7)"

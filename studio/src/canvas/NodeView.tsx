@@ -6,6 +6,7 @@ import { titleOf } from "../state/actions";
 import { useStudio } from "../state/store";
 import { useTexts } from "../texts";
 import { Icon } from "../ui/Icon";
+import { useNarrow } from "../ui/narrow";
 import { MadeBody } from "./MadeBody";
 import { NodeTools } from "./NodeTools";
 import { PhotoBody } from "./PhotoBody";
@@ -44,10 +45,11 @@ function Body({ node }: { node: StudioNode }) {
 export const NodeView = memo(function NodeView({ id, selected }: NodeProps) {
   const node = useStudio((state) => state.history.now.nodes[id]);
   const alone = useStudio((state) => state.selected.size === 1);
+  const narrow = useNarrow();
   if (!node) return null;
   return (
     <div className={`${hueClass(node)} ${selected ? "selected" : ""}`}>
-      {selected && alone && (
+      {selected && alone && !narrow && (
         <NodeToolbar isVisible position={Position.Top} offset={10}>
           <NodeTools node={node} title={titleOf(node)} />
         </NodeToolbar>

@@ -48,20 +48,24 @@ export function TopBar() {
       <span className="space" />
       <IconButton icon="undo" label={t("menu.undo")} keys="Ctrl Z" disabled={!past} onClick={undo} />
       <IconButton icon="redo" label={t("menu.redo")} keys="Ctrl Shift Z" disabled={!future} onClick={redo} />
-      <IconButton icon="tidy" label={t("menu.tidy")} keys="L" onClick={tidyAll} />
-      <IconButton
-        icon="command"
-        label={t("menu.palette")}
-        keys="Ctrl K"
-        onClick={() => set({ palette: { at: null, from: null } })}
-      />
+      <span className="wide">
+        <IconButton icon="tidy" label={t("menu.tidy")} keys="L" onClick={tidyAll} />
+        <IconButton
+          icon="command"
+          label={t("menu.palette")}
+          keys="Ctrl K"
+          onClick={() => set({ palette: { at: null, from: null } })}
+        />
+      </span>
       <span className="wide">
         <ModelMenu />
       </span>
       <span className="wide">
         <IconButton icon="keys" label={t("menu.help")} keys="?" onClick={() => set({ help: true })} />
       </span>
-      <Appearance />
+      <span className="wide">
+        <Appearance />
+      </span>
       <button
         type="button"
         className="button"

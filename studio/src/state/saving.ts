@@ -4,12 +4,15 @@ import { api, Refused, Unreachable } from "../api/client";
 import { started } from "../model/history";
 import { EMPTY, type Project } from "../model/types";
 import { t } from "../texts";
-import { edit, get, project, set, tell, useStudio } from "./store";
+import { keyOf, usePictures } from "./pictures";
+import { lost } from "./server";
+import { edit, expressionOf, get, project, recipeOf, seedOf, set, tell, unreadyOf, useStudio } from "./store";
 
 const PAUSE = 700; // milliseconds without a change before it is saved
 
 let timer: ReturnType<typeof setTimeout> | undefined;
 let saved: { project: Project; name: string } | null = null;
+let cover: string | null = null; // the image by which the list of projects shows it, as it was saved
 let running: Promise<void> | null = null;
 
 /** Watches the project, and saves it when it has come to rest. */
@@ -19,12 +22,31 @@ export function watch(): void {
     if (same || !state.id || state.id !== before.id) return;
     if (saved?.project === state.history.now && saved.name === state.name) return;
     if (state.saving === "conflict") return;
-    if (state.saving !== "waiting") set({ saving: "waiting" });
-    clearTimeout(timer);
-    timer = setTimeout(() => void save(), PAUSE);
+    soon();
+  });
+  usePictures.subscribe(() => {
+    const { id, saving } = get();
+    const now = coverOf(project());
+    if (id && now && now !== cover && (saving === "saved" || saving === "waiting")) soon();
   });
   window.addEventListener("pagehide", () => void flush(true));
   document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && void flush(true));
+}
+
+function soon(): void {
+  if (get().saving !== "waiting") set({ saving: "waiting" });
+  clearTimeout(timer);
+  timer = setTimeout(() => void save(), PAUSE);
+}
+
+/** Returns the picture of the node in the line, where it is made. */
+function coverOf(now: Project): string | null {
+  const node = now.active ? now.nodes[now.active] : undefined;
+  if (!node || node.kind === "photo" || node.kind === "word" || node.kind === "missing") return null;
+  const { specs } = get();
+  if (unreadyOf(now, specs, node.id)) return null;
+  const recipe = recipeOf(now, expressionOf(now, specs, node.id), [seedOf(now, node.id)]);
+  return usePictures.getState().byKey[keyOf(recipe)]?.image ?? null;
 }
 
 /** Saves what waits, now. */
@@ -46,8 +68,12 @@ async function write(leaving: boolean): Promise<void> {
   if (!id || get().saving === "conflict") return;
   set({ saving: "saving" });
   try {
-    const body = JSON.stringify(history.now).length;
-    const done = await api.saveProject(id, name, history.now, revision, leaving && body < 60_000);
+    const shown = coverOf(history.now) ?? cover;
+    const pins = [...new Set([...(shown ? [shown] : []), ...history.now.pins])];
+    const whole = { ...history.now, pins };
+    const small = leaving && JSON.stringify(whole).length < 60_000; // what a page that is left may still send
+    const done = await api.saveProject(id, name, whole, revision, small);
+    cover = shown;
     if (get().id !== id) return;
     saved = { project: history.now, name };
     const still = get().history.now === history.now && get().name === name;
@@ -60,6 +86,7 @@ async function write(leaving: boolean): Promise<void> {
       return;
     }
     set({ saving: "failed" });
+    if (error instanceof Unreachable) lost();
     if (error instanceof Refused) tell(t("save.failed", { why: error.message }), "error");
     clearTimeout(timer);
     timer = setTimeout(() => void save(), 4000);
@@ -69,6 +96,7 @@ async function write(leaving: boolean): Promise<void> {
 function show(id: string, name: string, revision: number, document: Project): void {
   const now = { ...EMPTY, ...document };
   saved = { project: now, name };
+  cover = now.pins[0] ?? null;
   set({
     id,
     name,
@@ -134,8 +162,7 @@ export async function attempt<T>(work: () => Promise<T>): Promise<T | undefined>
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") return undefined;
     if (error instanceof Unreachable) {
-      set({ reached: false });
-      tell(t("server.gone"), "error");
+      lost();
     } else if (error instanceof Refused && error.status === 401) set({ locked: true });
     else tell((error as Error).message, "error");
     return undefined;

@@ -12,6 +12,13 @@ export async function loadSpecs(model: string | null): Promise<void> {
   set({ specs: readSpecs(found.operators) });
 }
 
+/** The server is gone: says so, and asks until it is back. */
+export function lost(): void {
+  if (get().reached === false) return;
+  set({ reached: false });
+  setTimeout(() => void meet(), PAUSE);
+}
+
 /** Asks until the server answers. */
 export async function meet(): Promise<void> {
   try {

@@ -130,7 +130,7 @@ export const de: Readonly<Record<Key, string>> = {
   "line.apply": "Enter wendet ihn an, Escape nimmt ihn zurück",
   "settings.title": "Einstellungen von {name}",
   "settings.seed": "Zufallszahl",
-  "settings.seed.auto": "wie die Fläche",
+  "settings.seed.auto": "der Fläche",
   "settings.usual": "üblich",
   "settings.nu": "Aussehen (nu)",
   "settings.k_min": "Zug endet (k_min)",

@@ -127,7 +127,7 @@ export const en = {
   "line.apply": "Enter applies it, Escape takes it back",
   "settings.title": "Settings of {name}",
   "settings.seed": "Seed",
-  "settings.seed.auto": "as the canvas",
+  "settings.seed.auto": "canvas's",
   "settings.usual": "usual",
   "settings.nu": "Look (nu)",
   "settings.k_min": "Pull ends (k_min)",

@@ -7,7 +7,7 @@ export function Brand() {
         <circle cx="21" cy="12.5" r="7.5" fill="#6f93dd" opacity=".9" />
         <circle cx="16" cy="20.5" r="7.5" fill="#6fb38f" opacity=".9" />
       </svg>
-      pops
+      <span className="word">pops</span>
     </>
   );
 }
