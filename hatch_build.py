@@ -1,17 +1,25 @@
-"""Makes README.md the page of the package: nothing on it may be a link that only the repository has.
+"""Makes README.md the page of the package, and the studio's page a part of the wheel.
+
+Nothing on the package's page may be a link that only the repository has.
 
 With POPS_REPOSITORY in the environment (the repository's address, such as https://host/owner/pops) links and pictures
 become absolute, to the tag of this version, and the address becomes the project's URLs. Without it, pictures are left
 out and links become plain text.
+
+The studio's page (src/pops/server/web) is built by studio/build.py, unless it is there already or the install is an
+editable one.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<path>(?!https?:|mailto:|#)[^)\s]+)\)")
@@ -27,6 +35,30 @@ class PageHook(MetadataHookInterface):  # type: ignore[misc]  # hatchling has no
         tag = f"v{metadata['version']}"
         metadata["readme"] = {"content-type": "text/markdown", "text": page(text, address, tag)}
         metadata["urls"] = urls(address, tag)
+
+
+class StudioHook(BuildHookInterface[Any]):  # type: ignore[misc]
+    """Builds the studio's page, which git does not hold."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Builds it where it is not there."""
+        root = Path(self.root)
+        if version == "editable" or (root / "src/pops/server/web/index.html").is_file():
+            return
+        builder = studio_builder(root)
+        try:
+            builder.build()
+        except builder.CannotBuild as error:
+            raise SystemExit(f"error: {error}") from None
+
+
+def studio_builder(root: Path) -> ModuleType:
+    """Returns the module studio/build.py."""
+    spec = importlib.util.spec_from_file_location("pops_studio_build", root / "studio" / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def page(text: str, address: str, tag: str) -> str:

@@ -20,6 +20,7 @@ from pops.cli import (
     run,
     serve,
     show,
+    studio,
     toybox,
     train,
 )
@@ -49,6 +50,7 @@ app = typer.Typer(
 app.command("run", help=run.HELP)(run.run)
 app.command("mix", help=mix.HELP)(mix.mix)
 app.command("serve", help=serve.HELP)(serve.serve)
+app.command("studio", help=studio.HELP)(studio.studio)
 app.command("index")(index.index)
 app.command("search")(index.search)
 app.command("show")(show.show)

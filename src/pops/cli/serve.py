@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -25,11 +26,11 @@ Examples:
     pops serve --model tiny --library mine=photos.library
     pops run "texturing(teapot.png, tiger.png)" -o out.png --server http://127.0.0.1:7860
 """
-_LOADING = ("decoder", "precision", "operators", "renderer", "adapter", "controlnets", "offload", "device")
+LOADING = ("decoder", "precision", "operators", "renderer", "adapter", "controlnets", "offload", "device")
 
 
 @command
-@with_options("options", OPTIONS, _LOADING)
+@with_options("options", OPTIONS, LOADING)
 def serve(
     options: Mapping[str, Any],
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
@@ -63,16 +64,10 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Runs the server; the help text is HELP."""
-    from pops.errors import MissingExtra
     from pops.files import expanded
     from pops.recipe import Loading
 
-    try:
-        from pops.server.serving import log_to_stderr, serve
-    except ModuleNotFoundError as e:
-        if (e.name or "").partition(".")[0] not in ("fastapi", "uvicorn", "prometheus_client", "multipart", "filelock"):
-            raise
-        raise MissingExtra(str(e.name), "server") from None
+    serving = server()
     from pops.server.settings import Limits, Settings
 
     names = model or ["tiny"]
@@ -89,8 +84,21 @@ def serve(
         shared=shared_batches,
         limits=Limits(queue=queue, history=history, disk=int(disk * 2**30), seconds=seconds),
     )
-    log_to_stderr(as_json=log_json)
-    serve(settings, lambda line: typer.echo(line))
+    serving.log_to_stderr(as_json=log_json)
+    serving.serve(settings, lambda at: typer.echo(f"pops listens on {at}/api/v1 (data in {settings.data})"))
+
+
+def server() -> ModuleType:
+    """Returns pops.server.serving; MissingExtra where what it stands on is not installed."""
+    from pops.errors import MissingExtra
+
+    try:
+        from pops.server import serving
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] not in ("fastapi", "uvicorn", "prometheus_client", "multipart", "filelock"):
+            raise
+        raise MissingExtra(str(e.name), "server") from None
+    return serving
 
 
 def default_data() -> Path:

@@ -24,6 +24,7 @@ from pops.server.core import Core, StorageFull
 from pops.server.events import TooManyListeners
 from pops.server.guard import Guard
 from pops.server.projects import ProjectChanged, TooManyProjects
+from pops.server.page import add_page
 from pops.server.settings import Settings
 from pops.server.shapes import Refusal, problem
 from pops.server.store import QueueFull
@@ -51,6 +52,7 @@ def create_app(settings: Settings, *, stop_seconds: float = STOP) -> FastAPI:
     app.state.core = core
     for routes in (api.router, api_studio.router, api_projects.router):
         app.include_router(routes)
+    add_page(app)
     app.add_api_route("/metrics", _metrics, methods=["GET"], include_in_schema=False)
     app.add_middleware(Guard, settings=settings, metrics=core.metrics)
     app.add_exception_handler(PopsError, _of_pops)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pops.server.metrics import Metrics
 from pops.server.projects import MAX_DOCUMENT
+from pops.server.page import is_public
 from pops.server.settings import Settings
 
 COOKIE = "pops_session"
@@ -109,7 +110,8 @@ class Guard:
                 return 403, "OriginError", "pages of other sites may change nothing here"
             if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
                 return 403, "OriginError", "pages of other sites may change nothing here"
-        if self.settings.token is not None and scope["path"] != LOGIN and not self._known(headers):
+        public = scope["path"] == LOGIN or is_public(scope["method"], scope["path"])
+        if self.settings.token is not None and not public and not self._known(headers):
             return 401, "TokenError", "this server needs its token: Authorization: Bearer TOKEN"
         return None
 

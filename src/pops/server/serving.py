@@ -69,20 +69,20 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(settings: Settings, tell: Callable[[str], None], *, access: bool = True) -> None:
-    """Runs a server until it is told to stop (Ctrl-C, SIGTERM). tell: is given the lines that the user should read.
+def serve(settings: Settings, listening: Callable[[str], None], *, access: bool = True) -> None:
+    """Runs a server until it is told to stop (Ctrl-C, SIGTERM). listening: is given its address, as soon as it answers.
 
     Raises ConfigError where the port or the folder cannot be used, ModelError where a model cannot be loaded.
     """
     listener = bound(settings.host, settings.port)
     try:
         app = create_app(settings)
-        _run(app, settings, listener, tell, access)
+        _run(app, settings, listener, listening, access)
     finally:
         listener.close()
 
 
-def _run(app: Any, settings: Settings, listener: socket.socket, tell: Callable[[str], None], access: bool) -> None:
+def _run(app: Any, settings: Settings, listener: socket.socket, listening: Callable[[str], None], access: bool) -> None:
     port = listener.getsockname()[1]
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     config = uvicorn.Config(
@@ -99,7 +99,7 @@ def _run(app: Any, settings: Settings, listener: socket.socket, tell: Callable[[
         except ModelError as e:
             failed.append(e)
             raise
-        tell(f"pops listens on http://{shown}:{port}/api/v1 (data in {settings.data})")
+        listening(f"http://{shown}:{port}")
 
     app.state.core.start = started
     # Uvicorn raises the signal that stopped it once more, for the handler of before: a server that stopped as it was

@@ -1,0 +1,62 @@
+import type { StudioNode } from "../model/types";
+import { duplicate, pin, removeChosen, show, vary } from "../state/actions";
+import { set, useStudio } from "../state/store";
+import { useTexts } from "../texts";
+import { Icon } from "../ui/Icon";
+import { IconButton } from "../ui/IconButton";
+import { Menu } from "../ui/Menu";
+import { SettingsForm } from "./SettingsForm";
+import { usePicture } from "./usePicture";
+
+/** What can be done with the chosen node, above it. */
+export function NodeTools({ node, title }: { node: StudioNode; title: string }) {
+  const t = useTexts();
+  const { made } = usePicture(node.id);
+  const pinned = useStudio((state) => made !== null && state.history.now.pinned.some((p) => p.image === made.image));
+  const libraries = useStudio((state) => state.libraries.length > 0);
+  const isMade = node.kind === "call" || node.kind === "text" || node.kind === "sum" || node.kind === "board";
+  return (
+    <div className="node-tools" role="toolbar" aria-label={title}>
+      {isMade && (
+        <button type="button" className="button" onClick={() => vary(node.id)} title={`${t("node.vary")}  (V)`}>
+          <Icon name="grid" size={16} />
+          {t("node.vary")}
+        </button>
+      )}
+      {isMade && (
+        <>
+          <IconButton
+            icon="pin"
+            label={t(pinned ? "node.unpin" : "node.pin")}
+            keys="P"
+            aria-pressed={pinned}
+            fill={pinned}
+            disabled={!made}
+            onClick={() => made && pin(made)}
+          />
+          <IconButton
+            icon="eye"
+            label={t("node.view")}
+            keys="Space"
+            disabled={!made}
+            onClick={() => made && set({ viewed: made })}
+          />
+          {"options" in node && (
+            <Menu
+              label={t("settings.title", { name: title })}
+              trigger={(props) => <IconButton icon="tune" label={t("node.settings")} {...props} />}
+              place="up"
+            >
+              {() => <SettingsForm node={node} />}
+            </Menu>
+          )}
+        </>
+      )}
+      {libraries && node.kind !== "word" && (
+        <IconButton icon="search" label={t("node.search")} onClick={() => show("search", node.id)} />
+      )}
+      <IconButton icon="copy" label={t("node.copy")} keys="Ctrl D" onClick={() => duplicate(node.id)} />
+      <IconButton icon="trash" label={t("node.delete")} keys="Del" onClick={removeChosen} />
+    </div>
+  );
+}

@@ -1,0 +1,107 @@
+/** What a project is: plain JSON, never changed in place, so that undo's snapshots share all that stays the same. */
+
+export type NodeId = string;
+export type Options = Readonly<Record<string, number | string>>;
+
+interface Placed {
+  readonly id: NodeId;
+  readonly x: number;
+  readonly y: number;
+}
+
+/** A photo of the server (an id), or a name that the server knows (examples/...). */
+export interface PhotoNode extends Placed {
+  readonly kind: "photo";
+  readonly photo: string; // photo:ID or examples/...
+  readonly name: string;
+}
+
+export interface WordNode extends Placed {
+  readonly kind: "word";
+  readonly text: string;
+}
+
+/** Chance: what a missing operand (`_`) is on the canvas, where somebody wants to see it. */
+export interface MissingNode extends Placed {
+  readonly kind: "missing";
+}
+
+/** An operator's call; an input that is null is a missing operand. */
+export interface CallNode extends Placed {
+  readonly kind: "call";
+  readonly op: string;
+  readonly inputs: readonly (NodeId | null)[];
+  readonly options: Options;
+  readonly seed: number | null;
+}
+
+export interface SumNode extends Placed {
+  readonly kind: "sum";
+  readonly inputs: readonly (NodeId | null)[];
+  readonly weights: readonly number[];
+}
+
+/** A sentence that the base prior makes into a picture. */
+export interface TextNode extends Placed {
+  readonly kind: "text";
+  readonly text: string;
+  readonly options: Options;
+  readonly seed: number | null;
+}
+
+/** Photos that are pinned together; its value is their mean. */
+export interface BoardNode extends Placed {
+  readonly kind: "board";
+  readonly name: string;
+  readonly photos: readonly { readonly photo: string; readonly name: string }[];
+}
+
+export type StudioNode = PhotoNode | WordNode | MissingNode | CallNode | SumNode | TextNode | BoardNode;
+
+export interface Pin {
+  readonly image: string; // id of an image of the server
+  readonly job: string;
+  readonly seed: number;
+  readonly label: string;
+}
+
+export interface Settings {
+  readonly model: string | null; // the server's default, unless named
+  readonly seed: number; // of pictures whose calls have none
+  readonly enlarge: number;
+}
+
+export interface Project {
+  readonly format: 1;
+  readonly nodes: Readonly<Record<NodeId, StudioNode>>;
+  readonly active: NodeId | null; // the node whose expression stands in the line
+  readonly pinned: readonly Pin[];
+  readonly settings: Settings;
+  readonly photos: readonly string[]; // ids that the server keeps for the project
+  readonly pins: readonly string[]; // ids of images that it keeps
+}
+
+/** An expression as plain data, in the form of the server's /parse. */
+export type Tree = string | null | { readonly [key: string]: unknown };
+
+export const EMPTY: Project = {
+  format: 1,
+  nodes: {},
+  active: null,
+  pinned: [],
+  settings: { model: null, seed: 0, enlarge: 1 },
+  photos: [],
+  pins: [],
+};
+
+export function inputsOf(node: StudioNode): readonly (NodeId | null)[] {
+  return node.kind === "call" || node.kind === "sum" ? node.inputs : [];
+}
+
+let counter = 0;
+
+/** Returns an id that no node of any window has. */
+export function newId(): NodeId {
+  counter += 1;
+  return `${Date.now().toString(36)}${counter.toString(36)}${Math.floor(Math.random() * 1296).toString(36)}`;
+}

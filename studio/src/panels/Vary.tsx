@@ -1,0 +1,101 @@
+import { useMemo, useState } from "react";
+import type { NodeId } from "../model/types";
+import { branch, SHEET } from "../state/actions";
+import { keyOf } from "../state/pictures";
+import { cancelRun, madeAt, run, shownOf, useRuns } from "../state/runs";
+import { expressionOf, readableOf, recipeOf, unreadyOf, useStudio } from "../state/store";
+import { useTexts } from "../texts";
+import { Tile } from "./Tile";
+
+/** Sixteen takes on a picture, and sixteen more. */
+export function Vary({ node }: { node: NodeId | null }) {
+  const t = useTexts();
+  const now = useStudio((state) => state.history.now);
+  const specs = useStudio((state) => state.specs);
+  const known = node && now.nodes[node] ? now.nodes[node] : null;
+  const can =
+    known &&
+    known.kind !== "photo" &&
+    known.kind !== "word" &&
+    known.kind !== "missing" &&
+    !unreadyOf(now, specs, known.id);
+  const expression = can ? expressionOf(now, specs, known.id) : null;
+  if (!known || expression === null) {
+    return <p className="empty">{t("vary.none")}</p>;
+  }
+  return <Sheets key={expression} node={known.id} expression={expression} />;
+}
+
+function Sheets({ node, expression }: { node: NodeId; expression: string }) {
+  const t = useTexts();
+  const settings = useStudio((state) => state.history.now.settings);
+  const readable = useStudio((state) => (state.history.now.nodes[node] ? readableOf(state.history.now, node) : ""));
+  const runs = useRuns((state) => state.byKey);
+  const [count, setCount] = useState(1);
+  const recipes = useMemo(
+    () =>
+      Array.from({ length: count }, (_, sheet) =>
+        recipeOf(
+          { settings },
+          expression,
+          Array.from({ length: SHEET }, (__, i) => sheet * SHEET + i),
+        ),
+      ),
+    [settings, expression, count],
+  );
+  const keys = recipes.map(keyOf);
+  const busy = keys.filter((key) => runs[key]?.status === "queued" || runs[key]?.status === "running");
+  const begun = runs[keys[0]!] !== undefined;
+  return (
+    <>
+      <p className="of" title={readable}>
+        {readable}
+      </p>
+      <div className="panel-acts">
+        {busy.length ? (
+          <button type="button" className="button" onClick={() => busy.map(cancelRun)}>
+            {t("vary.stop")}
+          </button>
+        ) : (
+          <button
+            type="button"
+            className="button strong"
+            onClick={() => {
+              const stopped = recipes.find((_, i) => runs[keys[i]!]?.status !== "done");
+              if (stopped) run(stopped);
+              else {
+                const sheet = count;
+                setCount(count + 1);
+                run(
+                  recipeOf(
+                    { settings },
+                    expression,
+                    Array.from({ length: SHEET }, (_, i) => sheet * SHEET + i),
+                  ),
+                );
+              }
+            }}
+          >
+            {t(begun && keys.every((key) => runs[key]?.status === "done") ? "vary.more" : "vary.run")}
+          </button>
+        )}
+      </div>
+      <div className="grid">
+        {recipes.flatMap((recipe, sheet) =>
+          (recipe.seeds ?? []).map((seed, i) => {
+            const found = runs[keys[sheet]!];
+            return (
+              <Tile
+                key={seed}
+                shown={shownOf(found, i)}
+                made={madeAt(found, i)}
+                label={t("vary.one", { seed })}
+                use={() => branch(node, seed)}
+              />
+            );
+          }),
+        )}
+      </div>
+    </>
+  );
+}
