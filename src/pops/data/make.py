@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pops.data.card import card
+from pops.data.card import CARD, card
 from pops.data.tables import write_rows
 from pops.data.teachers import Rejected, Sample, Teacher
 from pops.errors import ConfigError, PopsError, ensure, suggest
@@ -30,7 +30,7 @@ from pops.images import save_picture
 if TYPE_CHECKING:
     from pops.progress import OnProgress
 
-LEDGER, METADATA, CARD = "ledger.jsonl", "metadata.jsonl", "README.md"
+LEDGER, METADATA = "ledger.jsonl", "metadata.jsonl"
 FORMAT, VERSION = "pops.made", 1
 TRIES = 20  # attempts at one item
 HELD = {0: "test", 5: "validation"}  # last digit of an item's number -> its split
