@@ -178,6 +178,8 @@ def prepare(
 def _has_captions_only(shards: Shards) -> bool:
     """Whether the results are described by captions, and no picture shows one."""
     rows = shards.rows("train")
+    if not len(rows):
+        return False
     first = shards.batch(list(rows[: min(len(rows), 1024)]))
     return first.caption is not None and not bool(first.target_present.any())
 
