@@ -50,6 +50,7 @@ def test_a_folder_becomes_an_operator_that_runs(
     assert judged.exit_code == 0, judged.output
     figures = json.loads(judged.stdout)
     assert {"cosine", "recall_at_1", "beats_average", "cosine_error", "baselines", "audit"} <= set(figures)
+    assert all(b["cosine_error"] > 0 and b["recall_at_1_error"] > 0 for b in figures["baselines"].values())
     assert {"average", "operand_a"} <= set(figures["baselines"]) and ("text" in figures["baselines"]) == word
     assert figures["about"]["split"] == "test" and figures["about"]["count"] == len(Folder.read("twin").rows("test"))
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pops.data.check import check_folder
 from pops.data.make import make_examples
 from pops.data.teachers import Rejected, Sample, teacher
 from pops.errors import ConfigError, PopsError
+from pops.parts import Shard
 
 
 class Swatches:
@@ -104,6 +106,78 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         if run.wait() == 0:
             break
     assert kills >= 3 and digests(tmp_path / "f") == digests(tmp_path / "whole")
+
+
+# The long form: 200 items of toybox, 20 kills (a few minutes).
+LONG = os.environ.get("POPS_LONG_TESTS") == "1"
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_toybox_killed_again_and_again(tmp_path: Path, shards: int) -> None:
+    """The command itself, in one process or in shares that run at once, killed at any moment."""
+    items, kills, size = (200, 20, 32) if LONG else (12, 3, 16)
+    command = [sys.executable, "-m", "pops", "data", "make", "scene", "--count", str(items), "--size", str(size), "-q"]
+    make_examples("scene", tmp_path / "whole", teacher("toybox", size=size), count=items)
+    whole, out = digests(tmp_path / "whole"), tmp_path / "f"
+
+    def start(i: int) -> subprocess.Popen[bytes]:
+        share = ["--shard", f"{i + 1}/{shards}"] if shards > 1 else []
+        return subprocess.Popen([*command, "-o", str(out), *share])
+
+    def done() -> int:
+        found = 0
+        for path in (out / "ledger.jsonl", *(out / f".shards/{i + 1}-of-{shards}/ledger.jsonl" for i in range(shards))):
+            with suppress(FileNotFoundError):
+                found += path.read_bytes().count(b"\n")
+        return found
+
+    runs, killed, before = [start(i) for i in range(shards)], 0, 0
+    while any(run.poll() is None for run in runs):
+        if killed < kills and done() >= before + (items // (kills + 2) or 1):
+            victim = next(run for run in runs if run.poll() is None)
+            place = runs.index(victim)
+            os.kill(victim.pid, signal.SIGKILL)
+            victim.wait()
+            killed, before = killed + 1, done()
+            runs[place] = start(place)
+        time.sleep(0.01)
+    assert [run.returncode for run in runs] == [0] * shards
+    assert killed == kills and digests(out) == whole
+    assert len(Folder.read(out)) == items
+
+
+def test_shares_make_the_same_folder(tmp_path: Path) -> None:
+    make_examples("texturing", tmp_path / "whole", Swatches(), count=30)
+    make_examples("texturing", tmp_path / "f", Swatches(), count=7)  # what was there before
+    for number in (3, 1):
+        made = make_examples("texturing", tmp_path / "f", Swatches(), count=30, shard=Shard(number, 3))
+        assert made.new in (7, 8) and not (tmp_path / "f/.shards").joinpath("0-of-3").exists()
+    assert made.waiting == ["2/3"]
+    again = make_examples("texturing", tmp_path / "f", Swatches(), count=30, shard=Shard(1, 3))
+    assert again.new == 0 and again.waiting == ["2/3"]
+    with pytest.raises(ConfigError, match="was made with seed 0, not 1"):
+        make_examples("texturing", tmp_path / "f", Swatches(), count=30, seed=1, shard=Shard(2, 3))
+    made = make_examples("texturing", tmp_path / "f", Swatches(), count=30, shard=Shard(2, 3))
+    assert len(made.items) == 30 and made.waiting == [] and digests(tmp_path / "f") == digests(tmp_path / "whole")
+    assert make_examples("texturing", tmp_path / "f", Swatches(), count=30, shard=Shard(2, 3)).new == 0
+    assert digests(tmp_path / "f") == digests(tmp_path / "whole")
+
+
+def test_ray_makes_the_same_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    command = ["data", "make", "scene", "--count", "12", "--size", "16", "-q", "-o"]
+    make_examples("scene", tmp_path / "whole", teacher("toybox", size=16), count=12)
+    words = [sys.executable, "-m", "pops", *command, str(tmp_path / "f"), "--ray", "local", "--workers", "2"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "f") == digests(tmp_path / "whole")
+
+
+def test_without_ray_there_is_one_line(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = call("data", "make", "scene", "-o", "f", "--ray", "local")
+    assert done.exit_code == 2 and "ray is not installed; run: pip install 'pops-diffusion[ray]'" in done.stderr
+    assert not Path("f").exists()
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
+from pops.errors import ensure
 from pops.files import check_place
 
 if TYPE_CHECKING:
@@ -93,6 +94,16 @@ def make(
         list[str] | None,
         typer.Option("--tool", help="TOOL=FOLDER or hub id: a model in place of the teacher's own. Repeatable."),
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", help="Make them on a Ray cluster: local, or host:port.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Workers on Ray.", min=1, show_default="one for each CPU or GPU")
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="2/8: make the second of eight shares, beside others.", show_default=False),
+    ] = None,
     device: Device = "auto",
     json_output: Json = False,
     quiet: Quiet = False,
@@ -100,7 +111,8 @@ def make(
 ) -> None:
     """Make a folder of examples with a teacher: toybox draws exact ones, diffusion follows the published recipes.
 
-    Each item has its own seed. A stopped run resumes, and a larger --count adds to what is there.
+    Each item has its own seed. A stopped run resumes, and a larger --count adds to what is there. Many machines make
+    the same bytes as one.
 
     Examples:
 
@@ -108,26 +120,44 @@ def make(
         pops data make texturing -o examples --count 300
         pops data make union -o unions --teacher diffusion --count 10000 --device cuda
         pops data make scene -o scenes --teacher diffusion --tool detector=./owlv2
+        pops data make union -o unions --count 10000 --ray local
+        pops data make union -o unions --count 10000 --shard 2/4
     """
+    from functools import partial
+
     from pops.cli.options import named_paths
+    from pops.cli.outputs import shard_of
     from pops.data.make import make_examples
     from pops.data.teachers import teacher as teacher_of
 
     named = named_paths(tools or [], "--tool", "detector=FOLDER")
-    chosen = teacher_of(teacher, size=size, tools=named, device=device)
+    load = partial(teacher_of, teacher, size=size, tools=named, device=device)
+    chosen, part, source = load(), shard_of(shard), None
+    if ray is not None:
+        from pops.data.fleet import over_ray
+
+        ensure(operator in chosen.operators, f"the teacher {teacher} makes no {operator!r}")
+        gpus = 1.0 if teacher != "toybox" and device.startswith("cuda") else 0.0
+        source = over_ray(ray, load, operator, seed, tries, workers=workers, gpus=gpus)
     with progress(quiet=quiet or json_output) as on_progress:
-        made = make_examples(operator, out, chosen, count=count, seed=seed, tries=tries, on_progress=on_progress)
+        made = make_examples(
+            operator, out, chosen, count=count, seed=seed, tries=tries, shard=part, source=source,
+            on_progress=on_progress,
+        )  # fmt: skip
     if json_output:
         print_json(
             {
                 "ok": True, "folder": str(out), "items": len(made.items), "examples": len(made.rows), "new": made.new,
                 "failed": made.failed, "rejected": dict(made.rejected), "teacher": teacher, "seed": seed,
+                "waiting": made.waiting,
             }
         )  # fmt: skip
     elif not quiet:
         refused = f"; filters refused {made.rejected.total()} attempts" if made.rejected else ""
         failed = f"; {made.failed} items failed" if made.failed else ""
-        typer.echo(f"{out}: {len(made.rows)} examples of {len(made.items)} items, {made.new} new{refused}{failed}")
+        waits = f"; the folder is finished by the last of the parts {', '.join(made.waiting)}" if made.waiting else ""
+        told = f"{out}: {len(made.rows)} examples of {len(made.items)} items, {made.new} new{refused}{failed}{waits}"
+        typer.echo(told)
 
 
 @app.command("check")

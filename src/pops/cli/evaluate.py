@@ -19,7 +19,9 @@ def evaluate(
     operator: Annotated[
         str,
         typer.Argument(
-            help="Name of an operator of the model, or an operator folder.", show_default=False, metavar="OPERATOR"
+            help="Name of an operator of the model, operator folder, or repo (user/repo).",
+            show_default=False,
+            metavar="OPERATOR",
         ),
     ],
     data: Annotated[Path, typer.Option("--data", help="Folder of examples.", show_default=False)],
@@ -58,12 +60,13 @@ def evaluate(
     from pops.measure import examples as bench
     from pops.measure.report import html, table
     from pops.operators.checkpoint import SPEC_FILE, load_spec
+    from pops.operators.sharing import located
 
     if report is not None:
         check_place(report)
         told = f"a report is a file of HTML; name it {report.stem}.html"
         ensure(report.suffix.lower() in (".html", ".htm"), told)
-    folder = expanded(operator)
+    folder = located(operator) if "/" in operator else expanded(operator)
     given = {}
     name = operator
     if (folder / SPEC_FILE).is_file() or "/" in operator:

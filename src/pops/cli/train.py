@@ -50,6 +50,10 @@ def train(
     minutes: Annotated[
         float | None, typer.Option("--minutes", help="Stop after so many minutes of training.", show_default="no limit")
     ] = None,
+    tracker: Annotated[
+        str | None,
+        typer.Option("--tracker", help="tensorboard, trackio or wandb: also logs there.", show_default="none"),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print samples, parameters, memory and time by a measured step, and exit.")
@@ -76,6 +80,7 @@ def train(
     from pops.models.model import Model
     from pops.recipe import Loading
     from pops.training.learning import learn
+    from pops.training.parallel import is_first
     from pops.training.rehearsal import rehearse
     from pops.training.spec import TrainSpec, parse_settings
 
@@ -93,8 +98,10 @@ def train(
         plan = rehearse(spec, loaded)
         print_json({"ok": True, **plan.to_data()}) if json_output else typer.echo(str(plan))
         return
-    with progress(quiet=quiet or json_output) as on_progress:
-        done = learn(spec, loaded, out, resume=resume, on_progress=on_progress, on_note=note)
+    with progress(quiet=quiet or json_output or not is_first()) as on_progress:
+        done = learn(spec, loaded, out, resume=resume, tracker=tracker, on_progress=on_progress, on_note=note)
+    if not is_first():  # of several processes
+        return
     if json_output:
         print_json({"ok": True, **done.to_data()})
     elif not quiet:

@@ -7,6 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from pops.data.folder import Folder
+from pops.errors import ConfigError
+from pops.files import read_bytes, reason, shown
+
+CARD = "README.md"
+MAX_CARD = 2**20  # bytes
+SOURCES = 20  # licences and sources that are named
+
 
 class Done(Protocol):
     """An item that is done."""
@@ -57,3 +65,36 @@ def card(header: Mapping[str, Any], items: Sequence[Done]) -> str:
     lines += ["## Made with", "", "```json", json.dumps(made_with, indent=2, ensure_ascii=False), "```", ""]
     lines += ["The same seed, teacher and models make the same examples, to the byte on the same machine.", ""]
     return "\n".join(lines)
+
+
+def described(folder: Folder) -> str:
+    """Returns what is known of a folder of examples, as Markdown: roles, counts, sources, and its own card."""
+    roles = ", ".join(f"{role.name} ({role.kind})" for role in folder.roles)
+    counts = ", ".join(f"{n} {split}" for split, n in folder.counts.items() if n)
+    drawn = ", drawn by pops" if folder.made_split else ""
+    lines = [f"{len(folder)} examples ({counts}{drawn}); operands: {roles}."]
+    for key in ("license", "source"):
+        found = Counter(str(row.extra[key]) for row in folder.rows() if key in row.extra)
+        if found:
+            listed = ", ".join(f"{shown(name, 80)} ({n})" for name, n in found.most_common(SOURCES))
+            lines += ["", f"By {key}: {listed}."]
+    path = folder.path / CARD
+    if path.is_file():
+        try:
+            text = read_bytes(path, MAX_CARD).decode()
+        except (OSError, ValueError) as e:
+            raise ConfigError(f"{shown(path)} cannot be read ({reason(e)}); make it a text, or remove it") from e
+        lines += ["", _inner(text)]
+    return "\n".join(lines)
+
+
+def _inner(text: str) -> str:
+    """Returns a card without its front matter, its headings two levels lower."""
+    lines = text.splitlines()
+    if lines[:1] == ["---"] and "---" in lines[1:]:
+        lines = lines[lines.index("---", 1) + 1 :]
+    fenced, found = False, []
+    for line in lines:
+        fenced ^= line.startswith("```")
+        found.append(f"##{line}" if line.startswith("#") and not fenced else line)
+    return "\n".join(found).strip()

@@ -25,6 +25,7 @@ from pops.data.splits import SPLITS
 from pops.errors import EmbeddingError, PhotoError, SpaceError, UserError, ensure
 from pops.files import LOCK, digest, expanded, only_writer, parse_json, shown, write_whole
 from pops.images import FITS, load_photo, read_rgb
+from pops.tensors import write_tensors
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -156,10 +157,8 @@ class _Run:
         return False
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor], source: str) -> None:
-        from safetensors.torch import save_file
-
         with write_whole(path) as temporary:
-            save_file(dict(tensors), temporary, metadata={MADE: json.dumps({**self.made, "source": source})})
+            write_tensors(temporary, tensors, {MADE: json.dumps({**self.made, "source": source})})
         self.written += 1
 
     # --- texts

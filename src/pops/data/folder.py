@@ -3,9 +3,9 @@
     FOLDER/metadata.jsonl (or .csv, .parquet), or one in each of FOLDER/train, validation and test
     {"id": "7", "object_file_name": "a/7.png", "word": "golden", "target_file_name": "b/7.png", "split": "train"}
 
-Column X_file_name is the image role X; target_file_name (or file_name) names the true result. Any other column of
-texts is a text role, except for caption, split and what PASSED lists. An empty cell is a missing operand. Opens no
-picture.
+Column X_file_name is the image role X; X_file_names, a list of pictures, is the roles X_1, X_2 and so on;
+target_file_name (or file_name) names the true result. Any other column of texts is a text role, except for caption,
+split and what PASSED lists. An empty cell is a missing operand. Opens no picture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, overload
 
 from pops.data.splits import SPLITS, WORDS, drawn_splits
-from pops.data.tables import NAMES, Columns, read_table
+from pops.data.tables import NAMES, Columns, read_table, spread
 from pops.errors import ConfigError, ensure, suggest
 from pops.files import expanded, shown
 from pops.images import PHOTO_SUFFIXES
@@ -290,7 +290,7 @@ def _read(path: Path, folder: Path, split: str | None, faults: list[Fault]) -> _
         faults.append(Fault(f"{shown(path)}, line {number}", "row", what))
 
     columns, numbers = read_table(path, on_fault)
-    return _Table(path, path.parent, columns, numbers, split)
+    return _Table(path, path.parent, spread(columns, numbers, on_fault, MAX_IMAGES), numbers, split)
 
 
 def _roles(tables: Sequence[_Table]) -> tuple[Role, ...]:

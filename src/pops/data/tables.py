@@ -12,6 +12,7 @@ from pops.errors import ConfigError, MissingExtra, PopsError, ensure
 from pops.files import parse_json, shown, write_whole
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+LISTS = "_file_names"  # ends the name of a column of lists of pictures
 MAX_LINE = 2**20  # characters of one row
 Columns = dict[str, Sequence[Any]]  # all equally long; None: an empty cell
 OnFault = Callable[[int, str], None]  # (the row's number in its file, what is wrong with it)
@@ -32,6 +33,30 @@ def read_table(path: Path, on_fault: OnFault) -> tuple[Columns, Sequence[int]]:
         raise ConfigError(f"{shown(path)} is no UTF-8 text (byte {e.start}); save it as UTF-8") from e
     except OSError as e:
         raise ConfigError(f"{shown(path)} cannot be read ({e.strerror or e}); check the file") from e
+
+
+def spread(columns: Columns, numbers: Sequence[int], on_fault: OnFault, most: int) -> Columns:
+    """Returns the columns with each X_file_names, a list of pictures a row, as columns X_1_file_name and so on.
+
+    most: of one list; a row with a longer one, or with none, is told to on_fault.
+    """
+    found: Columns = {}
+    for name, values in columns.items():
+        if not name.endswith(LISTS):
+            found[name] = values
+            continue
+        lists: list[list[Any]] = []
+        for number, value in zip(numbers, values):
+            good = value is None or (isinstance(value, list) and all(v is None or isinstance(v, str) for v in value))
+            if not good:
+                on_fault(number, f"has {shown(value, 40)} as {name}; write a list of files")
+            elif value is not None and len(value) > most:
+                on_fault(number, f"has {len(value)} pictures in {name}, at most {most} are taken")
+            lists.append(list(value)[:most] if good and value is not None else [])
+        stem = name.removesuffix(LISTS)
+        for k in range(max(map(len, lists), default=0)):
+            found[f"{stem}_{k + 1}_file_name"] = [row[k] if k < len(row) else None for row in lists]
+    return found
 
 
 def _columns(rows: Iterator[tuple[int, dict[str, Any]]]) -> tuple[Columns, list[int]]:

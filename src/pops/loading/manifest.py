@@ -12,7 +12,7 @@ import json
 import stat
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,6 +48,16 @@ def write_manifest(folder: str | Path) -> Path:
     return folder / MANIFEST
 
 
+def manifest_of(folder: Path, names: Sequence[str]) -> str:
+    """Returns the text of a manifest of some of a folder's files."""
+    return _text({name: {"sha256": _sha256(folder / name), "size": (folder / name).stat().st_size} for name in names})
+
+
+def listed(folder: Path, *, error: type[PopsError] = ModelError) -> list[str]:
+    """Returns the names of the files in a folder's manifest."""
+    return list(_entries(folder, error))
+
+
 def has_manifest(folder: Path) -> bool:
     """Whether the folder has a manifest of pops, or its description says so."""
     if (folder / MANIFEST).is_file():
@@ -81,6 +91,13 @@ def verify(folder: Path, *, error: type[PopsError] = ModelError, whole: bool = F
     if not has_manifest(folder):
         return 0
     entries = _entries(folder, error)
+    _refuse(folder, differing(folder, error=error, whole=whole), error)
+    return len(entries)
+
+
+def differing(folder: Path, *, error: type[PopsError] = ModelError, whole: bool = False) -> dict[str, str]:
+    """Returns name -> fault of files that are absent or differ from the manifest; whole: as in `verify`."""
+    entries = _entries(folder, error)
     faults = _of_size(folder, entries)
     for name, about in entries.items():
         if name not in faults and (whole or about["size"] <= HASHED):
@@ -89,8 +106,7 @@ def verify(folder: Path, *, error: type[PopsError] = ModelError, whole: bool = F
                     faults[name] = f"is damaged: its sha256 is not the one in {MANIFEST}"
             except OSError as e:
                 faults[name] = f"cannot be read ({e.strerror or e})"
-    _refuse(folder, faults, error)
-    return len(entries)
+    return faults
 
 
 class Verification:

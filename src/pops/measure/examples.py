@@ -275,14 +275,12 @@ def _baselines(p: Pops, spec: OperatorSpec, encoded: Encoded, seed: int) -> dict
         every[f"operand_{chr(97 + k)}"] = (encoded.plain[:, k], role.name)
     if encoded.texts is not None:
         every["text"] = (_text_alone(p, encoded, seed), "the text alone, through the base prior")
-    return {
-        name: {
-            "role": what,
-            "cosine": float(cosines(e, encoded.truth).mean()),
-            "recall_at_1": float(hits(e, encoded.truth).float().mean()),
-        }
-        for name, (e, what) in every.items()
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, (e, what) in every.items():
+        each = {"cosine": cosines(e, encoded.truth), "recall_at_1": hits(e, encoded.truth).float()}
+        errors = {f"{key}_error": error_of(key, value) for key, value in each.items()}
+        found[name] = {"role": what, **{key: float(value.mean()) for key, value in each.items()}, **errors}
+    return found
 
 
 def _text_alone(p: Pops, encoded: Encoded, seed: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,13 +39,13 @@ def rows_of(done: Evaluation) -> list[tuple[str, str, str, str]]:
     """Returns the table of an evaluation: who, cosine, recall@1, beats average."""
     f = done.figures
 
-    def share(key: str) -> str:
-        return f"{100 * f[key]:.1f} ± {100 * f[key + '_error']:.1f}"
+    def share(key: str, of: Mapping[str, Any] = f) -> str:
+        return f"{100 * of[key]:.1f} ± {100 * of[key + '_error']:.1f}"
 
     rows = [(done.operator, share("cosine"), share("recall_at_1"), share("beats_average"))]
     for name, b in f["baselines"].items():
         who = name.replace("_", " ") if name in ("average", "text") else f"{name.replace('_', ' ')} ({b['role']})"
-        rows.append((who, f"{100 * b['cosine']:.1f}", f"{100 * b['recall_at_1']:.1f}", ""))
+        rows.append((who, share("cosine", b), share("recall_at_1", b), ""))
     return rows
 
 

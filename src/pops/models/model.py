@@ -53,7 +53,7 @@ class Model:
         self.version = str(self.files.info.get("version", "0"))
         self.max_batch = loading.max_batch or MAX_BATCH
         official = {name: path for name, path in self.files.info.get("official", {}).items() if name in BUILTIN}
-        given = {name: expanded(path) for name, path in loading.operators.items()}
+        given = {name: _operator_folder(path) for name, path in loading.operators.items()}
         for name, path in given.items():
             spec_at(name, path)  # raises now for a bad path, not at the first use
         self._folders: dict[str, Path] = {**official, **self.files.operators, **given}
@@ -342,3 +342,13 @@ class Model:
         from pops.images import load_photo
 
         return [load_photo(photo, fit=fit, size=self.photo_side) for photo in photos]
+
+
+def _operator_folder(source: str) -> Path:
+    """Returns where an operator lies, given its folder or file, or its repo on the hub: user/repo, user/repo@v2."""
+    from pops.operators.sharing import is_repo, located
+
+    repo, _, revision = source.partition("@")
+    if is_repo(repo) and not expanded(source).exists():
+        return located(repo, revision=revision or None)
+    return expanded(source)

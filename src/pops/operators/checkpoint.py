@@ -111,7 +111,7 @@ def load_operator(folder: str | Path, base: PriorModel, *, space: str | None = N
     spec = OperatorSpec.from_json(about["spec"], where=str(where))
     path = folder / about["weights"]
     weights = _read_tensors(path) if about["weights"] == ADAPTER_FILE else TensorFiles(path)
-    operator = Operator(spec, put_on(base, weights, where=str(path)))
+    operator = Operator(spec, put_on(base, weights, where=str(path)), folder)
     logger.info("read operator %s from %s in %.1f s", spec.name, path, time.perf_counter() - begun)
     return operator
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pops.errors import ConfigError, EmbeddingError, OperandError, ensure
 from pops.operators.spec import OperatorSpec
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from pops.operators.model_card import Card
     from pops.prior.engine import Engine, Request
     from pops.prior.samplers import Denoise
     from pops.progress import OnStep
@@ -28,10 +31,54 @@ TEXT_GUIDANCE, TEXT_STEPS = 4.0, 25  # Kandinsky 2.2's defaults for its prior
 
 
 class Operator:
-    """A spec and a prior that computes it. Stateless: one instance may serve many requests."""
+    """A spec and a prior that computes it. Stateless: one instance may serve many requests.
 
-    def __init__(self, spec: OperatorSpec, prior: PriorModel) -> None:
-        self.spec, self.prior = spec, prior
+    folder: the operator folder that it was loaded from, if it was.
+    """
+
+    def __init__(self, spec: OperatorSpec, prior: PriorModel, folder: Path | None = None) -> None:
+        self.spec, self.prior, self.folder = spec, prior, folder
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        base: PriorModel,
+        *,
+        space: str | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> Operator:
+        """Loads an operator from a folder or a repo of the hub ("user/repo") on its base prior.
+
+        space: the id of the model's space, which must be the operator's. Raises CheckpointError and SpaceError as
+        `load_operator` does, ModelError if the repo cannot be fetched or holds something else.
+        """
+        folder = _sharing().located(source, revision=revision, token=token)
+        loaded: Operator = import_module("pops.operators.checkpoint").load_operator(folder, base, space=space)
+        return loaded
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Copies the operator folder that this operator was loaded from to another place, every file checked."""
+        copied: Path = _sharing().copy_operator(self._own_folder(), folder)
+        return copied
+
+    def push_to_hub(
+        self, repo: str, *, card: Card | None = None, private: bool | None = None, revision: str | None = None,
+        message: str | None = None, token: str | None = None,
+    ) -> str:  # fmt: skip
+        """Uploads the operator to a repo of the hub ("user/repo"), made if need be; returns the commit's address.
+
+        card: what its page says beside what operator.json knows.
+        """
+        how = {"private": private, "revision": revision, "message": message, "token": token}
+        return str(_sharing().push(self._own_folder(), repo, card, **how))
+
+    def _own_folder(self) -> Path:
+        told = f"{self.spec.name} was not loaded from an operator folder; write one with save_operator"
+        if self.folder is None:
+            raise ConfigError(f"{told}, or import an official checkpoint: pops operators import")
+        return self.folder
 
     def encode(self, jobs: Sequence[Sequence[Tensor | None]]) -> Condition:
         """Builds the condition of B jobs from their operands. All jobs have the same number of operands.
@@ -96,6 +143,11 @@ class Operator:
             used += len(row)
             rows.append(row)
         return rows
+
+
+def _sharing() -> Any:
+    """Returns what reads and writes operator folders; it makes operators, so it is imported when it is used."""
+    return import_module("pops.operators.sharing")
 
 
 class TextPrior:

@@ -23,6 +23,7 @@ from pops.files import expanded, read_json_object, shown, write_whole
 from pops.magicmix.spec import MIX
 from pops.operators.checkpoint import SPEC_FILE
 from pops.operators.spec import OperatorSpec, TrainingRecipe
+from pops.training import parallel
 from pops.training.checkpoints import CHECKPOINT
 from pops.training.config import TrainConfig
 from pops.training.data import seed_of
@@ -30,6 +31,7 @@ from pops.training.defaults import config_for
 from pops.training.samples import ShardSamples, average_of, plain_operands, roles_of, some_of, usable_rows
 from pops.training.spec import TrainSpec
 from pops.training.start import Start, find_start
+from pops.training.trackers import Tracked, check_tracker
 
 if TYPE_CHECKING:
     from pops.models.model import Model
@@ -125,8 +127,10 @@ def open_examples(spec: TrainSpec, model: Model, room: Path, on_progress: OnProg
     if (path / ABOUT).is_file():
         shards = Shards.open(path)
     else:
-        folder = Folder.read(path)
-        encode_folder(folder, room, model.space, model=model.name, side=model.photo_side, on_progress=on_progress)
+        if parallel.is_first():
+            folder = Folder.read(path)
+            encode_folder(folder, room, model.space, model=model.name, side=model.photo_side, on_progress=on_progress)
+        parallel.wait_for_all()
         shards = Shards.open(room)
     shards.require_space(model.space.id, model.space.fingerprint)
     return shards
@@ -174,6 +178,8 @@ def prepare(
 def _has_captions_only(shards: Shards) -> bool:
     """Whether the results are described by captions, and no picture shows one."""
     rows = shards.rows("train")
+    if not len(rows):
+        return False
     first = shards.batch(list(rows[: min(len(rows), 1024)]))
     return first.caption is not None and not bool(first.target_present.any())
 
@@ -209,46 +215,61 @@ def learn(
     out: str | Path,
     *,
     resume: bool = False,
+    tracker: str | None = None,
     on_progress: OnProgress | None = None,
     on_note: OnNote | None = None,
 ) -> Learnt:
     """Trains an operator as the spec says and writes its folder `out`; a finished run returns at once with resume.
 
-    Raises ConfigError if `out` holds a run and resume is False, or if it holds another run.
+    tracker: tensorboard, trackio or wandb, which is told of every row of the log. Raises ConfigError if `out` holds a
+    run and resume is False, or if it holds another run.
     """
+    from pops.training.grids import Grids
     from pops.training.trainer import export, train
 
+    check_tracker(tracker)
     out, begun = Path(out), time.perf_counter()
     earlier = _earlier(spec, out, resume)
     shards = open_examples(spec, model, out / SHARDS, on_progress)
     ready = prepare(spec, model, shards, start=earlier.get("start"), config=earlier.get("config"))
-    for note in ready.notes if on_note else ():
+    for note in ready.notes if on_note and parallel.is_first() else ():
         on_note(note)  # type: ignore[misc]
     validation = _validation(ready, model)
     config, stop = ready.config, _clock(spec.minutes)
-    if not earlier:
+    if not earlier and parallel.is_first():
         record = {"format": "pops.run", "version": 1, "spec": spec.to_data(), "start": ready.start.name}
         record |= {"tried": dict(ready.start.tried), "config": asdict(config)}
         with write_whole(out / RUN_FILE) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
+    path = expanded(spec.data)
+    pictures = None if (path / ABOUT).is_file() else Folder.read(path)
+    grids = Grids(model, ready.operator, ready.held_out, out, spec.grid, pictures)
+    tracked = Tracked(tracker, ready.operator.name, out, asdict(config)) if tracker and parallel.is_first() else None
     latest: dict[str, Any] = {}
 
     def on_log(row: Mapping[str, Any]) -> None:
         latest.update(row.get("validation", {}))
+        if tracked:
+            tracked.log(row)
         if on_progress:
             shown_figures = f", beats average {latest['beats_average']:.0%}" if latest else ""
             on_progress(int(row["step"]), config.steps, f"training {ready.operator.name}{shown_figures}")
 
     trained = train(
         config, ready.train, model.prior, out, resume=resume, on_log=on_log, start=ready.start.weights,
-        validate=validation, time_is_up=stop,
+        validate=validation, time_is_up=stop, on_best=lambda prior, step: grids.draw(prior, step, last=False),
     )  # fmt: skip
+    if tracked:
+        tracked.finish()
     about = {
         "data": expanded(spec.data).absolute().name, "model": model.name, "samples": len(ready.train),
         "start": ready.start.name, "validation": dict(trained.best), "held_out": len(ready.held_out),
     }  # fmt: skip
-    export(trained, out, base=model.prior, space=model.space.id, spec=ready.operator, provenance=about)
+    if parallel.is_first():
+        export(trained, out, base=model.prior, space=model.space.id, spec=ready.operator, provenance=about)
+        grids.draw(trained.prior, int(trained.best["step"]), last=True, on_note=on_note)
+    parallel.wait_for_all()
     seconds = time.perf_counter() - begun
     return Learnt(
         out,
@@ -305,7 +326,7 @@ def _earlier(spec: TrainSpec, out: Path, resume: bool) -> dict[str, Any]:
         start = str(record["start"])
     except (KeyError, TypeError) as e:
         raise ConfigError(f"{shown(out / RUN_FILE)} is damaged ({e!r}); choose another folder (-o)") from e
-    free = ("minutes", "summary")
+    free = ("minutes", "summary", "grid")
     differing = [k for k in {**mine, **theirs} if k not in free and mine.get(k) != theirs.get(k)]
     listed = "; ".join(f"{k}: {mine.get(k)!r}, not {theirs.get(k)!r}" for k in differing)
     ensure(not differing, f"{name} holds another run ({listed}); choose another folder (-o)")

@@ -28,7 +28,7 @@ ENCODED = 16  # pictures that are encoded to measure
 FIRST = 1000  # examples that are looked at
 SAMPLES, WORDS, SLOTS = 64, 4, 10  # of the random samples; tokens of a text; slots of a sample, generously
 KEPT = 20  # numbers kept for the backward pass for each slot, block and number of its width
-FACTOR = 5  # float32 numbers kept for each trained one: itself, gradient, average, two of AdamW
+FACTOR = 6  # float32 numbers kept for each trained one: itself, gradient, average, the best average, two of AdamW
 
 
 @dataclass(frozen=True)

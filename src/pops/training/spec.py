@@ -26,6 +26,7 @@ from pops.training.config import TrainConfig
 
 NEAREST, BASE = "nearest", "base"
 SUFFIXES = (".yaml", ".yml", ".json")
+GRID_ROWS = 3
 MAX_SPEC = 2**20  # bytes of a file
 # Settings that follow from the data, the name and the command, and are no choice of a spec.
 _FIXED = ("operator",)
@@ -46,6 +47,7 @@ class TrainSpec(Part):
     minutes: Annotated[float, Field(gt=0, le=60 * 24 * 365)] | None = None  # of training, at most
     sampling_steps: Annotated[StrictInt, Field(ge=1, le=1000)] | None = None  # the operator's default
     guidance: Annotated[float, Field(ge=0, le=100)] | None = None  # the operator's default; 1 is none
+    grid: Annotated[StrictInt, Field(ge=0, le=32)] = GRID_ROWS  # examples of the validation grid
     settings: dict[str, Any] = Field(default_factory=dict)  # of TrainConfig, by name
 
     @classmethod

@@ -24,7 +24,7 @@ from pops.operators.spec import BUILTIN, OperatorSpec
 from pops.prior.noise import add_noise, alphas_cumprod
 from pops.prior.transformer import PriorModel, fingerprint_of
 from pops.standardise import ClipStats
-from pops.training import checkpoints, losses
+from pops.training import checkpoints, losses, parallel
 from pops.training.checkpoints import CHECKPOINT, LOG, Best, Log
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, Order, Samples, make_batch, seed_of
@@ -34,6 +34,7 @@ __all__ = ["Trained", "export", "load_trained", "new_prior", "save_prior", "trai
 
 logger = logging.getLogger("pops.training")
 
+OnBest = Callable[[PriorModel, int], None]  # (the prior with the best weights so far, the step)
 Validate = Callable[[Trainable], Mapping[str, float]]  # with the averaged weights -> figures; "score": more is better
 
 
@@ -86,6 +87,7 @@ def train(
     on_log: Callable[[Log], None] | None = None,
     start: Mapping[str, Tensor] | None = None,
     validate: Validate | None = None,
+    on_best: OnBest | None = None,
     time_is_up: Callable[[], bool] | None = None,
 ) -> Trained:
     """Trains an operator, or the base itself (operator "prior"), from `base`; returns the averaged weights.
@@ -93,7 +95,8 @@ def train(
     Writes checkpoint.safetensors, config.json and log.jsonl to the folder `out`. resume: continues a run found there (a
     finished one returns at once); ConfigError if it is another run. stop_at: saves and returns after so many steps in
     all. start: the weights of an operator to begin with. validate: called every config.eval_every steps and at the
-    beginning and the end; the best weights are kept and returned. time_is_up: asked after each step; the run is then
+    beginning and the end; the best weights are kept and returned. on_best: told of each, in the first process.
+    time_is_up: asked after each step; the run is then
     finished.
     """
     from accelerate import Accelerator
@@ -101,21 +104,22 @@ def train(
     out = Path(out)
     _check(config, data, base)
 
-    # 1) The model, its average and its optimizer, on the device accelerate gives.
+    # 1) The model, its average and its optimizer, on the device accelerate gives, whole or sharded.
     accelerator = Accelerator()
+    parallel.prepare_sharding(accelerator)
     device, world, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
-    fits = config.batch_size % (world * config.accumulate) == 0
-    parts = f"the {world} processes" + (f" times accumulate {config.accumulate}" if config.accumulate > 1 else "")
-    ensure(fits, f"batch_size {config.batch_size} must divide by {parts}")
+    _check_parts(config, world)
     ensure(not config.eval_every or validate is not None, "eval_every needs held-out samples: pass validate")
     model = Trainable(base, config, start).to(device)
-    trained = model.trained()
     optimizer = torch.optim.AdamW(
-        list(trained.values()),
+        list(model.trained().values()),
         lr=config.lr,
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
+    wrapped, opt = accelerator.prepare(model, optimizer)
+    model = accelerator.unwrap_model(wrapped)
+    trained = model.trained()
     ema = {name: p.detach().clone() for name, p in trained.items()}
     marks = {"base": base.fingerprint, "data": data.fingerprint}
     if start:
@@ -130,30 +134,36 @@ def train(
         checkpoints.check_tensors(tensors, trained, out / CHECKPOINT)
         with torch.no_grad():
             for name, p in trained.items():
-                p.copy_(tensors[f"param/{name}"])
-                ema[name].copy_(tensors[f"ema/{name}"])
+                parallel.put(p, tensors[f"param/{name}"])
+                parallel.put(ema[name], tensors[f"ema/{name}"])
         checkpoints.restore_optimizer(optimizer, trained, tensors)
+        parallel.adopt(optimizer, trained)
         best = Best.of(meta, tensors)
+        best.weights = {name: parallel.like(trained[name], value) for name, value in best.weights.items()}
         logger.info("resuming %s at step %d", out, first)
     out.mkdir(parents=True, exist_ok=True)
-    wrapped, opt = accelerator.prepare(model, optimizer)
 
     def save(step: int) -> None:
+        values = {f"param/{n}": p for n, p in trained.items()} | {f"ema/{n}": v for n, v in ema.items()}
+        values |= {f"best/{n}": v for n, v in best.weights.items()} | checkpoints.optimizer_state(optimizer, trained)
+        values = {name: parallel.whole(value) for name, value in values.items()}
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            values = {f"param/{n}": p for n, p in trained.items()} | {f"ema/{n}": v for n, v in ema.items()}
-            values |= {f"best/{n}": v for n, v in best.weights.items()} | checkpoints.optimizer_state(
-                optimizer, trained
-            )
             checkpoints.save(out, config, step, marks | best.marks(), values)
 
     def look(step: int) -> None:
         assert validate is not None
         with _exchanged(trained, ema), torch.no_grad():
+            parallel.forget_whole(model)
             figures = dict(validate(model))
+        parallel.forget_whole(model)
         best.see(figures, step, ema, config.patience)
         if accelerator.is_main_process:
             checkpoints.write_log(out / LOG, {"step": step, "validation": figures}, on_log)
+        if on_best and best.figures["step"] == step > 0:
+            weights = weights_of({name: parallel.whole(value).cpu() for name, value in ema.items()}, base, config)
+            if accelerator.is_main_process:
+                on_best(put_on(base, weights), step)
 
     # 3) The steps.
     end = config.steps if stop_at is None else min(config.steps, stop_at)
@@ -194,6 +204,7 @@ def train(
 
         # Clip, step, average the weights.
         norm = accelerator.clip_grad_norm_(trained.values(), config.grad_clip) if config.grad_clip else None
+        norm = None if norm is None else parallel.whole(norm)
         lr = config.lr_at(step)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -205,10 +216,11 @@ def train(
 
         # Log, validate and save, unless the run has diverged.
         done = step + 1
-        over = time_is_up is not None and time_is_up()
+        over = time_is_up is not None and parallel.agreed(time_is_up())
         looking = config.eval_every > 0 and (done % config.eval_every == 0 or done == config.steps or over)
         saving = done % config.save_every == 0 or done == end or over
         if saving or looking or done % config.log_every == 0:
+            total = accelerator.reduce(total, "mean") if world > 1 else total
             finite = bool(total.isfinite()) and (norm is None or bool(norm.isfinite()))
             wrong = f"{out}: the loss is NaN or infinite at step {done}"
             ensure(finite, f"{wrong}; start again (resume=False) with a lower lr", PopsError)
@@ -229,7 +241,8 @@ def train(
             end = done
             break
     accelerator.wait_for_everyone()
-    return _trained(config, max(first, end), ema, base, best)
+    best.weights = {name: parallel.whole(value) for name, value in best.weights.items()}
+    return _trained(config, max(first, end), {name: parallel.whole(v) for name, v in ema.items()}, base, best)
 
 
 @contextmanager
@@ -245,6 +258,15 @@ def _exchanged(trained: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> I
         with torch.no_grad():
             for name, p in trained.items():
                 p.copy_(kept[name])
+
+
+def _check_parts(config: TrainConfig, world: int) -> None:
+    """Checks that a batch can be computed in the parts that processes and accumulation make of it."""
+    parts = f"the {world} processes" + (f" times accumulate {config.accumulate}" if config.accumulate > 1 else "")
+    fits = config.batch_size % (world * config.accumulate) == 0
+    ensure(fits, f"batch_size {config.batch_size} must divide by {parts}")
+    told = "contrastive_weight compares the samples of a batch: it needs one process and accumulate 1"
+    ensure(not config.contrastive_weight or world * config.accumulate == 1, told)
 
 
 def _check(config: TrainConfig, samples: Samples, base: PriorModel) -> None:
