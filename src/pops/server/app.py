@@ -23,8 +23,8 @@ from pops.server.api import suggestion
 from pops.server.core import Core, StorageFull
 from pops.server.events import TooManyListeners
 from pops.server.guard import Guard
-from pops.server.projects import ProjectChanged, TooManyProjects
 from pops.server.page import add_page
+from pops.server.projects import ProjectChanged, TooManyProjects
 from pops.server.settings import Settings
 from pops.server.shapes import Refusal, problem
 from pops.server.store import QueueFull

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pops.server.metrics import Metrics
-from pops.server.projects import MAX_DOCUMENT
 from pops.server.page import is_public
+from pops.server.projects import MAX_DOCUMENT
 from pops.server.settings import Settings
 
 COOKIE = "pops_session"
