@@ -21,7 +21,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-ray.init(num_cpus=1, include_dashboard=False, object_store_memory=10**8, logging_level="ERROR", configure_logging=False)
+how = {"include_dashboard": False, "logging_level": "ERROR", "configure_logging": False}
+ray.init("local", num_cpus=1, object_store_memory=10**8, **how)
 from ray import serve
 import pops, pops_ray
 
