@@ -103,7 +103,8 @@ def taken(browser: Any, address: str) -> None:
     phone.goto(address_of_project)
     phone.wait_for_selector(".node.made img.arrives", timeout=WAIT)
     phone.get_by_role("button", name="Ideas").click()
-    phone.wait_for_timeout(300)
+    phone.get_by_role("button", name="Vary").last.click()
+    phone.wait_for_selector(".tile img.arrives >> nth=3", timeout=WAIT)
     keep(phone, "phone", width=500)
 
 
