@@ -42,8 +42,8 @@ def keep(page: Any, name: str, width: int = 1200) -> None:
     page.wait_for_timeout(500)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
-    path = OUT / f"studio-{name}.png"
-    image.quantize(200, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+    path = OUT / f"studio-{name}.jpg"
+    image.save(path, quality=86, optimize=True)
     print(path, path.stat().st_size)
 
 
@@ -103,7 +103,8 @@ def taken(browser: Any, address: str) -> None:
     phone.goto(address_of_project)
     phone.wait_for_selector(".node.made img.arrives", timeout=WAIT)
     phone.get_by_role("button", name="Ideas").click()
-    phone.wait_for_timeout(300)
+    phone.get_by_role("button", name="Vary").last.click()
+    phone.wait_for_selector(".tile img.arrives >> nth=3", timeout=WAIT)
     keep(phone, "phone", width=500)
 
 

@@ -79,6 +79,11 @@ def test_two_photos_become_a_picture_that_is_varied_pinned_and_found_again(windo
 def test_the_line_and_the_canvas_are_one(window: Windows) -> None:
     one = window().start(MUG, TIGER)
     page = one.page
+    chosen = page.locator(".react-flow__node.selected")
+    chosen.nth(1).wait_for()  # all that was dropped is chosen, until one of them is clicked
+    page.locator(".react-flow__node", has_text="mug.png").locator(".node-head").click()
+    chosen.nth(1).wait_for(state="detached")
+    assert chosen.count() == 1
     one.write("texturng(mug.png, tiger.png)")
     error = page.locator(".line-error")
     error.wait_for()

@@ -123,5 +123,4 @@ export function imageUrl(image: string, size?: Size): string {
   return `${ROOT}/images/${image}${size ? `?size=${size}` : ""}`;
 }
 
-export const plainImageUrl = (image: string): string => `${ROOT}/images/${image}?recipe=0`;
 export const svgUrl = (image: string): string => `${ROOT}/images/${image}?format=svg`;

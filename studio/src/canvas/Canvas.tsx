@@ -234,6 +234,11 @@ export function Canvas() {
           }
           setWires(chosen);
         }}
+        onNodeClick={(event, node) => {
+          if (event.ctrlKey || event.metaKey || event.shiftKey || get().selected.size < 2) return;
+          select([node.id]); // of several that are chosen, the one that is clicked
+          activate(node.id);
+        }}
         onNodeDragStop={onDragStop}
         onSelectionDragStop={(event, dragged) => onDragStop(event, dragged[0]!, dragged)}
         isValidConnection={valid}

@@ -13,8 +13,7 @@ export type Unready =
   | { readonly why: "unknown-operator"; readonly node: NodeId }
   | { readonly why: "no-input"; readonly node: NodeId }
   | { readonly why: "needs-all"; readonly node: NodeId }
-  | { readonly why: "no-words"; readonly node: NodeId }
-  | { readonly why: "only-words"; readonly node: NodeId };
+  | { readonly why: "no-words"; readonly node: NodeId };
 
 export function quoted(text: string, mark = '"'): string {
   return mark + text.replaceAll("\\", "\\\\").replaceAll(mark, `\\${mark}`) + mark;

@@ -22,8 +22,9 @@ export function Panel() {
   const panel = useStudio((state) => state.panel);
   const fixed = useStudio((state) => state.panelNode);
   const chosen = useStudio((state) => (state.selected.size === 1 ? [...state.selected][0]! : null));
+  const branched = useStudio((state) => state.branched);
   const libraries = useStudio((state) => state.libraries.length > 0);
-  const node = chosen ?? fixed;
+  const node = chosen && chosen !== branched ? chosen : fixed;
   if (!panel) return null;
   return (
     <aside className="panel" aria-label={t("menu.ideas")}>

@@ -365,6 +365,7 @@ export function branch(root: NodeId, seed: number): void {
     made = copy;
     return next;
   });
+  set({ panelNode: root, branched: made });
   select([made]);
   requestAnimationFrame(() => view.focus(made));
 }

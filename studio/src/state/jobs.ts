@@ -1,7 +1,7 @@
 /** Follows one job by its stream of events; by asking, where the stream breaks. */
 
 import { api, events } from "../api/client";
-import type { Job, Problem, Status, Warning } from "../api/types";
+import type { Job, Status, Warning } from "../api/types";
 
 export interface Told {
   readonly status?: Status;
@@ -11,13 +11,19 @@ export interface Told {
   readonly warning?: Warning;
 }
 
+const MOST = 2; // streams at a time: a browser has six connections to a server, for all of its windows
+let streams = 0;
+
 /** Calls `tell` for all that becomes of a job; resolves with the job when it has ended. */
 export function follow(id: string, tell: (told: Told) => void, signal?: AbortSignal): Promise<Job> {
+  if (streams >= MOST) return poll(id, tell, signal);
   return new Promise((resolve, reject) => {
     const source = new EventSource(events(id));
     let over = false;
+    streams += 1;
     const end = (): void => {
       over = true;
+      streams -= 1;
       source.close();
     };
     const finish = (): void => {
@@ -39,7 +45,7 @@ export function follow(id: string, tell: (told: Told) => void, signal?: AbortSig
     source.onerror = () => {
       if (over) return;
       end();
-      poll(id, signal).then(resolve, reject);
+      poll(id, tell, signal).then(resolve, reject);
     };
     signal?.addEventListener("abort", () => {
       if (over) return;
@@ -49,13 +55,13 @@ export function follow(id: string, tell: (told: Told) => void, signal?: AbortSig
   });
 }
 
-async function poll(id: string, signal?: AbortSignal): Promise<Job> {
-  for (let pause = 500; !signal?.aborted; pause = Math.min(pause * 1.5, 5000)) {
+async function poll(id: string, tell: (told: Told) => void, signal?: AbortSignal): Promise<Job> {
+  for (let pause = 500; !signal?.aborted; pause = Math.min(pause * 1.5, 4000)) {
     await new Promise((resolve) => setTimeout(resolve, pause));
     const job = await api.job(id);
+    tell({ status: job.status });
+    for (const image of job.images) tell({ image });
     if (job.status !== "queued" && job.status !== "running") return job;
   }
   throw new DOMException("stopped", "AbortError");
 }
-
-export const STOPPED: Problem = { code: "Cancelled", message: "cancelled" };

@@ -25,6 +25,7 @@ const FIRST: Shown = {
   warnings: [],
 };
 const AHEAD = 2; // jobs that are queued at a time: one is made, and the next one waits for it
+const TRIES = 3; // times that a picture which another window cancelled is asked for again
 const MOST = 600; // pictures that are remembered
 
 export const usePictures = create<{ byKey: Readonly<Record<string, Shown>> }>(() => ({ byKey: {} }));
@@ -39,6 +40,7 @@ interface Wish {
   readonly recipe: Recipe;
   readonly key: string;
   wanted: number; // nodes that show it
+  tries: number; // how often somebody else has cancelled it
   stop: AbortController | null;
   job: string | null;
 }
@@ -52,7 +54,7 @@ export function want(recipe: Recipe): () => void {
   const key = keyOf(recipe);
   let wish = wishes.get(key);
   if (!wish) {
-    wish = { recipe, key, wanted: 0, stop: null, job: null };
+    wish = { recipe, key, wanted: 0, tries: 0, stop: null, job: null };
     wishes.set(key, wish);
   }
   const own = wish;
@@ -136,10 +138,10 @@ async function make(wish: Wish): Promise<void> {
     });
   };
   try {
-    const { id } = await api.queue(recipe, { reuse: true, quick: true });
-    wish.job = id;
+    const { id, reused } = await api.queue(recipe, { reuse: true, quick: true });
+    if (!reused) wish.job = id; // what another window asked for is not ours to cancel
     if (signal.aborted) {
-      await api.cancel(id);
+      if (!reused) await api.cancel(id);
       return;
     }
     const job = await follow(id, tell, signal);
@@ -147,7 +149,10 @@ async function make(wish: Wish): Promise<void> {
     const image = job.images[0]?.id ?? null;
     if (job.status === "done")
       set(key, { status: "done", image, job: id, preview: null, warnings: job.warnings ?? [] });
-    else if (job.status === "cancelled") set(key, { status: "stopped", preview: null });
+    else if (job.status === "cancelled" && wish.wanted > 0 && wish.tries < TRIES) {
+      wish.tries += 1;
+      queue.push(wish);
+    } else if (job.status === "cancelled") set(key, { status: "stopped", preview: null });
     else set(key, { status: "failed", error: job.error, preview: null });
     tidy();
   } catch (error) {

@@ -51,6 +51,7 @@ interface State {
   // the screen
   readonly panel: Panel;
   readonly panelNode: NodeId | null;
+  readonly branched: NodeId | null; // made of a variation: the panel stays with what it was made from
   readonly palette: PaletteAsk | null;
   readonly viewed: Made | null;
   readonly compared: readonly Made[] | null;
@@ -75,6 +76,7 @@ export const useStudio = create<State>(() => ({
   examples: null,
   panel: null,
   panelNode: null,
+  branched: null,
   palette: null,
   viewed: null,
   compared: null,
