@@ -40,6 +40,22 @@ def test_the_best_detection() -> None:
     assert filters.best([Box("cat", 0.9, 0, 0, 50, 100)], "cat", 256).area == 5000  # a quarter of the pixels
 
 
+def test_what_is_too_small_for_an_exemplar_is_not_repainted() -> None:
+    from pops.data.published import texturing
+
+    class Few:
+        """Stands for the tools up to the detection."""
+
+        def draw(self, prompt: str, seed: int) -> Image.Image:
+            return Image.new("RGB", (512, 512))
+
+        def find(self, picture: Image.Image, names: list[str]) -> list[Box]:
+            return [Box(names[0], 0.9, 0, 0, 400, 150)]
+
+    with pytest.raises(Rejected, match="crop"):
+        texturing(Few(), random.Random(0))  # type: ignore[arg-type]
+
+
 def test_overlap() -> None:
     a, b = Box("a", 1, 0, 0, 100, 100), Box("b", 1, 50, 0, 150, 100)
     assert a.overlap(b) == pytest.approx(1 / 3) and a.overlap(a) == 1 and a.overlap(Box("c", 1, 200, 0, 300, 9)) == 0

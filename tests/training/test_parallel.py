@@ -16,7 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
+from data.examples import write_examples
+from pops.cli.main import app
 from pops.errors import ConfigError
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData
@@ -81,26 +84,48 @@ torch.distributed.destroy_process_group()
 """
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of runs by two processes."""
-    out, tests = tmp_path_factory.mktemp("parallel"), Path(__file__).parents[1]
+def two_processes(*words: str) -> list[str]:
+    """Runs a Python command in two processes that know of each other, and returns what each printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     both = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    script = PROCESS.format(tests=[str(tests), str(tests.parent)], out=str(out))
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", script],
+            [sys.executable, *words],
             env={**os.environ, **both, "RANK": str(i), "LOCAL_RANK": str(i), "ACCELERATE_USE_CPU": "true"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for i in range(2)
     ]  # fmt: skip
-    told = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(text[-3000:] for text in told)
+    told = [process.communicate(timeout=600) for process in processes]
+    errors = "\n".join(error[-3000:] for _, error in told)
+    assert [process.returncode for process in processes] == [0, 0], errors
+    return [out for out, _ in told]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs by two processes."""
+    out, tests = tmp_path_factory.mktemp("parallel"), Path(__file__).parents[1]
+    two_processes("-c", PROCESS.format(tests=[str(tests), str(tests.parent)], out=str(out)))
     return out
+
+
+def test_the_command_in_two_processes(folder: Path, tmp_path: Path) -> None:
+    """One encodes and writes, both train; the operator is the one that a single process learns."""
+    write_examples(tmp_path / "pairs", count=24)
+    words = ["train", str(tmp_path / "pairs"), "--model", str(folder), "--name", "twin", "--from", "union", "--json"]
+    words += ["--set", "steps=4", "--set", "batch_size=8", "--set", "eval_every=2", "--set", "grid=0"]
+    told = two_processes("-m", "pops", *words, "-o", str(tmp_path / "two"))
+    data = json.loads(told[0])
+    assert told[1] == "" and data["steps"] == 4 and data["folder"] == str(tmp_path / "two")
+    done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "one")])
+    assert done.exit_code == 0 and json.loads(done.stdout)["cosine"] == pytest.approx(data["cosine"], abs=1e-4)
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {p.name for p in (tmp_path / "two").iterdir()}
+    one, two = (load_file(tmp_path / name / "adapter.safetensors") for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=2e-3)  # of float16
 
 
 @pytest.mark.parametrize("kind", ["data", "sharded"])

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pops.operators.spec import OperatorSpec
 
 OFFICIAL = "kandinsky-2-2"  # the model of official operators
-VALIDATION = "validation.png"  # the grid that pops train writes beside its best checkpoint
 app = typer.Typer(help="List operators, show one, import official ones, share on the hub.", no_args_is_help=True)
 
 
@@ -229,11 +228,12 @@ def push_operator(
     from pops.operators.checkpoint import SPEC_FILE
     from pops.operators.model_card import Card
     from pops.operators.sharing import push
+    from pops.training.grids import GRID
 
     folder = expanded(operator)
     if not (folder / SPEC_FILE).is_file() and "/" not in operator:
         folder = _folder_of(operator, model)
-    shown_pictures = pictures or [path for path in (folder / VALIDATION,) if path.is_file()]
+    shown_pictures = pictures or [path for path in (folder / GRID,) if path.is_file()]
     read = None if figures is None else read_json_object(figures, advice="give what pops evaluate --json printed")
     text = "" if data is None else described(Folder.read(data))
     card = Card(read, text, tuple(shown_pictures), licence, base_model)

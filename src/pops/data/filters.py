@@ -75,12 +75,19 @@ def checked_mask(mask: Image.Image) -> Image.Image:
     return binary
 
 
-def exemplar(picture: Image.Image, mask: Image.Image, box: Box, rng: random.Random) -> Image.Image:
-    """Cuts a square out of what the mask shows, its side between LEAST_CROP and half the box; Rejected by "crop"."""
-    longest = int(min(box.right - box.left, box.bottom - box.top) / 2)
-    least = max(1, round(LEAST_CROP * picture.width / FULL))
+def crop_sides(box: Box, width: int) -> tuple[int, int]:
+    """Returns the least and the greatest side of an exemplar from this box of a picture; Rejected by "crop" if none
+    fits, which needs no repainting to know.
+    """
+    longest, least = int(min(box.right - box.left, box.bottom - box.top) / 2), max(1, round(LEAST_CROP * width / FULL))
     if longest < least:
         raise Rejected("crop")
+    return least, longest
+
+
+def exemplar(picture: Image.Image, mask: Image.Image, box: Box, rng: random.Random) -> Image.Image:
+    """Cuts a square out of what the mask shows, its side between LEAST_CROP and half the box; Rejected by "crop"."""
+    least, longest = crop_sides(box, picture.width)
     for _ in range(PLACES):
         side = rng.randint(least, longest)
         left = rng.randint(max(0, int(box.left)), max(0, int(box.left), int(box.right) - side))

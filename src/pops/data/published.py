@@ -67,6 +67,7 @@ def texturing(tools: Tools, rng: random.Random) -> list[Sample]:
     name, prompt = _one(rng)
     base = tools.draw(prompt, _seed(rng))
     box = filters.best(tools.find(base, [name]), name, base.width)
+    filters.crop_sides(box, base.width)
     mask = filters.checked_mask(tools.mask(base, box))
     painted: list[tuple[str, Image.Image]] = []
     for _ in range(REPAINTS):
