@@ -10,7 +10,7 @@ MINUTES ?= 10
 BIN := .venv/bin
 STAMP := .venv/.pops-installed
 export TOKENIZERS_PARALLELISM := false
-EXTRAS := dev docs data retrieval controls int8 heif server
+EXTRAS := dev docs tensorboard data retrieval controls int8 heif server
 comma := ,
 space := $(subst ,, )
 # torch has a build for each kind of device, each from an index of its own and with libraries of its own, so one list of
