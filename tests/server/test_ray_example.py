@@ -31,7 +31,7 @@ serve.start(proxy_location="Disabled")
 handle = serve.run(pops_ray.Images.bind(sys.argv[1]), name="pops", route_prefix=None)
 photo = open("teapot.png", "rb").read()
 recipe = {"expression": "texturing(teapot.png, _)", "seeds": [3, 4], "rendering": {"steps": 3}}
-made = handle.run.remote(recipe, {"teapot.png": photo}).result(timeout_s=300)
+made = handle.run.remote(recipe, {"teapot.png": photo}).result(timeout_s=450)
 serve.shutdown()
 ray.shutdown()
 

@@ -318,7 +318,7 @@ class Store:
 
     def unwanted(self, jobs: Sequence[str]) -> list[str]:
         """Returns those of the jobs that were cancelled."""
-        query = "SELECT id FROM jobs WHERE unwanted AND id IN (SELECT value FROM json_each(?))"
+        query = "SELECT id FROM jobs WHERE unwanted AND id IN (SELECT value FROM json_each(?)) ORDER BY seq"
         return [row["id"] for row in self.rows(query, json.dumps(list(jobs)))]
 
     def warn(self, job: str, warning: Mapping[str, Any]) -> bool:
