@@ -84,7 +84,7 @@ def test_a_phone_browses_varies_and_runs(window: Windows) -> None:
     assert faults(page) == []
     page.get_by_role("tab", name="History").tap()
     page.locator(".panel input[type=search]").wait_for()
-    page.get_by_role("button", name="Close").tap()
+    page.get_by_role("button", name="Close", exact=True).tap()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 

@@ -103,7 +103,10 @@ export function stop(key: string): void {
 
 export function again(key: string): void {
   const wish = wishes.get(key);
-  if (!wish) return;
+  if (!wish) {
+    drop(key); // the node is about to ask for it
+    return;
+  }
   set(key, FIRST);
   queue.push(wish);
   next();
