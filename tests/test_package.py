@@ -53,7 +53,7 @@ def test_the_page_has_absolute_links_only(build: ModuleType) -> None:
     assert build.LINK.search(page) is None
     tag = f"v{PROJECT['version']}"
     assert f"![union](https://host.example/me/pops/raw/{tag}/docs/pictures/union.jpg)" in page
-    assert f"[docs/cli.md](https://host.example/me/pops/blob/{tag}/docs/cli.md)" in page
+    assert f"[commands](https://host.example/me/pops/blob/{tag}/docs/cli.md)" in page
     assert said["urls"]["Homepage"] == "https://host.example/me/pops"
 
 
@@ -61,7 +61,7 @@ def test_without_an_address_the_page_has_no_link_that_leads_nowhere(build: Modul
     said = metadata()
     page = said["readme"]["text"]
     assert build.LINK.search(page) is None and "docs/pictures/union.jpg" not in page
-    assert "docs/cli.md" in page and "https://arxiv.org/abs/2406.01300" in page and "urls" not in said
+    assert "commands, the language" in page and "https://arxiv.org/abs/2406.01300" in page and "urls" not in said
 
 
 def test_what_is_a_relative_link(build: ModuleType) -> None:
@@ -75,7 +75,8 @@ def test_every_relative_link_of_the_documents_leads_to_a_file(build: ModuleType)
     ]
     links = [(path, link["path"]) for path in documents for link in build.LINK.finditer(path.read_text("utf-8"))]
     assert len(links) > 30
-    assert [(p.name, to) for p, to in links if not (p.parent / to.split("#")[0]).exists()] == []
+    broken = [(p.name, to) for p, to in links if not (p.parent / to.split("#")[0]).exists()]
+    assert [(name, to) for name, to in broken if "made" not in Path(to).parts] == []  # those the site makes
 
 
 def test_every_extra_is_explained_and_brings_something() -> None:

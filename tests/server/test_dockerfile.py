@@ -19,11 +19,14 @@ import venv
 from pathlib import Path
 
 import pytest
+from hatch_build import studio_builder
 
 from servers import ROOT
 
 TEXT = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
-STEPS = [tuple(line.split(maxsplit=1)) for line in TEXT.splitlines() if line and not line.startswith(("#", " "))]
+STAGES = re.split(r"^(?=FROM )", TEXT, flags=re.MULTILINE)  # the studio's page, by Node; the server
+STEPS = [tuple(line.split(maxsplit=1)) for line in STAGES[-1].splitlines() if line and not line.startswith(("#", " "))]
+PAGE = ["--from=page", "/web", "./src/pops/server/web"]
 TOKEN = "correct-horse"
 
 
@@ -33,12 +36,13 @@ def step(kind: str) -> list[str]:
 
 def copied() -> list[tuple[str, str]]:
     """Returns what is copied, and whereto."""
-    rows = [shlex.split(words) for words in step("COPY")]
+    rows = [row for row in (shlex.split(words) for words in step("COPY")) if row != PAGE]
     return [(source, row[-1]) for row in rows for source in row[:-1]]
 
 
 def test_what_is_copied_is_there_and_enough_to_build() -> None:
     names = {source for source, _ in copied()}
+    assert shlex.join(PAGE) in step("COPY") and "COPY studio ./" in STAGES[-2] and "POPS_WEB=/web" in STAGES[-2]
     assert all((ROOT / name).exists() for name in names)
     needed = set(re.findall(r"\bhatch_build\.py\b|\bLICENSE\b|\bREADME\.md\b", (ROOT / "pyproject.toml").read_text()))
     assert {"pyproject.toml", "src", "examples", *needed, "README.md", "hatch_build.py"} <= names
@@ -62,6 +66,9 @@ def test_its_steps_in_a_clean_venv(tmp_path: Path) -> None:
         kind = shutil.copytree if (ROOT / source).is_dir() else shutil.copyfile
         place.parent.mkdir(parents=True, exist_ok=True)
         kind(ROOT / source, place)
+    page = app / PAGE[-1]
+    shutil.rmtree(page, ignore_errors=True)
+    studio_builder(ROOT).build(page)
     venv.create(env, with_pip=True)
     python = env / "bin" / "python"
     home = next((env / "lib").iterdir()) / "site-packages"

@@ -114,8 +114,9 @@ def test_hostile_names_reach_nothing(client: Callable[..., TestClient]) -> None:
             for method, route in ROUTES:
                 url = route.format(quote(name.encode("utf-8", "surrogatepass"), safe="/%" if number % 2 else ""))
                 answer = one.request(method, url)
-                # "jobs/." is "jobs" to every client: another route, and no name
-                other = posixpath.normpath(unquote(url)) in routes and answer.status_code == 200
+                # "jobs/." is "jobs" to every client, and "//tmp" the page of a host: another route, and no name
+                asked = {posixpath.normpath(unquote(url)), posixpath.normpath(answer.request.url.path or "/")}
+                other = bool(asked & {*routes, "/", "//"}) and answer.status_code == 200
                 bad += (
                     [f"{answer.status_code} {method} {url[:200]}"]
                     if not (400 <= answer.status_code < 500 or other)

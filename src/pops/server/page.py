@@ -65,7 +65,7 @@ def add_page(app: FastAPI, folder: Path = WEB) -> None:
         asset = known.get(path)
         if asset is None:
             if path == INDEX:
-                return Response(_ABSENT, 503, {"content-type": "text/html; charset=utf-8"})
+                return Response(_ABSENT, 404, {"content-type": "text/html; charset=utf-8"})
             return Response("there is no such file\n", 404, {"content-type": "text/plain; charset=utf-8"})
         headers = {"content-type": asset.kind, "cache-control": asset.cache, "vary": "accept-encoding"}
         if asset.kind.startswith("text/"):
