@@ -65,8 +65,16 @@ e2e: web
 	$(BIN)/python studio/build.py --test
 	$(BIN)/python -m pytest -m e2e tests/e2e $(ARGS)
 
+# Without ARGS in two processes, one for each half of the tests.
+FIRST := $(addprefix tests/,benchmarks cli data expression figures fuzz library magicmix measure)
+SECOND := $(filter-out $(FIRST) tests/e2e tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
 test: $(STAMP)
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest -p no:cacheprovider $(SECOND) & other=$$!; \
+		$(BIN)/python -m pytest -p no:cacheprovider $(FIRST); code=$$?; wait $$other && exit $$code
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 docs: $(STAMP)
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs $(ARGS)

@@ -199,12 +199,15 @@ def test_all_goes_by_the_keyboard(window: Windows) -> None:
     keys.press("Tab")
     keys.press("Shift+Tab")
     assert page.evaluate("document.activeElement.dataset.id") is not None
+    page.wait_for_selector(".react-flow__node:focus")
     keys.press("Control+k")
+    page.wait_for_selector(".palette")
     keys.type("instr")
     keys.press("Enter")  # joined to the photo that was chosen
     page.wait_for_selector(".react-flow__edge", state="attached")
     keys.press("Escape")
     keys.press("Control+k")
+    page.wait_for_selector(".palette")
     keys.type("Words for")
     page.wait_for_timeout(50)
     keys.press("Control+a")
