@@ -1,6 +1,6 @@
 import { useEffect, useMemo, useState } from "react";
 import type { NodeId } from "../model/types";
-import { keyOf, type Shown, usePictures, want } from "../state/pictures";
+import { keyOf, type Shown, usePictures, WAITING, want } from "../state/pictures";
 import { expressionOf, type Made, recipeOf, seedOf, unreadyOf, useStudio } from "../state/store";
 
 const PAUSE = 300; // milliseconds that an expression must stay the same before its picture is asked for
@@ -58,13 +58,3 @@ export function usePicture(id: NodeId): { shown: Shown | null; made: Made | null
     : (shown ?? (recipe ? WAITING : null));
   return { shown: kept, made, stale, key };
 }
-
-const WAITING: Shown = {
-  status: "waiting",
-  progress: 0,
-  preview: null,
-  image: null,
-  job: null,
-  error: null,
-  warnings: [],
-};

@@ -15,7 +15,7 @@ export interface Shown {
   readonly warnings: readonly Warning[];
 }
 
-const FIRST: Shown = {
+export const WAITING: Shown = {
   status: "waiting",
   progress: 0,
   preview: null,
@@ -33,7 +33,7 @@ export const usePictures = create<{ byKey: Readonly<Record<string, Shown>> }>(()
 export const keyOf = (recipe: Recipe): string => JSON.stringify(recipe);
 
 function set(key: string, patch: Partial<Shown>): void {
-  usePictures.setState(({ byKey }) => ({ byKey: { ...byKey, [key]: { ...(byKey[key] ?? FIRST), ...patch } } }));
+  usePictures.setState(({ byKey }) => ({ byKey: { ...byKey, [key]: { ...(byKey[key] ?? WAITING), ...patch } } }));
 }
 
 interface Wish {
@@ -107,7 +107,7 @@ export function again(key: string): void {
     drop(key); // the node is about to ask for it
     return;
   }
-  set(key, FIRST);
+  set(key, WAITING);
   queue.push(wish);
   next();
 }
