@@ -73,6 +73,18 @@ class Window:
         """Returns the expression in the line."""
         return str(self.page.locator("#expression").input_value())
 
+    def reads(self, text: str) -> None:
+        """Waits until the line has this expression."""
+        from playwright.sync_api import expect
+
+        expect(self.page.locator("#expression")).to_have_value(text, timeout=20_000)
+
+    def shows(self, count: int) -> None:
+        """Waits until the canvas has so many nodes."""
+        from playwright.sync_api import expect
+
+        expect(self.page.locator(".react-flow__node")).to_have_count(count, timeout=20_000)
+
     def write(self, text: str) -> None:
         """Writes an expression, and applies it."""
         self.page.locator("#expression").fill(text)

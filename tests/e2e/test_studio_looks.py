@@ -108,7 +108,7 @@ def test_the_first_page_has_eight_examples_and_one_click_opens_one(window: Windo
     assert page.locator(".example").count() == 8
     page.get_by_role("button", name="A rabbit on the beach").click()
     page.wait_for_selector(".react-flow__node >> nth=2")
-    assert one.line() == "scene(rabbit.png, beach.png)"
+    one.reads("scene(rabbit.png, beach.png)")
     assert page.locator(".name").input_value() == "A rabbit on the beach"
 
 

@@ -1,4 +1,5 @@
 import {
+  applyNodeChanges,
   Background,
   BackgroundVariant,
   type Connection,
@@ -11,6 +12,7 @@ import {
   SelectionMode,
   useStore as useFlow,
   useReactFlow,
+  useUpdateNodeInternals,
 } from "@xyflow/react";
 import { type FocusEvent, useCallback, useEffect, useMemo, useState } from "react";
 import { disconnected, freeInput, moved } from "../model/edits";
@@ -93,6 +95,13 @@ export function Canvas() {
     });
   }, [now, specs, selected]);
 
+  // A node that is given anew while it is measured loses the places of its handles, and its wires: they are looked for again.
+  const measure = useUpdateNodeInternals();
+  useEffect(() => {
+    const lost = nodes.filter((node) => node.measured && !flow.getInternalNode(node.id)?.internals.handleBounds);
+    if (lost.length) measure(lost.map((node) => node.id));
+  }, [nodes, flow, measure]);
+
   const edges = useMemo(() => wiresOf(now, wires), [now, wires]);
 
   const onNodesChange = useCallback((changes: NodeChange[]) => {
@@ -107,6 +116,9 @@ export function Canvas() {
       }
       if (change.type === "position" && change.position) spots.set(change.id, change.position);
     }
+    // The measured size stays with a node: without it the canvas forgets where its inputs are, and its wires with them.
+    const sizes = changes.filter((change) => change.type === "dimensions");
+    if (sizes.length) setNodes((before) => applyNodeChanges(sizes, before));
     if (spots.size) {
       setNodes((before) =>
         before.map((node) => (spots.has(node.id) ? { ...node, position: spots.get(node.id)! } : node)),
