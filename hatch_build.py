@@ -25,7 +25,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<path>(?!https?:|mailto:|#)[^)\s]+)\)")
 
 
-class PageHook(MetadataHookInterface):  # type: ignore[misc]  # hatchling has no annotations here
+class PageHook(MetadataHookInterface):  # hatchling has no annotations here
     """Sets the two fields that pyproject.toml calls dynamic."""
 
     def update(self, metadata: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ class PageHook(MetadataHookInterface):  # type: ignore[misc]  # hatchling has no
         metadata["urls"] = urls(address, tag)
 
 
-class StudioHook(BuildHookInterface[Any]):  # type: ignore[misc]
+class StudioHook(BuildHookInterface[Any]):
     """Builds the studio's page, which git does not hold."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ highlight_language = "text"
 suppress_warnings = ["config.cache"]
 
 
-class ExpressionLexer(RegexLexer):
+class ExpressionLexer(RegexLexer):  # type: ignore[misc]  # pygments has no annotations
     """The expression language of pops."""
 
     name, aliases = "pops", ["pops"]
@@ -81,7 +81,7 @@ def to_repository(app: Any, docname: str, source: list[str]) -> None:
 
 
 def setup(app: Any) -> None:
-    from generate import write_pages
+    from docs.generate import write_pages
 
     app.add_lexer("pops", ExpressionLexer)
     app.connect("source-read", to_repository)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -29,7 +30,8 @@ def palette(photo: Image.Image, colours: int = 6) -> Image.Image:
     table = small.getpalette() or []
     stripes = Image.new("RGB", (CELL, CELL))
     pen, y = ImageDraw.Draw(stripes), 0.0
-    for count, index in sorted(small.getcolors() or [], reverse=True):
+    counts: list[tuple[int, Any]] = sorted(small.getcolors() or [], reverse=True)
+    for count, index in counts:
         height = CELL * count / (24 * 24)
         pen.rectangle([0, round(y), CELL, round(y + height)], fill=tuple(table[3 * index : 3 * index + 3]))
         y += height

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from pops import files
 from pops.errors import ConfigError, PopsError
 from pops.files import expanded, parse_json, read_json, read_json_object, shown, write_whole
 
@@ -179,7 +178,7 @@ def test_a_disk_that_fails_to_sync_is_told(tmp_path: Path, monkeypatch: pytest.M
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with (
         pytest.raises(PopsError, match="could not be written .No space left"),
         write_whole(tmp_path / "a") as temporary,

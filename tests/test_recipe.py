@@ -105,7 +105,7 @@ def test_every_option_reaches_its_field() -> None:
         value = full[f"{part}.{field}".lstrip(".")]
         if option in ("sweep", "shows", "image", "num_images"):
             continue
-        made = Recipe.of("a.png", **{option: value})  # type: ignore[misc]
+        made = Recipe.of("a.png", **{option: value})
         assert fields(made)[f"{part}.{field}".lstrip(".")][0] == value, option
     grid = Recipe.of("mix(a.png, x)", sweep=FULL.sweep, num_images=1, image=0)
     assert (grid.sweep, grid.image) == (FULL.sweep, 0)

@@ -198,11 +198,12 @@ def test_mistakes_of_rendering_are_told_first(p: Pops, photos: Path, options: di
 
 
 def test_settings_without_effect_are_refused(p: Pops, photos: Path) -> None:
-    for expression, options, says in [
+    cases: list[tuple[str, Any, str]] = [
         ("a.png", {"steps": 3}, "no operator to sample: steps"),
         ("0.5*a.png + 0.5*b.png", {"sampler": "ddim"}, "no operator to sample: sampler"),
         ("mix(a.png, red, steps=2)", {"render_steps": 3}, "a mix is not rendered: render_steps"),
-    ]:
+    ]
+    for expression, options, says in cases:
         with pytest.raises(ConfigError, match=says):
             p.run(Recipe.of(expression, **options))
     with pytest.raises(ConfigError, match="no image is rendered: prompt"):
@@ -218,8 +219,9 @@ def test_settings_without_effect_are_refused(p: Pops, photos: Path) -> None:
 
 def test_no_second_model_where_one_fits(photos: Path, folder: Path) -> None:
     q = Pops.of(Recipe.of("a.png", model=folder))
-    for options in ({"device": "auto"}, {"offload": False}, {"dtype": "float32"}, {"precision": "float32"}):
-        q.run(Recipe.of("a.png", model=folder, render_steps=1, **options))  # type: ignore[arg-type]
+    choices: list[Any] = [{"device": "auto"}, {"offload": False}, {"dtype": "float32"}, {"precision": "float32"}]
+    for options in choices:
+        q.run(Recipe.of("a.png", model=folder, render_steps=1, **options))
     assert q._others == []
     renderer = write_renderer(photos / "sd", seed=9)
     for threads in (1, 2, 1):

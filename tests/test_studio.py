@@ -66,7 +66,8 @@ def test_apply_equals_the_expression_and_the_parts_by_hand(p: Pops, photos: Path
     ],
 )  # fmt: skip
 def test_what_is_no_expression_is_one_clear_line(p: Pops, photos: Path, given: tuple[Any, ...], says: str) -> None:
-    for entry in [p] if len(given) > 1 else [p, p.evaluate, p.trace, p.plan, pops.parse]:
+    entries: list[Any] = [p] if len(given) > 1 else [p, p.evaluate, p.trace, p.plan, pops.parse]
+    for entry in entries:
         with pytest.raises((ExpressionError, OperandError), match=says) as caught:
             entry(*given)
         assert "\n" not in str(caught.value)
@@ -275,7 +276,7 @@ def test_call_renders_each_row_with_its_own_seed(p: Pops, photos: Path) -> None:
     for i, seed in enumerate((3, 4)):
         e = p.evaluate("union(a.png, b.png)", seed=seed, steps=3)
         assert np.abs(np.asarray(both[i]).astype(int) - np.asarray(p.render(e, seed=seed)[0])).max() <= 1
-    assert np.array_equal(both[0], p("union(a.png, b.png)", seed=[3, 4], steps=3)[0])
+    assert both[0] == p("union(a.png, b.png)", seed=[3, 4], steps=3)[0]
     small = p("a.png", size=(16, 24), render_steps=1, render_guidance=1.0, prompt="red")
     assert small[0].size == (24, 16)
 

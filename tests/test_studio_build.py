@@ -89,5 +89,5 @@ def test_an_editable_install_needs_no_node(tmp_path: Path) -> None:
         assert (done.returncode != 0) is bool(code), done.stderr
     (tmp_path / "src/pops/server/web").mkdir(parents=True)
     (tmp_path / "src/pops/server/web/index.html").write_text("")
-    done = subprocess.run([sys.executable, "-c", hook + run, "standard"], cwd=ROOT, capture_output=True, check=False)
-    assert done.returncode == 0
+    built = subprocess.run([sys.executable, "-c", hook + run, "standard"], cwd=ROOT, capture_output=True, check=False)
+    assert built.returncode == 0

@@ -16,6 +16,7 @@ import argparse
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ COLOUR = 2.0  # latent units of the three colour channels for one unit of the pi
 
 def build() -> AutoencoderTiny:
     torch.manual_seed(0)
-    return AutoencoderTiny(**CONFIG).to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+    return AutoencoderTiny(**CONFIG).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -96,7 +97,8 @@ def crops(images: Tensor, count: int, gen: torch.Generator, crop: int = CROP) ->
 
     The generator is on the images' device.
     """
-    side, at = images.shape[-1] - crop, {"generator": gen, "device": images.device}
+    side = images.shape[-1] - crop
+    at: dict[str, Any] = {"generator": gen, "device": images.device}
     rows = torch.randint(len(images), (count,), **at)
     corners = torch.randint(side + 1, (count, 2), **at)
     mirrored = torch.rand(count, **at) < 0.5
@@ -167,7 +169,7 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)  # type: ignore[no-any-return]
+        return self.layers(x)
 
 
 class Sharpening(nn.Module):
@@ -230,7 +232,7 @@ def train_pixels(args: argparse.Namespace) -> None:
     def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         gen = stage.generator()
         x = supply(gen)
-        return fast(model, x, latent_noise(x, gen), not args.fp32)  # type: ignore[no-any-return]
+        return fast(model, x, latent_noise(x, gen), not args.fp32)
 
     stage.run(step_loss, Watch(stage), log_every=100, picture_every=args.look)
 

@@ -43,12 +43,12 @@ def build_control(unet: UNet2DConditionModel | None = None) -> ControlNetModel:
         state, of_unet = net.state_dict(), unet.state_dict()
         same = {k: of_unet[k] for k, v in state.items() if k in of_unet and of_unet[k].shape == v.shape}
         net.load_state_dict({**state, **same})
-    return net.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+    return net.to(memory_format=torch.channels_last)
 
 
 def renderer() -> UNet2DConditionModel:
     """Loads the finished renderer's UNet, frozen."""
-    return trained().requires_grad_(False)  # type: ignore[no-any-return]
+    return trained().requires_grad_(False)
 
 
 def supply(device: torch.device) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,7 +36,7 @@ TOKENS = 4  # image tokens: as many as diffusers expects of a plain projection
 # 15 samples/s, 83 ms; (112, 224) 14.1 M, 16/s, 79 ms; (128, 256) 18.1 M, 14/s, 96 ms; (128, 192), two layers a block,
 # 17.8 M, 11/s, 126 ms; (128, 224) with attention at 8 x 8 alone 13.6 M, 23/s, 66 ms, but a pattern's size is that of
 # the finer level, where attention had to be added once already (docs/log.md).
-UNET = {
+UNET: dict[str, Any] = {
     "sample_size": SIDE,
     "in_channels": settings.LATENT,
     "out_channels": settings.LATENT,
@@ -82,7 +83,7 @@ def build(start: Path | None = None) -> UNet2DConditionModel:
     unet._load_ip_adapter_weights([fresh_adapter(unet) if start is None else adapter_in(start)])
     for name, p in unet.named_parameters():
         p.requires_grad_(not (name.startswith("encoder_hid_proj") and name.endswith("bias")))
-    return unet.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+    return unet.to(memory_format=torch.channels_last)
 
 
 def fresh_adapter(unet: UNet2DConditionModel) -> dict[str, dict[str, Tensor]]:
@@ -94,7 +95,8 @@ def fresh_adapter(unet: UNet2DConditionModel) -> dict[str, dict[str, Tensor]]:
         "norm.weight": torch.ones(dim),
         "norm.bias": torch.zeros(dim),
     }
-    crossing, layers = [n for n in unet.attn_processors if n.endswith("attn2.processor")], {}
+    crossing = [n for n in unet.attn_processors if n.endswith("attn2.processor")]
+    layers: dict[str, Tensor] = {}
     for k, name in enumerate(crossing):
         width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
         layers |= {f"{2 * k + 1}.to_{v}_ip.weight": torch.randn(width, dim) / dim**0.5 for v in "kv"}
@@ -136,7 +138,7 @@ def _order(state: dict[str, Tensor]) -> list[str]:
 
 def trained() -> UNet2DConditionModel:
     """Loads the UNet with the averaged weights of its training."""
-    return averaged("diffusion", build())  # type: ignore[return-value]
+    return averaged("diffusion", build())
 
 
 class Supply:
@@ -207,7 +209,7 @@ def timesteps(n: int, gen: torch.Generator) -> Tensor:
 
     A logit-normal, as in arXiv 2403.03206, section 3.1, with its middle moved.
     """
-    at = {"generator": gen, "device": gen.device}
+    at: dict[str, Any] = {"generator": gen, "device": gen.device}
     middle = torch.sigmoid(0.9 * torch.randn(n, **at) - 0.6)
     t = torch.where(torch.rand(n, **at) < 0.8, middle, torch.rand(n, **at))
     return (1000 * t).long().clamp(0, 999)

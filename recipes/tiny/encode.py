@@ -38,7 +38,7 @@ def averaged(stage: str, module: torch.nn.Module) -> torch.nn.Module:
 
 def average_of(stage: str) -> dict[str, Tensor]:
     path = settings.WORK / stage / "checkpoint.pt"
-    return torch.load(path, weights_only=True, map_location="cpu")["average"]  # type: ignore[no-any-return]
+    return torch.load(path, weights_only=True, map_location="cpu")["average"]
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -70,7 +70,7 @@ def vae(folder: Path | None = None) -> AutoencoderTiny:
         return model.eval()
     folder = folder or settings.PACKAGE / "renderer" / "vae"
     print(f"autoencoder from {folder}", flush=True)
-    return AutoencoderTiny.from_pretrained(folder, torch_dtype=torch.float32).eval()  # type: ignore[no-any-return]
+    return AutoencoderTiny.from_pretrained(folder, torch_dtype=torch.float32).eval()
 
 
 @torch.no_grad()

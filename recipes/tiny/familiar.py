@@ -19,6 +19,7 @@ import random
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -71,13 +72,14 @@ class Network(nn.Module):
         x = data.to_unit(pixels).contiguous(memory_format=torch.channels_last)
         for conv, norm in zip(self.conv, self.norm, strict=True):
             x = norm(conv(x)).relu()
-        return self.head(x.mean((2, 3)))[:, 0]  # type: ignore[no-any-return]
+        return self.head(x.mean((2, 3)))[:, 0]
 
     @torch.no_grad()
     def folded(self) -> dict[str, Tensor]:
         """Returns the weights in float16, each layer's normalisation within its convolution."""
         found = {"head.weight": self.head.weight[0], "head.bias": self.head.bias[0]}
-        for i, (conv, norm) in enumerate(zip(self.conv, self.norm, strict=True)):
+        layers: list[Any] = list(zip(self.conv, self.norm, strict=True))
+        for i, (conv, norm) in enumerate(layers):
             scale = norm.weight / (norm.running_var + norm.eps).sqrt()
             found[f"conv.{i}.weight"] = conv.weight * scale[:, None, None, None]
             found[f"conv.{i}.bias"] = (conv.bias - norm.running_mean) * scale + norm.bias

@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def compiled(function: Callable[..., Any], device: torch.device) -> Callable[...
     """
     if device.type != "cuda":
         return function
-    torch._dynamo.config.suppress_errors = True  # type: ignore[attr-defined]
+    torch._dynamo.config.suppress_errors = True
     return torch.compile(function, dynamic=False)
 
 
@@ -195,7 +195,7 @@ class Stage:
 
     def run(
         self,
-        step_loss: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]],
+        step_loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor | float]]],
         picture: Callable[[], None] | None = None,
         log_every: int = 50,
         picture_every: int = 1000,
@@ -216,7 +216,8 @@ class Stage:
             if self.world > 1:
                 average_gradients(list(self.module.parameters()))
             norm = nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-            self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # the fused optimiser leaves out such a step
+            # the fused optimiser leaves out such a step
+            setattr(self.optimizer, "found_inf", (~torch.isfinite(norm)).float())  # noqa: B010
             self.optimizer.step()
             self.average.update(self.module, self.step)
             self.step += 1
@@ -243,13 +244,13 @@ class Stage:
                 picture()
 
     def _gradients(
-        self, step_loss: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]], fallback: bool
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        self, step_loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor | float]]], fallback: bool
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Computes one step's gradients. fallback: what fails on CUDA is done again without compiled functions."""
         try:
             self.optimizer.zero_grad(set_to_none=True)
             loss, figures = step_loss(self.step)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         except Exception as e:
             if not fallback or self.device.type != "cuda":
                 raise

@@ -52,7 +52,7 @@ OPERATORS = ("texturing", "union", "scene", "instruct")
 SPACE = "toybox-clip-256"
 # Their default steps and guidance, measured by `pops bench toybox --steps ... --guidance ...` (docs/log.md). A certain
 # answer takes one step; with a missing operand there are many answers, and 100 steps draw one of them.
-DEFAULTS = {"steps": 1, "guidance": 1.0, "partial_steps": 100, "partial_guidance": 2.0}
+DEFAULTS: dict[str, Any] = {"steps": 1, "guidance": 1.0, "partial_steps": 100, "partial_guidance": 2.0}
 GUIDANCE = {"texturing": 2.0}  # a little further from the truth, but patterns are clearer in images
 
 
@@ -187,7 +187,7 @@ def write_data(name: str, folder: Path, published: bool = False) -> None:
         write_tables(folder, pool=d.by_name["base"][:2000])
 
 
-def _text_tables(text: dict[str, Tensor]) -> dict[str, object]:
+def _text_tables(text: dict[str, Tensor]) -> dict[str, Any]:
     hidden = [h[: int(n)] for h, n in zip(text["hidden"], text["length"], strict=True)]
     last = len(hidden) - 1  # encode writes the empty caption last
     return {"word_hidden": hidden, "text_embeds": text["embeds"], "empty": (last, last)}

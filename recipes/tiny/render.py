@@ -16,6 +16,7 @@ import itertools
 import multiprocessing
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,8 @@ LABELS = ("category", "category_b", "material", "material_b", "scene", "adjectiv
 
 def label(spec: SceneSpec | SwatchSpec) -> list[int]:
     """The names a picture shows, as indices into the world's tables, in the order of LABELS."""
-    names = {k: list(v) for k, v in {"c": CATEGORIES, "m": MATERIALS, "s": SCENES, "a": ADJECTIVES}.items()}
+    tables: dict[str, Iterable[str]] = {"c": CATEGORIES, "m": MATERIALS, "s": SCENES, "a": ADJECTIVES}
+    names = {key: list(table) for key, table in tables.items()}
     if isinstance(spec, SwatchSpec):
         m = spec.material
         return [-1, -1, names["m"].index(m.name) if m.kind == "named" else -1, -1, -1, -1]
@@ -182,8 +184,8 @@ def main() -> None:
         return
     settings.data(args.size).mkdir(parents=True, exist_ok=True)
     shares = SHARES if args.split == "all" else {args.split: 1.0}
-    how = (args.size, args.samples, args.device)
-    todo = interleaved([jobs(split, round(args.families * share), *how) for split, share in shares.items()])
+    of_job = (args.size, args.samples, args.device)
+    todo = interleaved([jobs(split, round(args.families * share), *of_job) for split, share in shares.items()])
     begun, done = time.time(), 0
     with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
         results = pool.imap_unordered(Job.work, todo)

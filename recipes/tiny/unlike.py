@@ -55,7 +55,7 @@ class Unlike:
     def draw(self, count: int) -> Tensor:
         """Draws pictures => uint8 [count, 3, SIDE, SIDE]."""
         kinds = self.rng.choices((self.crop, self.composed, spectrum), (0.48, 0.45 * bool(self.things), 0.07), k=count)
-        made = (kind(self.rng) if kind is spectrum else kind() for kind in kinds)  # type: ignore[call-arg,operator]
+        made = (kind(self.rng) if kind is spectrum else kind() for kind in kinds)  # type: ignore[call-arg]
         return torch.stack([spoilt(image, self.rng) for image in made])
 
     def crop(self) -> Image.Image:

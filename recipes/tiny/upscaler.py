@@ -19,6 +19,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -126,7 +127,7 @@ class Pairs:
 
     def crops(self, count: int, gen: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random crops of inputs and the same places of truths, in 0..1, half of them mirrored."""
-        at = {"generator": gen, "device": self.device}
+        at: dict[str, Any] = {"generator": gen, "device": self.device}
         rows = torch.randint(len(self.truths), (count,), **at)
         ways = torch.randint(self.inputs.shape[1], (count,), **at)
         corners = torch.randint(settings.CANVAS - CROP + 1, (count, 2), **at)

@@ -64,6 +64,7 @@ def main() -> None:
         times = page.evaluate("window.times")
         print(f"{page.locator('.react-flow__node').count()} of {NODES} nodes drawn, panned: {told(times)}")
         box = page.locator(".react-flow__node").nth(40).bounding_box()
+        assert box is not None
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 4)
         page.mouse.down()
         page.evaluate(f"window.times = ({FRAMES})()")

@@ -16,7 +16,6 @@ from pops.expression.grammar import MAX_LENGTH, parse, to_text
 from pops.expression.nodes import (
     KEYS,
     MAX_DEPTH,
-    MAX_SEED,
     Call,
     Given,
     Let,
@@ -33,6 +32,7 @@ from pops.expression.nodes import (
     is_binding_name,
 )
 from pops.expression.trees import from_tree, load_expression, operand, to_tree
+from pops.seeds import MAX_SEED
 
 A, B = Photo("a.png"), Photo("b.png")
 

@@ -10,7 +10,7 @@ import pytest
 import pops.expression as expression
 from pops.errors import ExpressionError
 from pops.expression.grammar import parse, to_text
-from pops.expression.nodes import MAX_DEPTH, Call, Missing, Name, Photo, Saved, Text, Word
+from pops.expression.nodes import MAX_DEPTH, Call, Missing, Name, Node, Photo, Saved, Text, Word
 from pops.expression.plan import SUM, TEXT, Plan, plan
 from pops.prior.options import check_options
 
@@ -114,7 +114,7 @@ def test_sums_and_texts_are_steps() -> None:
 
 def test_jobs_come_after_their_operands() -> None:
     planned = plan_of("union(f(f(f(a.png))), let1)".replace("let1", "f(a.png) - f(f(b.png))"))
-    done = {*planned.photos}
+    done: set[Node] = {*planned.photos}
     for job in planned.jobs:
         assert set(job.operands) <= done
         done.add(job.node)

@@ -61,8 +61,8 @@ def in_process_pickles() -> None:
             pickles.child(arguments)
         return subprocess.CompletedProcess([], 0, out.getvalue().encode(), b"")
 
-    pickles._spawn = spawn  # type: ignore[assignment]
-    pickles._confine = lambda size, target: None  # type: ignore[assignment]
+    pickles._spawn = spawn
+    pickles._confine = lambda size, target: None
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -25,7 +26,7 @@ from pops.expression.trees import from_tree
 from pops.magicmix.spec import MIX
 from pops.operators.spec import BUILTIN
 
-CALLS = {**BUILTIN, MIX.name: MIX}
+CALLS: dict[str, Any] = {**BUILTIN, MIX.name: MIX}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from library.test_library import embedding_of, found, index, photo
 from pops.cli.main import app
 from pops.errors import PhotoError
 from pops.library import Library
-from pops.library import store as storing
+from pops.library.tables import TABLES
 
 pytest.importorskip("lancedb")
 
@@ -177,7 +177,7 @@ def test_what_is_written_is_on_the_disk(folder: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", sync)
     index(folder, tmp_path / "lib")
-    tables = [p for name in storing.TABLES for p in (tmp_path / "lib" / f"{name}.lance").rglob("*") if p.is_file()]
+    tables = [p for name in TABLES for p in (tmp_path / "lib" / f"{name}.lance").rglob("*") if p.is_file()]
     assert tables and {str(p) for p in tables} <= synced
 
 
@@ -186,7 +186,7 @@ def test_versions_do_not_pile_up(folder: Path, tmp_path: Path) -> None:
         photo(folder / f"more{i}.png", 40 + i)
         index(folder, tmp_path / "lib")
         time.sleep(1.1 if i == 2 else 0)  # what was made within a second of the version kept is kept with it
-    for name in storing.TABLES:
+    for name in TABLES:
         assert len(list((tmp_path / "lib" / f"{name}.lance" / "_versions").glob("*.manifest"))) <= 6
 
 

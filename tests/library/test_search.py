@@ -22,6 +22,7 @@ from pops.errors import ConfigError, OperandError
 from pops.images import date_taken
 from pops.library import About, Library, Where
 from pops.library import rows as rowing
+from pops.library.nearest import nearest
 from pops.library.rows import INDEX, SEARCH
 from pops.library.scan import Stamp
 from pops.library.store import _schema
@@ -221,7 +222,7 @@ def test_a_library_of_before_opens_and_gets_its_dates(folder: Path, tmp_path: Pa
     index(folder, tmp_path / "lib")
     made_before(tmp_path / "lib")
 
-    def met(**conditions: str) -> list[str]:
+    def met(**conditions: Any) -> list[str]:
         library = Library.open(tmp_path / "lib")
         return named(library.search(embedding_of(folder / "1.png"), 10, Where(**conditions))[0])
 
@@ -282,7 +283,7 @@ def test_a_large_library_is_searched_by_its_index(large: Library, monkeypatch: p
     near = rows[:30] + 0.3 * vectors(30, seed=1)
     between = rows[100:130] + rows[200:230]
     compared = []
-    real = rowing.nearest
+    real = nearest
     monkeypatch.setattr(
         rowing, "nearest", lambda blocks, *rest: (compared.append(len(blocks[0])), real(blocks, *rest))[1]
     )

@@ -186,7 +186,7 @@ def test_steps_above_k_max_cost_nothing_and_a_guidance_of_one_no_negatives(mix: 
 
 def test_a_text_as_layout_is_its_own_way_from_noise(mix: MagicMix, stock: Any) -> None:
     own = scheduler("DDIMScheduler")
-    mix_in = {"nu": 0.4, "k_min": 0.2, "k_max": 0.6, "steps": 10}
+    mix_in: dict[str, Any] = {"nu": 0.4, "k_min": 0.2, "k_max": 0.6, "steps": 10}
     with torch.no_grad():
         own.set_timesteps(10)
         texts = {t: torch.cat(stock.encode_prompt(t, "cpu", 1, True, "")[::-1]) for t in ("red", "tiger")}
@@ -237,7 +237,8 @@ def test_contents_of_several_parts(mix: MagicMix) -> None:
 @pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"])
 def test_a_batch_equals_its_items(mix: MagicMix, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mix, "scheduler", scheduler(name))
-    layouts, contents = [PHOTO, "red", PHOTO.resize((40, 24))], ["tiger", "red:2 tiger", vector()]
+    layouts: list[Any] = [PHOTO, "red", PHOTO.resize((40, 24))]
+    contents: list[Any] = ["tiger", "red:2 tiger", vector()]
     how: dict[str, Any] = {"steps": 3, "k_max": 0.7, "output": "latent", "guidance": 2.0, "strength": 0.5}
     batch = mix(layouts, contents, seed=[1, 8], **how)
     assert len(batch) == 18
@@ -296,7 +297,8 @@ class WrittenOut:
     """Cross-attention as the formula has it; text's maps times `weights` [rows, tokens], the image's times `image`."""
 
     def __init__(self, weights: torch.Tensor, image: torch.Tensor | None, was: Any) -> None:
-        self.weights, self.image, self.was = weights, image, was
+        self.weights, self.was = weights, was
+        self.image: Any = image
 
     def __call__(
         self,
@@ -306,7 +308,8 @@ class WrittenOut:
         attention_mask: Any = None,
         temb: Any = None,
     ) -> Any:
-        x, text, tokens = hidden_states, encoder_hidden_states, []
+        x, text = hidden_states, encoder_hidden_states
+        tokens: Any = []
         if isinstance(text, tuple):
             text, tokens = text
         rows = attn.to_q(x).shape[0]

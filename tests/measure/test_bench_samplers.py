@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_the_report_has_the_reference_first_and_every_pair(report):
 def test_the_figures_are_those_of_bench_toybox(tiny, report):
     from pops.measure import operators as toybox
 
-    draws = [
+    draws: list[Any] = [
         toybox.measure(tiny, operators=["instruct"], count=6, seed=0, render=False, steps=8, sampler="dpm++2m"),
         bench.measure(tiny, operators=["instruct"], samplers=["dpm++2m"], steps=[8], count=6, draws=1, render=False),
     ]

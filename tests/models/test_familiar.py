@@ -32,7 +32,7 @@ from pops.toybox.world import CORE
 FOLDER = TINY / "familiar"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TEAPOT, TIGER = str(EXAMPLES / "objects/teapot.png"), str(EXAMPLES / "textures/tiger.png")
-FAST = {"render_steps": 2}
+FAST: dict[str, Any] = {"render_steps": 2}
 UNLIKE = "unlike all that tiny was trained on (drawings of toybox)"
 ADVICE = "--model kandinsky-2-2 (see pops models list)"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -88,7 +89,7 @@ def test_another_programs_manifest_is_none(tmp_path: Path) -> None:
 def test_a_file_is_hashed_once_per_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.bin").write_bytes(b"x" * 100)
     write_manifest(tmp_path)
-    monkeypatch.setattr(manifest.hashlib, "sha256", None)
+    monkeypatch.setattr(hashlib, "sha256", None)
     assert manifest._sha256(tmp_path / "a.bin") and len(manifest._known) > 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -267,7 +268,7 @@ def test_an_old_file_is_not_even_read_again(
     path = write(tmp_path / "learned_prior.pth", state)
     monkeypatch.setattr(official, "SETTLED", -1.0)
     first = official._digest(path)
-    monkeypatch.setattr(official.hashlib, "file_digest", lambda *_: pytest.fail("it was read again"))
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("it was read again"))
     assert official._digest(path) == first
     os.utime(path, (1, 1))
     with pytest.raises(pytest.fail.Exception):

@@ -1,6 +1,7 @@
 """Specs and operators: the table, operands checked, samples against the public pipeline's way."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,7 @@ def test_bad_specs_are_refused():
         lambda: OperatorSpec("x", (Role("a"),), most=3),
         lambda: OperatorSpec("x", (Role("a"),), steps=0),
         lambda: OperatorSpec("x", (Role("a"),), guidance=-1),
-        lambda: Role("a", "sound"),
+        lambda: Role("a", "sound"),  # type: ignore[arg-type]
     ):
         with pytest.raises(OperandError):
             bad()
@@ -98,8 +99,9 @@ def test_bad_specs_are_refused():
         TrainingRecipe(drop_each=2)
     with pytest.raises(ConfigError, match="unknown loss 'l1'; choose from mse, instruct"):
         TrainingRecipe(loss="l1")
-    anything = {"name": "x", "roles": [{"name": "a", "kind": "any"}]}
-    for data in ({}, {"name": "x", "roles": [{"colour": 1}]}, {"name": "x", "roles": [], "speed": 1}, [], anything):
+    anything: dict[str, Any] = {"name": "x", "roles": [{"name": "a", "kind": "any"}]}
+    wrong: list[Any] = [{}, {"name": "x", "roles": [{"colour": 1}]}, {"name": "x", "roles": [], "speed": 1}, []]
+    for data in [*wrong, anything]:
         with pytest.raises((CheckpointError, OperandError)):
             OperatorSpec.from_json(data)
 
@@ -127,7 +129,12 @@ def test_words_follow_and_are_not_standardised(prior):
     image, long, short = torch.randn(DIM), torch.randn(4, DIM), torch.randn(2, DIM)
     c = instruct.encode([[image, long], [image, short], [image, None]])
     assert torch.equal(c.tokens[0, 1:], long) and torch.equal(c.tokens[1, 1:3], short)
-    assert c.keep.sum(dim=1).tolist() == [5, 3, 2]  # the missing word is one zero token, unmasked
+    assert c.keep is not None
+    assert c.keep.sum(dim=1).tolist() == [
+        5,
+        3,
+        2,
+    ]  # the missing word is one zero token, unmasked
     assert Operator(BUILTIN["instruct"], prior).encode([[image, torch.randn(76, DIM)]]).tokens.shape[1] == 77
     with pytest.raises(OperandError, match=r"operand 2 \(word\): 77 tokens, at most 76 fit"):
         instruct.encode([[image, torch.randn(77, DIM)]])

@@ -21,7 +21,8 @@ import pops
 from pages.blocks import ROOT, Block, blocks, commands, pages
 from pops.cli.main import app
 
-SHELL, DATA = ("sh", "bash"), {"yaml": yaml.safe_load, "json": json.loads, "toml": tomllib.loads}
+SHELL = ("sh", "bash")
+DATA: dict[str, Any] = {"yaml": yaml.safe_load, "json": json.loads, "toml": tomllib.loads}
 PHOTOS = {  # the photos that pages name: where they are in examples/
     "teapot.png": "objects", "dog.png": "objects", "hat.png": "objects", "rabbit.png": "objects", "car.png": "objects",
     "tiger.png": "textures", "beach.png": "scenes",

@@ -41,7 +41,7 @@ def adapter_weights(prior: PriorModel, seed: int) -> dict[str, torch.Tensor]:
     def rand(*shape: int) -> torch.Tensor:
         return 0.2 * torch.randn(shape, generator=gen)
 
-    out = {}
+    out: dict[str, torch.Tensor] = {}
     for name, shape in prior.config.shapes.items():
         if name.startswith("clip_"):
             continue

@@ -1,6 +1,7 @@
 """The prior's forward: against diffusers' own, and the slots-only way against the full one."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def test_gradients_equal_full_forward():
     largest = max(float(g.abs().max()) for g in grads[0])
     for name, full, slots in zip(["tokens", *named], *grads, strict=True):
         scale = max(float(full.abs().max()), 1e-2 * largest)  # a key's bias has no gradient but rounding
-        torch.testing.assert_close(slots, full, rtol=1e-5, atol=1e-5 * scale, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(slots, full, rtol=1e-5, atol=1e-5 * scale, msg=partial("{}: {}".format, name))
 
 
 def test_order_and_zero_operands_matter():
@@ -123,6 +124,7 @@ def test_bad_conditions_say_so():
 def test_conditions_join_with_padding():
     a, b = Condition(torch.ones(1, 2, DIM), None, torch.ones(1, DIM)), Condition(torch.ones(2, 3, DIM))
     both = Condition.cat([a, b])
+    assert both.keep is not None and both.proj is not None
     assert both.tokens.shape == (3, 3, DIM) and both.keep.tolist() == [[True, True, False]] + [[True] * 3] * 2
     assert both.proj.sum(dim=1).tolist() == [DIM, 0, 0]
     assert Condition.cat([b, b]).keep is None and Condition.cat([b, b]).proj is None

@@ -6,6 +6,7 @@ The published method is written here with Pillow, transformers and diffusers onl
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,7 +126,9 @@ def published(
         ("clothes", GARMENTS, {"seed": 2, "steps": 25, "guidance": 4.0}),
     ],
 )
-def test_apply_is_the_published_method(folder: Path, photos: list[Path], name: str, operands: list, how: dict) -> None:
+def test_apply_is_the_published_method(
+    folder: Path, photos: list[Path], name: str, operands: list[Any], how: dict[str, Any]
+) -> None:
     given = [photos[o] if isinstance(o, int) else o for o in operands]
     want = published(folder, load_file(folder / "operators" / name / "prior.safetensors"), given, **how)
     p = pops.load(folder, device="cpu")
@@ -170,8 +173,8 @@ def test_an_official_checkpoint_is_the_published_method(
     monkeypatch: pytest.MonkeyPatch,
     dtype: str,
     name: str,
-    operands: list,
-    how: dict,
+    operands: list[Any],
+    how: dict[str, Any],
 ) -> None:
     monkeypatch.setenv("POPS_CACHE", str(folder / "cache"))
     given = [photos[o] if isinstance(o, int) else o for o in operands]

@@ -206,7 +206,8 @@ def test_threads_share_the_samplers():
     """All at once and in lockstep, so that any shared state would show."""
     jobs = [(name, seed, steps) for name in NAMES for seed, steps in [(1, 8), (2, 8), (3, 5)]]
     alone = [ours(name, [seed], steps) for name, seed, steps in jobs]
-    together, gate = [None] * len(jobs), threading.Barrier(len(jobs))
+    together: list[torch.Tensor] = [torch.empty(0)] * len(jobs)
+    gate = threading.Barrier(len(jobs))
 
     def work(i):
         name, seed, steps = jobs[i]

@@ -31,6 +31,12 @@ def line() -> nn.Linear:
     return nn.Linear(4, 1)
 
 
+def weight_of(stage: Stage) -> Tensor:
+    weight = stage.module.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
 def loss_of(stage: Stage) -> tuple[Tensor, dict[str, Tensor | float]]:
     loss = (stage.module(torch.randn(8, 4, generator=stage.generator())) - 1).square().mean()
     return loss, {"twice": 2 * loss.detach(), "one": 1.0}
@@ -78,15 +84,15 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped() -> None:
     assert second.step == 3
     assert second.seconds > 0
     second.run(lambda _: loss_of(second))
-    assert torch.equal(second.module.weight, whole.module.weight)
+    assert torch.equal(weight_of(second), weight_of(whole))
     assert torch.equal(second.average.values["weight"], whole.average.values["weight"])
 
 
 def test_a_step_without_finite_gradients_is_left_out() -> None:
     stage = Stage("finite", line(), Budget(3), 1e-2)
-    before = stage.module.weight.detach().clone()
+    before = weight_of(stage).detach().clone()
     stage.run(lambda _: (loss_of(stage)[0] * float("inf"), {}))
-    assert torch.equal(stage.module.weight, before)
+    assert torch.equal(weight_of(stage), before)
 
 
 def test_figures_are_logged_as_means(capsys: pytest.CaptureFixture[str]) -> None:

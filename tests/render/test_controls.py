@@ -178,7 +178,7 @@ def test_controls_that_a_renderer_has_not(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no pose control; it takes depth \(--controlnet pose=FOLDER"):
         p.render(e, control={"pose": "map:x.png"})
     with pytest.raises(ConfigError, match="control is a photo for each kind"):
-        p.render(e, control="c.png")
+        p.render(e, control="c.png")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="multiples of 8"):
         p.render(e, control={"depth": photo()}, size=(0, 32))
     with pytest.raises(ModelError, match="there is no ControlNet"):

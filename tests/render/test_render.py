@@ -159,7 +159,7 @@ def test_a_text_that_is_cut_is_told(renderer: StableDiffusionRenderer) -> None:
 @pytest.mark.parametrize(("told", "reads"), [(77, 77), (40, 40), (10**30, 77), (None, 77)])
 def test_how_many_tokens_an_encoder_reads(renderer: StableDiffusionRenderer, told: int | None, reads: int) -> None:
     tokenizer = SimpleNamespace(model_max_length=told) if told else SimpleNamespace()
-    assert token_limit(tokenizer, renderer.text_encoder) == reads  # type: ignore[arg-type]
+    assert token_limit(tokenizer, renderer.text_encoder) == reads
 
 
 def test_size_and_latents(renderer: StableDiffusionRenderer) -> None:

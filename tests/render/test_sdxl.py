@@ -70,7 +70,8 @@ def stock_picture(pipe: Any, e: torch.Tensor, *, seed: int, guidance: float, neg
 def test_equals_stock_diffusers(
     renderer: SDXLRenderer, stock: Any, guidance: float, prompt: str, negative: str
 ) -> None:
-    e, how = vectors(1), {"guidance": guidance, "prompt": prompt, "negative": negative}
+    e = vectors(1)
+    how: dict[str, Any] = {"guidance": guidance, "prompt": prompt, "negative": negative}
     expected = stock_picture(stock, e, seed=7, **how)
     got = pixels(draw(renderer, e, seeds=[7], **how))
     assert np.array_equal(got, pixels(expected))
@@ -100,7 +101,7 @@ def test_an_empty_negative_is_zeros_only_where_the_folder_says_so(folder: Path, 
     assert index.read_text() != text
     other = load(copy, RendererOptions("x", defaults=SETTINGS))
     got = pixels(draw(other, vectors(1), seeds=[1], guidance=4.0))
-    how = {"seed": 1, "guidance": 4.0}
+    how: dict[str, Any] = {"seed": 1, "guidance": 4.0}
     assert not np.array_equal(got, pixels(stock_picture(stock, vectors(1), **how)))
     try:
         stock.register_to_config(force_zeros_for_empty_prompt=False)

@@ -52,7 +52,7 @@ def serving(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Live]]:
 @pytest.fixture
 def client(folder: Path, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
     """Makes servers in this process, without workers: their jobs wait."""
-    apps = []
+    apps: list[Any] = []
 
     def made(limits: Limits | None = None, **settings: Any) -> TestClient:
         settings = {"models": (Loading(model=str(folder)),), "examples": ROOT / "examples", **settings}

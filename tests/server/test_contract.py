@@ -24,7 +24,12 @@ CONFIG = SchemathesisConfig.from_dict(
         }
     }
 )
-QUIET = {"suppress_health_check": list(HealthCheck), "deadline": None, "database": None, "derandomize": True}
+QUIET: dict[str, Any] = {
+    "suppress_health_check": list(HealthCheck),
+    "deadline": None,
+    "database": None,
+    "derandomize": True,
+}
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def test_every_answer_is_one_that_the_schema_names(schema: Any) -> None:
     for found in schema.get_all_operations():
 
         @given(case=found.ok().as_strategy())
-        @settings(max_examples=CASES, **QUIET)  # type: ignore[arg-type]
+        @settings(max_examples=CASES, **QUIET)
         def check(case: Any) -> None:
             case.call_and_validate()
 

@@ -20,4 +20,4 @@ def test_the_client_of_the_page_makes_an_image(live: Live, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     exec(text.replace("http://127.0.0.1:7860/api/v1", live.address), {})  # noqa: S102  our own page
     with Image.open("out.png") as image:
-        assert json.loads(image.text["pops"])["seeds"] == [3]
+        assert json.loads(image.info["pops"])["seeds"] == [3]

@@ -79,7 +79,7 @@ def bodies(name: str) -> list[tuple[str, dict[str, Any]]]:
     """Every place of a request in which a name may stand."""
     quoted = name.replace("\\", "\\\\").replace("'", "\\'")
     texts = [f"texturing({name}, _)", f"texturing('{quoted}', _)", f"photo('{quoted}')", f"saved('{quoted}')", name]
-    loading = [
+    loading: list[dict[str, Any]] = [
         {key: name} for key in ("model", "decoder", "renderer", "library", "adapter", "device", "dtype", "precision")
     ]
     loading += [{"operators": {"texturing": name}}, {"controlnets": {"depth": name}}]

@@ -86,7 +86,7 @@ def test_a_snippet_makes_the_same(number: int, kind: Any, monkeypatch: pytest.Mo
 
 def test_settings_are_those_that_were_given() -> None:
     for recipe in recipes()[:-1]:
-        assert Recipe.of(recipe.expression, **options_of(recipe)) == recipe  # type: ignore[misc]
+        assert Recipe.of(recipe.expression, **options_of(recipe)) == recipe
 
 
 def test_exports_name_the_files(client: Callable[..., TestClient]) -> None:

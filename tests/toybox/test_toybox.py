@@ -31,6 +31,7 @@ from pops.toybox.pairs import (
     triplet,
 )
 from pops.toybox.scenes import SCENES
+from pops.toybox.shot import shoot
 from pops.toybox.words import CaptionError, captions, parse_caption
 from pops.toybox.world import (
     CORE,
@@ -89,7 +90,7 @@ def test_a_spec_gives_one_picture_and_another_spec_another() -> None:
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_every_object_stands_in_the_picture(category: str) -> None:
-    shot = drawing.shoot(studio(category).objects, Camera(), SIZE)
+    shot = shoot(studio(category).objects, Camera(), SIZE)
     mask = shot.mask
     rows = torch.nonzero(mask.sum(1) > 0).flatten()
     height = (rows.max() - rows.min() + 1) / SIZE
@@ -99,7 +100,7 @@ def test_every_object_stands_in_the_picture(category: str) -> None:
 
 
 def test_depth_is_nearer_on_the_object_than_behind_it() -> None:
-    with_, without = drawing.shoot(studio("house").objects, Camera(), SIZE), drawing.shoot((), Camera(), SIZE)
+    with_, without = shoot(studio("house").objects, Camera(), SIZE), shoot((), Camera(), SIZE)
     inside = with_.mask == 1
     assert bool((with_.depth[inside] < without.depth[inside]).all())
     assert torch.equal(with_.depth[0], without.depth[0])
@@ -281,7 +282,6 @@ def test_bad_captions_say_what_to_do(text: str, said: str) -> None:
 
 def test_poses_share_things_and_differ_in_place() -> None:
     from pops.toybox.poses import nearness, poses
-    from pops.toybox.shot import shoot
 
     first, second, third = poses(3)
     assert (first, second, third) == poses(3) and len({first, second, third}) == 3

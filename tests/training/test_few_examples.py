@@ -18,12 +18,13 @@ from pops.prior.condition import Condition
 from pops.prior.transformer import PriorModel
 from pops.standardise import ClipStats
 from pops.training import losses
+from pops.training.checkpoints import CHECKPOINT
 from pops.training.config import TrainConfig
 from pops.training.data import EmbeddingData, make_batch
 from pops.training.learning import verdict
 from pops.training.start import Start
 from pops.training.trainable import Trainable, new_prior
-from pops.training.trainer import CHECKPOINT, train
+from pops.training.trainer import train
 from pops.training.validation import Validation, figures, share_error
 
 DIM, N = 16, 40

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_two_processes_train_as_one(runs: Path, tmp_path: Path, kind: str, rank:
     assert any(name.startswith("best/") for name in one)
     for name in one:
         if not name.startswith("adam/") and not name.endswith(IDLE):
-            torch.testing.assert_close(two[name], one[name], rtol=0, atol=TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(two[name], one[name], rtol=0, atol=TOLERANCE, msg=partial("{}: {}".format, name))
     logs = [
         [json.loads(x) for x in (f / "log.jsonl").read_text().splitlines()] for f in (tmp_path, runs / f"{kind}-{rank}")
     ]

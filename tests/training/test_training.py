@@ -1,7 +1,9 @@
 """Training on embeddings: data, config, losses, and the loop that stops and goes on bit for bit."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
@@ -92,10 +94,14 @@ def test_folder_round_trip(tmp_path, words):
             words=words.words[rows],
             text=words.text[rows],
         )
-    rows = [h[:n] for h, n in zip(words.word_hidden, words.word_length, strict=True)]
-    write_tables(tmp_path, word_hidden=rows, text_embeds=words.text_embeds, empty=(3, 3), pool=randn(5, DIM))
+    hidden = [h[:n] for h, n in zip(words.word_hidden, words.word_length, strict=True)]
+    write_tables(tmp_path, word_hidden=hidden, text_embeds=words.text_embeds, empty=(3, 3), pool=randn(5, DIM))
     data = EmbeddingData.load(tmp_path)
+    assert data.pool is not None and data.words is not None and data.word_length is not None
+    assert data.empty is not None and data.word_hidden is not None
+    assert words.words is not None and words.word_length is not None
     assert len(data) == N and data.target.dtype == torch.float16 and data.pool.shape == (5, DIM)
+    assert words.operands is not None and data.operands is not None
     assert torch.equal(data.operands, words.operands.half()) and torch.equal(data.words, words.words)
     assert torch.equal(data.word_length, words.word_length) and data.empty.tolist() == [3, 3]
     assert not data.word_hidden[3, 1:].any()
@@ -319,7 +325,7 @@ def test_stopping_and_resuming_changes_nothing(tmp_path, operator, changes, requ
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_training_learns(tmp_path, pairs, base, rank):
-    seen = []
+    seen: list[Mapping[str, Any]] = []
     cfg = config(steps=150, batch_size=32, lr=5e-3, rank=rank, drop_each=0, random_share=0, log_every=25)
     train(cfg, pairs, base, tmp_path, on_log=seen.append)
     assert len(seen) == 6 and seen[-1]["loss"] < 0.7 * seen[0]["loss"]
@@ -389,7 +395,7 @@ def test_every_field_has_an_effect(tmp_path, words, base):
         assert any(not torch.equal(got[k], want[k]) for k in want), name
     adapted = Trainable(base, plain.changed(rank=1, adapt_time=True)).trained()
     assert "time_embedding.linear_1.weight" in adapted
-    seen = []
+    seen: list[Mapping[str, Any]] = []
     train(plain.changed(log_every=3, save_every=1), words, base, tmp_path / "log", on_log=seen.append)
     assert [row["step"] for row in seen] == [3, 4]
 

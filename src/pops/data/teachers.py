@@ -34,8 +34,11 @@ class Rejected(Exception):  # not an error: the attempt is made again with anoth
 class Teacher(Protocol):
     """Makes samples of operators. name: as in TEACHERS; operators: what it can make."""
 
-    name: str
-    operators: Sequence[str]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def operators(self) -> Sequence[str]: ...
 
     def about(self, operator: str) -> Mapping[str, Any]:
         """Returns what the samples depend on beside the seed (models, sizes, filters), as JSON, for the data card."""
