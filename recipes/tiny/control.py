@@ -2,6 +2,7 @@
 
     python -m recipes.tiny.poses --seeds 2000
     python -m recipes.tiny.control --steps 1400 --batch 20
+    python -m recipes.tiny.control --minutes 15 --begin src/pops/models/tiny/renderer/controlnets/depth  # goes on
 
 The renderer is frozen. A sample is an image of one pose, its depth (exact, or as estimated), and the embedding of the
 same objects in another random pose: so the network learns to take appearance from the embedding and place from the
@@ -11,6 +12,7 @@ depth. It has no cross-attention; the layers that it shares with the renderer's 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -90,12 +92,15 @@ def main() -> None:
     Budget.add_arguments(parser, 1400)
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--begin", type=Path, default=None, help="a folder of a ControlNet to go on from")
     args = parser.parse_args()
     device = prepare(args)
     rows = {k: v.to(device) for k, v in supply(device).items()}
     empty = load_file(settings.WORK / "prompts.safetensors")["empty"].float().to(device)
     unet = renderer().to(device)
     net = build_control(unet).to(device)
+    if args.begin is not None:
+        net.load_state_dict(ControlNetModel.from_pretrained(args.begin).float().state_dict())
     print(sum(p.numel() for p in net.parameters()) / 1e6, "M parameters", flush=True)
     stage = Stage("control", net, Budget.of(args), args.lr, ema=0.995, weight_decay=0.0)
     abar = DDIMScheduler(**SCHEDULER).alphas_cumprod.to(device)
