@@ -34,7 +34,7 @@ ABOUT = {
     "renderer": "renderer",
     "size": settings.CANVAS,
     "photo_side": settings.SIZE,
-    "steps": 20,
+    "steps": 10,
     "guidance": 3.0,
     "licence": "Apache-2.0",
 }
