@@ -33,7 +33,7 @@ _PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}},
 _DRAWN: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {}, "image/svg+xml": {}}, "description": "The image."}
 }
-_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
 def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -103,7 +103,7 @@ async def photo(core: CoreHere, id: Annotated[shapes.PhotoId, InPath()], size: s
     """Returns a small copy of a photo, as PNG."""
     if await asyncio.to_thread(core.store.photo, id) is None:
         raise HTTPException(404, f"there is no photo {id}")
-    return FileResponse(await core.small_photo(id, size), media_type="image/png", headers=_FOREVER)
+    return FileResponse(await core.small_photo(id, size), media_type="image/png", headers=FOREVER)
 
 
 @router.get("/images/{id}", responses={**_DRAWN, **refusals(404)}, response_class=Response)
@@ -124,10 +124,10 @@ async def image(
         drawn = place.with_suffix(".svg")
         if not await asyncio.to_thread(drawn.is_file):
             raise HTTPException(404, f"the image {id} is no tree and no equation, and has no SVG")
-        return FileResponse(drawn, media_type="image/svg+xml", headers=_FOREVER)
+        return FileResponse(drawn, media_type="image/svg+xml", headers=FOREVER)
     if size is not None or not recipe:
         place = await core.copy_of_image(job, one.number, size)
-    return FileResponse(place, media_type="image/png", headers=_FOREVER)
+    return FileResponse(place, media_type="image/png", headers=FOREVER)
 
 
 # --- jobs ------------------------------------------------------------------------------------------

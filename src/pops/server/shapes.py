@@ -168,12 +168,14 @@ class Snippet(BaseModel):
 
 
 class Example(BaseModel):
-    """A worked example: a recipe to queue, and the ids of its photos."""
+    """A worked example: a recipe to queue, and the ids of its photos. picture: where the one that ships with pops is
+    what this server would make, its version: GET /gallery/NAME?v=VERSION."""
 
     name: str
     title: str
     recipe: dict[str, JsonValue]
     photos: list[PhotoId]
+    picture: str | None
 
 
 class Gallery(BaseModel):

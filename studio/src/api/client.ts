@@ -123,4 +123,8 @@ export function imageUrl(image: string, size?: Size): string {
   return `${ROOT}/images/${image}${size ? `?size=${size}` : ""}`;
 }
 
+/** Returns the address of the picture of a worked example that ships with pops; null where there is none. */
+export const exampleUrl = ({ name, picture }: Example): string | null =>
+  picture && `${ROOT}/gallery/${name}?v=${picture}`;
+
 export const svgUrl = (image: string): string => `${ROOT}/images/${image}?format=svg`;

@@ -76,6 +76,7 @@ export interface Example {
   readonly title: string;
   readonly recipe: Recipe;
   readonly photos: readonly string[];
+  readonly picture: string | null; // the version of the one that ships with pops
 }
 
 export interface Parsed {

@@ -1,9 +1,10 @@
 import { useEffect, useState } from "react";
-import { photoUrl } from "../api/client";
+import { exampleUrl, photoUrl } from "../api/client";
 import type { Example, Recipe } from "../api/types";
 import { hueOf } from "../model/specs";
 import { openRecipe } from "../state/actions";
-import { keyOf, usePictures, want } from "../state/pictures";
+import { foresee, keyOf, type Shown, usePictures, WAITING, want } from "../state/pictures";
+import { expressionOf, get, project, recipeOf, seedOf } from "../state/store";
 import { named, useLanguage } from "../texts";
 import { Frame } from "../ui/Frame";
 
@@ -15,7 +16,11 @@ function operatorOf(expression: string): string {
 
 /** Makes a project of an example, and opens it. */
 async function openExample(example: Example, recipe: Recipe): Promise<void> {
-  await openRecipe(recipe, titleOf(example));
+  const root = await openRecipe(recipe, titleOf(example));
+  const picture = exampleUrl(example);
+  if (!root || !picture) return;
+  const now = project();
+  foresee(recipeOf(now, expressionOf(now, get().specs, root), [seedOf(now, root)]), picture);
 }
 
 function titleOf(example: Example): string {
@@ -27,10 +32,12 @@ export function ExampleCard({ example }: { example: Example }) {
   useLanguage();
   const recipe = { ...example.recipe, seeds: example.recipe.seeds ?? [0] };
   const key = keyOf(recipe);
-  const shown = usePictures((state) => state.byKey[key] ?? null);
+  const picture = exampleUrl(example);
+  const made = usePictures((state) => state.byKey[key] ?? null);
+  const shown: Shown | null = picture ? { ...WAITING, status: "done", preview: picture } : made;
   const [busy, setBusy] = useState(false);
   // biome-ignore lint/correctness/useExhaustiveDependencies: the key stands for the recipe
-  useEffect(() => want(recipe), [key]);
+  useEffect(() => (picture ? undefined : want(recipe)), [key, picture]);
   const words = [...example.recipe.expression.matchAll(/"([^"]+)"/g)].map((match) => match[1]!);
   return (
     <button

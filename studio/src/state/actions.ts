@@ -371,12 +371,12 @@ export function branch(root: NodeId, seed: number): void {
 }
 
 /** Opens what made an image on the canvas: its whole tree. */
-export async function openRecipe(recipe: Recipe, title = t("project.untitled")): Promise<void> {
+export async function openRecipe(recipe: Recipe, title = t("project.untitled")): Promise<NodeId | undefined> {
   const parsed = await attempt(() => api.parse({ text: recipe.expression }, project().settings.model));
-  if (!parsed) return;
+  if (!parsed) return undefined;
   const names = await namesIn(recipe);
   if (!get().id) await attempt(() => create(title, EMPTY));
-  put(recipe, parsed.tree, null, names);
+  return put(recipe, parsed.tree, null, names);
 }
 
 /** Takes images of the server as photos, and makes them one node: their mean. */
