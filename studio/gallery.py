@@ -1,7 +1,7 @@
 """Makes the pictures of the studio's worked examples: `python studio/gallery.py`, after EXAMPLES or tiny has changed.
 
-Each is what `tiny` makes on this machine, pixel by pixel, with its recipe inside. tests/server/test_gallery.py says when
-they are out of date.
+Each is what `tiny` makes on this machine, pixel by pixel, with its recipe inside. tests/server/test_gallery.py says
+when they are out of date.
 """
 
 from __future__ import annotations
