@@ -15,6 +15,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from pops.diffusion.sizes import scale_of
 from pops.errors import ConfigError, PhotoError, PopsError, ensure
 from pops.expression.grammar import parse, to_text
 from pops.expression.trees import from_tree, to_tree
@@ -265,7 +266,9 @@ async def models(core: CoreHere) -> shapes.Models:
     for line in core.lines.values():
         loading = {key: value for key, value in (line.loaded or {}).items() if value not in (None, {})}
         default = line.name == core.settings.default
-        rows.append(shapes.ModelAnswer(name=line.name, version=line.version, default=default, loading=loading))
+        scale = await asyncio.to_thread(scale_of, core.models[line.name].files.renderer)
+        about = {"version": line.version, "default": default, "loading": loading, "upscale": scale}
+        rows.append(shapes.ModelAnswer.model_validate({"name": line.name, **about}))
     needs: list[dict[str, Any]] = await asyncio.to_thread(published)
     return shapes.Models(models=rows, needs=[shapes.NeededModel(**row) for row in needs])
 

@@ -27,7 +27,7 @@ class Limits:
     length: int = 8_000  # characters of an expression
     depth: int = 32  # of calls, sums and lets within one another
     images: int = 64  # of a job
-    image_pixels: int = 16_000_000  # of one image, enlarged
+    image_pixels: int = 2**24  # of one image, enlarged
     threads: int = 64  # that a recipe may ask for
     seconds: float = 600  # of a job
     disk: int = 10 * 2**30  # bytes of photos and images

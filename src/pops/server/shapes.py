@@ -252,12 +252,13 @@ class Token(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """A model that is loaded, and what with."""
+    """A model that is loaded, and what with. upscale: how many times its own upscaler enlarges; 1: it has none."""
 
     name: str
     version: str
     default: bool
     loading: dict[str, JsonValue]
+    upscale: int
 
 
 class NeededModel(BaseModel):

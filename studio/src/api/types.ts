@@ -57,6 +57,7 @@ export interface Model {
   readonly name: string;
   readonly version?: string;
   readonly default?: boolean;
+  readonly upscale?: number; // times, by its own upscaler; 1: it has none
 }
 
 export interface Need {

@@ -1,6 +1,6 @@
 import { photoUrl } from "../api/client";
 import { patched } from "../model/edits";
-import type { BoardNode, CallNode, SumNode, TextNode } from "../model/types";
+import { type BoardNode, isEnd, type MadeNode } from "../model/types";
 import { titleOf } from "../state/actions";
 import { again, stop } from "../state/pictures";
 import { edit, set, settle, unreadyOf, useStudio } from "../state/store";
@@ -10,13 +10,12 @@ import { Icon } from "../ui/Icon";
 import { IconButton } from "../ui/IconButton";
 import { InputRows } from "./InputRows";
 import { OutPort } from "./Port";
+import { UpscaleRows } from "./UpscaleRows";
 import { usePicture } from "./usePicture";
 import { unreadyText } from "./words";
 
-type Made = CallNode | SumNode | TextNode | BoardNode;
-
-/** A node whose picture is made: a call, a sum, a sentence, a board. */
-export function MadeBody({ node }: { node: Made }) {
+/** A node whose picture is made: a call, a sum, a sentence, a board, a larger one. */
+export function MadeBody({ node }: { node: MadeNode }) {
   const t = useTexts();
   const { shown, made, key } = usePicture(node.id);
   const unready = useStudio((state) => unreadyOf(state.history.now, state.specs, node.id));
@@ -49,7 +48,7 @@ export function MadeBody({ node }: { node: Made }) {
         </Frame>
       </div>
       <div className="node-head">
-        <span className="dot" />
+        {node.kind === "upscale" ? <Icon name="upscale" size={16} /> : <span className="dot" />}
         <span className="title">{title}</span>
         {seed !== null && <span className="chip">{t("node.seed", { seed })}</span>}
       </div>
@@ -69,7 +68,8 @@ export function MadeBody({ node }: { node: Made }) {
         />
       )}
       {(node.kind === "call" || node.kind === "sum") && <InputRows node={node} title={title} />}
-      <OutPort name={title} />
+      {node.kind === "upscale" && <UpscaleRows node={node} title={title} />}
+      {!isEnd(node) && <OutPort name={title} />}
     </div>
   );
 }

@@ -1,4 +1,4 @@
-import type { StudioNode } from "../model/types";
+import { isEnd, isMade, type StudioNode } from "../model/types";
 import { duplicate, pin, removeChosen, show, vary } from "../state/actions";
 import { set, useStudio } from "../state/store";
 import { useTexts } from "../texts";
@@ -14,16 +14,15 @@ export function NodeTools({ node, title }: { node: StudioNode; title: string }) 
   const { made } = usePicture(node.id);
   const pinned = useStudio((state) => made !== null && state.history.now.pinned.some((p) => p.image === made.image));
   const libraries = useStudio((state) => state.libraries.length > 0);
-  const isMade = node.kind === "call" || node.kind === "text" || node.kind === "sum" || node.kind === "board";
   return (
     <div className="node-tools" role="toolbar" aria-label={title}>
-      {isMade && (
+      {isMade(node) && (
         <button type="button" className="button" onClick={() => vary(node.id)} title={`${t("node.vary")}  (V)`}>
           <Icon name="grid" size={16} />
           {t("node.vary")}
         </button>
       )}
-      {isMade && (
+      {isMade(node) && (
         <>
           <IconButton
             icon="pin"
@@ -52,7 +51,7 @@ export function NodeTools({ node, title }: { node: StudioNode; title: string }) 
           )}
         </>
       )}
-      {libraries && node.kind !== "word" && (
+      {libraries && !isEnd(node) && node.kind !== "word" && (
         <IconButton icon="search" label={t("node.search")} onClick={() => show("search", node.id)} />
       )}
       <IconButton icon="copy" label={t("node.copy")} keys="Ctrl D" onClick={() => duplicate(node.id)} />

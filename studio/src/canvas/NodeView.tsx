@@ -11,6 +11,7 @@ import { MadeBody } from "./MadeBody";
 import { NodeTools } from "./NodeTools";
 import { PhotoBody } from "./PhotoBody";
 import { OutPort } from "./Port";
+import { SearchBody } from "./SearchBody";
 import { WordBody } from "./WordBody";
 
 /** The class that gives a node its operator's colour. */
@@ -36,6 +37,8 @@ function Body({ node }: { node: StudioNode }) {
           <OutPort name={t("node.missing.title")} />
         </div>
       );
+    case "search":
+      return <SearchBody node={node} />;
     default:
       return <MadeBody node={node} />;
   }

@@ -11,6 +11,8 @@ const OPERANDS: readonly { what: string; icon: IconName; key: "add.word" | "add.
   { what: "missing", icon: "dice", key: "add.missing" },
 ];
 
+const ENDS = ["upscale", "search"] as const;
+
 /** What can be put on the canvas: operands, and the operators of the model. */
 export function Rail() {
   const t = useTexts();
@@ -58,6 +60,14 @@ export function Rail() {
         <span className="label">{t("add.sum.short")}</span>
       </button>
       <hr />
+      {ENDS.map((what) => (
+        <button key={what} type="button" onClick={() => add(what)} title={t(`op.${what}`)}>
+          <span className="mark">
+            <Icon name={what} />
+          </span>
+          <span className="label">{t(`add.${what}`)}</span>
+        </button>
+      ))}
       <button type="button" onClick={() => set({ palette: { at: null, from: null } })}>
         <span className="mark">
           <Icon name="command" />

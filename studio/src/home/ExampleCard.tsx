@@ -4,7 +4,7 @@ import type { Example, Recipe } from "../api/types";
 import { hueOf } from "../model/specs";
 import { openRecipe } from "../state/actions";
 import { foresee, keyOf, type Shown, usePictures, WAITING, want } from "../state/pictures";
-import { expressionOf, get, project, recipeOf, seedOf } from "../state/store";
+import { get, project, recipeOf } from "../state/store";
 import { named, useLanguage } from "../texts";
 import { Frame } from "../ui/Frame";
 
@@ -19,8 +19,7 @@ async function openExample(example: Example, recipe: Recipe): Promise<void> {
   const root = await openRecipe(recipe, titleOf(example));
   const picture = exampleUrl(example);
   if (!root || !picture) return;
-  const now = project();
-  foresee(recipeOf(now, expressionOf(now, get().specs, root), [seedOf(now, root)]), picture);
+  foresee(recipeOf(project(), get().specs, root), picture);
 }
 
 function titleOf(example: Example): string {

@@ -74,6 +74,8 @@ export function unready(project: Project, specs: Specs, id: NodeId, seen = new S
       return connected.length ? null : { why: "no-input", node: id };
     }
     case "sum":
+    case "upscale":
+    case "search":
       return connected.length ? null : { why: "no-input", node: id };
     case "board":
       return node.photos.length ? null : { why: "no-input", node: id };
@@ -133,6 +135,9 @@ export function textOf(project: Project, root: NodeId, token: PhotoToken = byId)
         return `text(${quoted(node.text)}${settings(node.options, node.seed, false)}`;
       case "call":
         return `${node.op}(${node.inputs.map(inner).join(", ")}${settings(node.options, node.seed, !node.inputs.length)}`;
+      case "upscale":
+      case "search":
+        return inner(node.inputs[0] ?? null);
       case "board": {
         const share = 1 / node.photos.length;
         const parts = node.photos.map(({ photo, name }) => token(photo, name));

@@ -1,7 +1,7 @@
 import { useMemo, useRef, useState } from "react";
 import { takers } from "../model/edits";
 import { hueOf } from "../model/specs";
-import { inputsOf } from "../model/types";
+import { inputsOf, isEnd } from "../model/types";
 import { refusal, roleOf } from "../model/wires";
 import {
   add,
@@ -60,7 +60,7 @@ export function Palette({ ask }: { ask: PaletteAsk }) {
         hue: hueOf(spec.name),
         run: () => add(spec.name, ask),
       }));
-    if (wanted !== "text" && from?.kind !== "word") {
+    if (wanted !== "text" && from?.kind !== "word" && !isEnd(from)) {
       operators.push({
         id: "sum",
         group: t("palette.operators"),
@@ -70,7 +70,16 @@ export function Palette({ ask }: { ask: PaletteAsk }) {
         run: () => add("sum", ask),
       });
     }
-    if (from) return operators;
+    const ends: Item[] = (["upscale", "search"] as const).map((what) => ({
+      id: what,
+      group: t("palette.ends"),
+      title: t(`add.${what}`),
+      about: t(`op.${what}`),
+      icon: what,
+      run: () => add(what, ask),
+    }));
+    const takes = from && from.kind !== "word" && from.kind !== "missing" && !isEnd(from);
+    if (from) return takes ? [...operators, ...ends] : operators;
     const operands: Item[] = [
       {
         id: "photo",
@@ -123,7 +132,7 @@ export function Palette({ ask }: { ask: PaletteAsk }) {
       command("sweep", t("sweep.title"), "tune", () => show("sweep")),
       command("pins", t("pins.title"), "pin", () => show("pins")),
       command("history", t("history.title"), "again", () => show("history")),
-      ...(libraries ? [command("search", t("search.title"), "search", () => show("search"))] : []),
+      ...(libraries ? [command("similar", t("search.title"), "search", () => show("search"))] : []),
       command("connect", t("keys.connect"), "plus", askJoin, "C"),
       command("tidy", t("menu.tidy"), "tidy", tidyAll, "L"),
       command("fit", t("canvas.fit"), "fit", () => view.fit(), "1"),
@@ -146,7 +155,7 @@ export function Palette({ ask }: { ask: PaletteAsk }) {
         view.fit([node.id]);
       },
     }));
-    return [...operators, ...operands, ...commands, ...pictures];
+    return [...operators, ...operands, ...ends, ...commands, ...pictures];
 
     function targets(): Item[] {
       return Object.values(now.nodes).flatMap((node) =>

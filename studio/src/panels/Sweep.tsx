@@ -3,7 +3,7 @@ import { patched } from "../model/edits";
 import type { NodeId, Project, StudioNode } from "../model/types";
 import { keyOf } from "../state/pictures";
 import { madeAt, run, shownOf, useRuns } from "../state/runs";
-import { edit, expressionOf, recipeOf, seedOf, unreadyOf, useStudio } from "../state/store";
+import { edit, recipeOf, unreadyOf, useStudio } from "../state/store";
 import { named, useTexts } from "../texts";
 import { Tile } from "./Tile";
 
@@ -65,7 +65,7 @@ export function Sweep({ node }: { node: NodeId | null }) {
     });
   };
   const cells = axis.values.map((value) => {
-    const recipe = recipeOf(now, expressionOf(cell(value), specs, found.id), [seedOf(now, found.id)]);
+    const recipe = recipeOf(cell(value), specs, found.id);
     return { value, recipe, key: keyOf(recipe) };
   });
   return (

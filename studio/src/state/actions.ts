@@ -22,7 +22,18 @@ import { EDGE, PICTURE } from "../model/size";
 import type { Specs } from "../model/specs";
 import { photoNames } from "../model/text";
 import { withTree } from "../model/tree";
-import { EMPTY, type NodeId, newId, type PhotoNode, type Project, type StudioNode, type Tree } from "../model/types";
+import {
+  EMPTY,
+  inputsOf,
+  isEnd,
+  isMade,
+  type NodeId,
+  newId,
+  type PhotoNode,
+  type Project,
+  type StudioNode,
+  type Tree,
+} from "../model/types";
 import { named, t } from "../texts";
 import { run } from "./runs";
 import { attempt, create, open } from "./saving";
@@ -135,9 +146,12 @@ export function put(recipe: Recipe, tree: Tree, old: NodeId | null, names: Names
   const { specs } = get();
   let root = "";
   edit((now) => {
-    const read = withTree(now, tree, new Map([...Object.entries(names), ...photoNames(now)]), old);
+    const end = old && isEnd(now.nodes[old]) ? old : null;
+    const body = end ? (inputsOf(now.nodes[end]!)[0] ?? null) : old;
+    const bare = end ? patched(now, end, { inputs: [null] }) : now;
+    const read = withTree(bare, tree, new Map([...Object.entries(names), ...photoNames(now)]), body);
     root = read.root;
-    let next = read.project;
+    let next = end ? { ...connected(read.project, root, end, 0), active: end } : read.project;
     const parts = new Set(reached(next, root));
     const still = [root, old ?? "", ...parts].find((id) => now.nodes[id] && parts.has(id));
     if (read.made.length) next = placed(tidied(next, specs, parts, still), now, read.made, specs);
@@ -338,16 +352,10 @@ export const SHEET = 16; // takes on a picture
 export function vary(node: NodeId | null = current()): void {
   show("vary", node);
   const now = project();
-  const kind = node && now.nodes[node]?.kind;
-  if (!node || !kind || kind === "photo" || kind === "word" || kind === "missing") return;
-  if (unreadyOf(now, get().specs, node)) return;
-  run(
-    recipeOf(
-      now,
-      expressionHere(node),
-      Array.from({ length: SHEET }, (_, i) => i),
-    ),
-  );
+  const { specs } = get();
+  if (!node || !isMade(now.nodes[node]) || unreadyOf(now, specs, node)) return;
+  const seeds = Array.from({ length: SHEET }, (_, i) => i);
+  run(recipeOf(now, specs, node, seeds));
 }
 
 export function pin(made: Made): void {
