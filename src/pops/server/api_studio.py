@@ -18,6 +18,7 @@ from pops.server.opening import open_file
 from pops.server.writing import written
 
 router = APIRouter(prefix="/api/v1", responses=refusals(400, 401, 403, 413, 422))
+_PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The sheet."}}
 _WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}, "description": "The picture."}}
 Words = Annotated[str, Query(max_length=1000)]
 
@@ -56,6 +57,25 @@ async def export(core: CoreHere, asked: shapes.Export) -> shapes.Snippet:
     """Writes a recipe as lines of Python or as a command, which make the same images of files by these names."""
     text, files = await asyncio.to_thread(written, core, asked.recipe, asked.kind, asked.names)
     return shapes.Snippet(text=text, files=files)
+
+
+@router.post("/sheet", responses={**_PNG, **refusals(404)}, response_class=Response)
+async def sheet(core: CoreHere, asked: shapes.Sheet) -> Response:
+    """Draws images of the server as one PNG, each with its label, and the recipe of each inside."""
+    cells, recipes = [], []
+    for cell in asked.cells:
+        found = await asyncio.to_thread(core.store.image, cell.image)
+        if found is None:
+            raise HTTPException(404, f"there is no image {cell.image}")
+        path = core.store.image_path(found[0], found[1].number)
+        cells.append((path, cell.label))
+        recipes.append({"label": cell.label, "recipe": await core.decoder.recipe(path)})
+    place = core.incoming()
+    try:
+        await core.decoder.sheet(cells, asked.title, recipes, place)
+        return Response(await asyncio.to_thread(place.read_bytes), media_type="image/png")
+    finally:
+        place.unlink(missing_ok=True)
 
 
 @router.get("/gallery", responses=refusals(429, 503))
