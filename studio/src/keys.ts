@@ -2,21 +2,12 @@
 
 import { isMade } from "./model/types";
 import { askJoin } from "./panels/Palette";
-import {
-  copyChosen,
-  current,
-  duplicate,
-  nudge,
-  pasteAny,
-  pin,
-  removeChosen,
-  selectAll,
-  tidyAll,
-  vary,
-  view,
-} from "./state/actions";
+import { copyChosen, pasteAny } from "./state/clipboard";
+import { pin, vary } from "./state/ideas";
+import { duplicate, nudge, removeChosen, selectAll, tidyAll } from "./state/nodes";
 import { keyOf, usePictures } from "./state/pictures";
 import { get, type Made, project, recipeOf, redo, select, set, undo } from "./state/store";
+import { current, view } from "./state/view";
 
 const ARROWS: Readonly<Record<string, readonly [number, number]>> = {
   ArrowLeft: [-1, 0],

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { connected, disconnected, freeInput, fresh, takers, variation, withNode } from "../src/model/edits";
+import { tidied } from "../src/model/layout";
 import { readSpecs } from "../src/model/specs";
 import { textOf, unready } from "../src/model/text";
 import { EMPTY, inputsOf, type Project, type StudioNode } from "../src/model/types";
@@ -36,6 +37,17 @@ test("nothing comes out of an end, one picture goes in", () => {
   const joined = connected(all, "t", "s", 0);
   expect(unready(joined, SPECS, "s")).toBeNull();
   expect(inputsOf(disconnected(joined, SPECS, "s", 0).nodes.s!)).toEqual([null]);
+});
+
+test("ends bring no wires across others", () => {
+  const second: StudioNode = { ...photo, id: "b", photo: A.replace("a".repeat(32), "b".repeat(32)) };
+  const full = { ...call, inputs: ["b", "a"] } as StudioNode;
+  const { nodes } = tidied(
+    { ...all, nodes: { a: photo, b: second, t: full, u: upscale, s: { ...search, inputs: ["t"] } as StudioNode } },
+    SPECS,
+  );
+  expect(nodes.b!.y).toBeLessThan(nodes.a!.y);
+  expect(nodes.u!.x).toBeGreaterThan(nodes.t!.x);
 });
 
 test("a variation of what is upscaled is upscaled", () => {

@@ -40,7 +40,9 @@ async function ask<T>(path: string, init: RequestInit = {}): Promise<T> {
     throw new Unreachable("the server cannot be reached");
   }
   if (response.status === 204) return undefined as T;
-  const told = response.headers.get("content-type")?.includes("json") ? await response.json() : null;
+  const kind = response.headers.get("content-type") ?? "";
+  if (kind.startsWith("image/")) return (await response.blob()) as T;
+  const told = kind.includes("json") ? await response.json() : null;
   if (response.ok) return told as T;
   const problem = (told as { error?: Problem } | null)?.error ?? { code: "Error", message: response.statusText };
   throw new Refused(response.status, problem, Number(response.headers.get("retry-after") ?? 0));
@@ -93,6 +95,9 @@ export const api = {
     ask<{ matches: Match[] }>("/search", json("POST", { expression, library, seed, count })),
   export: (recipe: Recipe, as: "python" | "command", names: Record<string, string>) =>
     ask<{ text: string }>("/export", json("POST", { recipe, as, names })),
+
+  sheet: (cells: readonly { image: string; label: string }[], title: string) =>
+    ask<Blob>("/sheet", json("POST", { cells, title })),
 
   projects: () => ask<{ projects: ProjectRow[] }>("/projects"),
   project: (id: string) => ask<ProjectWhole>(`/projects/${id}`),

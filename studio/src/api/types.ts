@@ -91,6 +91,7 @@ export interface Opened {
   readonly text: string;
   readonly tree: Tree;
   readonly missing: readonly string[];
+  readonly notes: readonly string[]; // to be shown
 }
 
 export interface ProjectRow {

@@ -1,9 +1,10 @@
 import { photoUrl } from "../api/client";
 import { patched } from "../model/edits";
-import { type BoardNode, isEnd, type MadeNode } from "../model/types";
-import { titleOf } from "../state/actions";
+import { rowsOf } from "../model/recipes";
+import { type BoardNode, calledOf, isEnd, type MadeNode } from "../model/types";
 import { again, stop } from "../state/pictures";
 import { edit, set, settle, unreadyOf, useStudio } from "../state/store";
+import { titleOf } from "../state/view";
 import { useTexts } from "../texts";
 import { Frame } from "../ui/Frame";
 import { Icon } from "../ui/Icon";
@@ -25,6 +26,9 @@ export function MadeBody({ node }: { node: MadeNode }) {
   const title = titleOf(node);
   const busy = shown?.status === "waiting" || shown?.status === "running";
   const warning = shown?.status === "done" ? shown.warnings[0] : undefined;
+  const rows = "more" in node && node.more ? rowsOf(node.more) : [];
+  const called = calledOf(node);
+  const own = rows.map(({ name, value }) => `${name} ${value}`).join("\n");
   const seed = "seed" in node ? node.seed : null;
   return (
     <div className="node made">
@@ -50,6 +54,12 @@ export function MadeBody({ node }: { node: MadeNode }) {
       <div className="node-head">
         {node.kind === "upscale" ? <Icon name="upscale" size={16} /> : <span className="dot" />}
         <span className="title">{title}</span>
+        {called && <span className="chip">{called}</span>}
+        {own && (
+          <span className="chip" title={own}>
+            <Icon name="tune" size={12} />
+          </span>
+        )}
         {seed !== null && <span className="chip">{t("node.seed", { seed })}</span>}
       </div>
       {node.kind === "text" && (

@@ -1,10 +1,14 @@
+import { patched } from "../model/edits";
+import { rowsOf } from "../model/recipes";
 import { isEnd, isMade, type StudioNode } from "../model/types";
-import { duplicate, pin, removeChosen, show, vary } from "../state/actions";
-import { set, useStudio } from "../state/store";
+import { pin, show, vary } from "../state/ideas";
+import { duplicate, removeChosen } from "../state/nodes";
+import { edit, set, useStudio } from "../state/store";
 import { useTexts } from "../texts";
 import { Icon } from "../ui/Icon";
 import { IconButton } from "../ui/IconButton";
 import { Menu } from "../ui/Menu";
+import { MoreRows } from "./MoreRows";
 import { SettingsForm } from "./SettingsForm";
 import { usePicture } from "./usePicture";
 
@@ -13,6 +17,7 @@ export function NodeTools({ node, title }: { node: StudioNode; title: string }) 
   const t = useTexts();
   const { made } = usePicture(node.id);
   const pinned = useStudio((state) => made !== null && state.history.now.pinned.some((p) => p.image === made.image));
+  const more = "more" in node && node.more && rowsOf(node.more).length ? node.more : null;
   const libraries = useStudio((state) => state.libraries.length > 0);
   return (
     <div className="node-tools" role="toolbar" aria-label={title}>
@@ -40,13 +45,20 @@ export function NodeTools({ node, title }: { node: StudioNode; title: string }) 
             disabled={!made}
             onClick={() => made && set({ viewed: made })}
           />
-          {"options" in node && (
+          {("options" in node || more) && (
             <Menu
               label={t("settings.title", { name: title })}
               trigger={(props) => <IconButton icon="tune" label={t("node.settings")} {...props} />}
               place="up"
             >
-              {() => <SettingsForm node={node} />}
+              {() => (
+                <>
+                  {"options" in node && <SettingsForm node={node} />}
+                  {more && (
+                    <MoreRows more={more} change={(next) => edit((now) => patched(now, node.id, { more: next }))} />
+                  )}
+                </>
+              )}
             </Menu>
           )}
         </>

@@ -1,6 +1,7 @@
 import { hueOf } from "../model/specs";
-import { add, operatorTitle } from "../state/actions";
+import { add } from "../state/nodes";
 import { set, useStudio } from "../state/store";
+import { operatorTitle } from "../state/view";
 import { useTexts } from "../texts";
 import { chooseFiles } from "../ui/files";
 import { Icon, type IconName } from "../ui/Icon";

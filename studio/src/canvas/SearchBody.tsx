@@ -95,18 +95,19 @@ export function SearchBody({ node }: { node: SearchNode }) {
           {roleTitle("picture")}
         </div>
         <div className="row">
-          <select
-            className="field nodrag"
-            disabled={libraries.length < 2}
-            value={library ?? ""}
-            aria-label={t("search.library")}
-            onChange={(event) => edit((now) => patched(now, node.id, { library: event.target.value }))}
-          >
-            {libraries.length === 0 && <option value="">–</option>}
-            {libraries.map((name) => (
-              <option key={name}>{name}</option>
-            ))}
-          </select>
+          {library !== undefined && (
+            <select
+              className="field nodrag"
+              disabled={libraries.length < 2}
+              value={library}
+              aria-label={t("search.library")}
+              onChange={(event) => edit((now) => patched(now, node.id, { library: event.target.value }))}
+            >
+              {libraries.map((name) => (
+                <option key={name}>{name}</option>
+              ))}
+            </select>
+          )}
         </div>
       </div>
     </div>

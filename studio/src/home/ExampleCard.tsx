@@ -2,7 +2,7 @@ import { useEffect, useState } from "react";
 import { exampleUrl, photoUrl } from "../api/client";
 import type { Example, Recipe } from "../api/types";
 import { hueOf } from "../model/specs";
-import { openRecipe } from "../state/actions";
+import { openRecipe } from "../state/adding";
 import { foresee, keyOf, type Shown, usePictures, WAITING, want } from "../state/pictures";
 import { get, project, recipeOf } from "../state/store";
 import { named, useLanguage } from "../texts";

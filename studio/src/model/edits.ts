@@ -12,6 +12,7 @@ import {
   newId,
   type Pin,
   type Project,
+  reseedsOf,
   type StudioNode,
 } from "./types";
 import { fits, refusal } from "./wires";
@@ -76,8 +77,10 @@ export function connected(project: Project, source: NodeId, target: NodeId, inde
   const inputs = [...node.inputs];
   while (inputs.length <= index) inputs.push(null);
   inputs[index] = source;
+  const reseeds = reseedsOf(node).map((seed, i) => (i === index ? null : seed));
+  const own = reseeds.length ? { reseeds } : {};
   const more = node.kind === "sum" ? { weights: inputs.map((_, i) => node.weights[i] ?? 0.5) } : {};
-  return patched(project, target, { inputs, ...more } as Partial<StudioNode>);
+  return patched(project, target, { inputs, ...own, ...more } as Partial<StudioNode>);
 }
 
 /** Takes a wire out. A sum, and a repeated role, lose the input itself where enough are left. */
@@ -90,7 +93,10 @@ export function disconnected(project: Project, specs: Specs, target: NodeId, ind
     ? node.inputs.filter((_, i) => i !== index)
     : node.inputs.map((id, i) => (i === index ? null : id));
   const weights = node.kind === "sum" && drop ? { weights: node.weights.filter((_, i) => i !== index) } : {};
-  return patched(project, target, { inputs, ...weights } as Partial<StudioNode>);
+  const seeds = reseedsOf(node);
+  const left = drop ? seeds.filter((_, i) => i !== index) : seeds.map((seed, i) => (i === index ? null : seed));
+  const own = seeds.length ? { reseeds: left } : {};
+  return patched(project, target, { inputs, ...own, ...weights } as Partial<StudioNode>);
 }
 
 export function without(project: Project, ids: ReadonlySet<NodeId>): Project {

@@ -38,23 +38,31 @@ interface Made extends Placed {
   readonly more?: More; // in place of the project's: of a picture that was dropped
 }
 
+/** A part that an expression may give a name. */
+interface Named extends Made {
+  readonly called?: string | undefined; // let CALLED = ...
+}
+
+interface Joined extends Named {
+  readonly inputs: readonly (NodeId | null)[];
+  readonly reseeds?: readonly (number | null)[] | undefined; // of inputs that are taken with another seed: t@7
+}
+
 /** An operator's call; an input that is null is a missing operand. */
-export interface CallNode extends Made {
+export interface CallNode extends Joined {
   readonly kind: "call";
   readonly op: string;
-  readonly inputs: readonly (NodeId | null)[];
   readonly options: Options;
   readonly seed: number | null;
 }
 
-export interface SumNode extends Made {
+export interface SumNode extends Joined {
   readonly kind: "sum";
-  readonly inputs: readonly (NodeId | null)[];
   readonly weights: readonly number[];
 }
 
 /** A sentence that the base prior makes into a picture. */
-export interface TextNode extends Made {
+export interface TextNode extends Named {
   readonly kind: "text";
   readonly text: string;
   readonly options: Options;
@@ -136,6 +144,16 @@ export const EMPTY: Project = {
 
 export function inputsOf(node: StudioNode): readonly (NodeId | null)[] {
   return "inputs" in node ? node.inputs : [];
+}
+
+/** Returns the name of a node in expressions, where it has one. */
+export function calledOf(node: StudioNode | undefined): string | undefined {
+  return node && "called" in node ? node.called : undefined;
+}
+
+/** Returns the seeds with which a node takes its inputs, where these are not the inputs' own. */
+export function reseedsOf(node: StudioNode): readonly (number | null)[] {
+  return ("reseeds" in node ? node.reseeds : undefined) ?? [];
 }
 
 let counter = 0;

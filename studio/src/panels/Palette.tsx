@@ -3,21 +3,11 @@ import { takers } from "../model/edits";
 import { hueOf } from "../model/specs";
 import { inputsOf, isEnd } from "../model/types";
 import { refusal, roleOf } from "../model/wires";
-import {
-  add,
-  current,
-  duplicate,
-  join,
-  operatorTitle,
-  selectAll,
-  show,
-  tidyAll,
-  titleOf,
-  vary,
-  view,
-} from "../state/actions";
+import { show, vary } from "../state/ideas";
+import { add, duplicate, join, selectAll, tidyAll } from "../state/nodes";
 import { close as closeProject } from "../state/saving";
 import { type PaletteAsk, project, redo, select, set, undo, useStudio } from "../state/store";
+import { current, operatorTitle, titleOf, view } from "../state/view";
 import { named, useTexts } from "../texts";
 import { Dialog } from "../ui/Dialog";
 import { chooseFiles } from "../ui/files";

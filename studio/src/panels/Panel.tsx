@@ -1,4 +1,4 @@
-import { show } from "../state/actions";
+import { show } from "../state/ideas";
 import { set, useStudio, type Panel as Which } from "../state/store";
 import { type Key, useTexts } from "../texts";
 import { IconButton } from "../ui/IconButton";

@@ -1,11 +1,13 @@
 import { useMemo, useState } from "react";
 import type { Recipe } from "../api/types";
 import { isMade, type NodeId } from "../model/types";
-import { branch, SHEET } from "../state/actions";
+import { branch, SHEET } from "../state/ideas";
 import { keyOf } from "../state/pictures";
 import { cancelRun, madeAt, run, shownOf, useRuns } from "../state/runs";
 import { readableOf, recipeOf, unreadyOf, useStudio } from "../state/store";
 import { useTexts } from "../texts";
+import { Icon } from "../ui/Icon";
+import { saveSheet } from "./exporting";
 import { Tile } from "./Tile";
 
 /** Sixteen takes on a picture, and sixteen more. */
@@ -32,6 +34,12 @@ function Sheets({ node, of }: { node: NodeId; of: Recipe }) {
   const recipes = useMemo(() => Array.from({ length: count }, (_, sheet) => sheetOf(of, sheet)), [of, count]);
   const keys = recipes.map(keyOf);
   const busy = keys.filter((key) => runs[key]?.status === "queued" || runs[key]?.status === "running");
+  const made = recipes.flatMap((recipe, sheet) =>
+    (recipe.seeds ?? []).flatMap((seed, i) => {
+      const one = madeAt(runs[keys[sheet]!], i);
+      return one ? [{ made: one, label: t("node.seed", { seed }) }] : [];
+    }),
+  );
   const begun = runs[keys[0]!] !== undefined;
   return (
     <>
@@ -59,6 +67,10 @@ function Sheets({ node, of }: { node: NodeId; of: Recipe }) {
             {t(begun && keys.every((key) => runs[key]?.status === "done") ? "vary.more" : "vary.run")}
           </button>
         )}
+        <button type="button" className="button" disabled={!made.length} onClick={() => void saveSheet(made, readable)}>
+          <Icon name="export" size={16} />
+          {t("vary.save")}
+        </button>
       </div>
       <div className="grid">
         {recipes.flatMap((recipe, sheet) =>
