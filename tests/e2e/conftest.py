@@ -107,8 +107,9 @@ def browser(chromium: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def window(browser: Any, address: str) -> Iterator[Callable[..., Window]]:
-    """Opens windows; what they asked for, and what went wrong in them, is looked at in the end."""
+def window(browser: Any, address: str, started: Any) -> Iterator[Callable[..., Window]]:
+    """Opens windows, which close before studios that were started end; what they asked for, and what went wrong in
+    them, is looked at in the end."""
     contexts, asked, errors, own = [], [], [], {address}
 
     def one(beside: Window | None = None, at: str = address, **how: Any) -> Window:

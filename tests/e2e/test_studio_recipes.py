@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable
 from pathlib import Path
 
+from servers import start
 from windows import PICTURE, Window, example
 
 MUG, TIGER = example("objects/mug.png"), example("textures/tiger.png")
@@ -70,3 +71,61 @@ def test_a_dropped_picture_brings_all_its_settings(window: Windows, tmp_path: Pa
     assert recipe_of(three, "texturing")["making"] == MAKING
     three.page.locator(".rail button", has_text="scene").click()
     assert recipe_of(three, "scene")["making"] == MAKING  # what is made of it is made like it
+
+
+def pixels(one: Window, title: str) -> str:
+    """Returns the bytes of a node's picture, without its recipe, in hex of their digest."""
+    shown = one.page.locator(".react-flow__node", has_text=title).locator(".frame[aria-busy=false] img.arrives").first
+    shown.wait_for(timeout=PICTURE)
+    digest = """async (source) => {
+      const bytes = await (await fetch(`${source.split("?")[0]}?recipe=0`)).arrayBuffer();
+      return [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))].join(" ");
+    }"""
+    return str(one.page.evaluate(digest, shown.get_attribute("src")))
+
+
+def test_a_project_opened_elsewhere_makes_the_same_bytes(
+    window: Windows, started: Callable[..., str], tmp_path: Path
+) -> None:
+    one = window().start(MUG, TIGER)
+    one.write("texturing(mug.png, tiger.png) @5")
+    made = pixels(one, "texturing")
+    one.saved()
+    one.page.get_by_role("button", name="Export").click()
+    with one.page.expect_download() as download:
+        one.page.get_by_role("button", name="Project (.pops)").click()
+    download.value.save_as(tmp_path / "mug.pops")
+    two = window(at=started()).open()
+    two.drop(tmp_path / "mug.pops")
+    two.page.wait_for_selector(".react-flow__node >> nth=2")
+    two.reads("texturing(mug.png, tiger.png) @5")
+    assert pixels(two, "texturing") == made
+
+
+def test_a_server_with_a_token_asks_for_it(window: Windows, built: Path, tmp_path: Path) -> None:
+    server = start(tmp_path / "data", Path("tiny"), "--token", "open-sesame")
+    try:
+        one = window(at=server.address.removesuffix("/api/v1"))
+        page = one.page
+        page.goto(one.address)
+        page.locator("h1", has_text="This server wants its token").wait_for()
+        page.get_by_label("Token").fill("open-barley")
+        page.get_by_role("button", name="Open").click()
+        page.get_by_role("alert").wait_for()
+        page.get_by_label("Token").fill("open-sesame")
+        page.get_by_label("Token").press("Enter")
+        page.locator(".home h1").wait_for()
+        page.locator(".example .frame > img >> nth=7").wait_for()
+        page.reload()
+        page.locator(".home h1").wait_for()  # it is remembered
+        one.drop(MUG)
+        one.shows(1)
+        one.write('instruct(mug.png, "golden")')
+        one.picture("instruct")
+        page.context.clear_cookies()
+        page.get_by_role("button", name="Ideas").click()
+        page.get_by_role("tab", name="History").click()
+        page.locator("h1", has_text="This server wants its token").wait_for()
+        page.context.close()
+    finally:
+        server.stop()

@@ -58,3 +58,22 @@ def test_pictures_are_told_and_served(client: Callable[..., TestClient], monkeyp
         assert answer.headers["content-type"] == "image/webp" and "immutable" in answer.headers["cache-control"]
         assert answer.content == Path(PICTURES / f"{row['name']}.webp").read_bytes()
     assert one.get("/api/v1/gallery/nothing").status_code == 404
+
+
+def test_a_studio_has_what_its_first_page_shows(client: Callable[..., TestClient]) -> None:
+    import asyncio
+
+    from pops.server.gallery import SMALL, prepare
+
+    one = client()
+    core = one.app.state.core  # type: ignore[attr-defined]
+
+    async def prepared() -> None:
+        await prepare(core)
+        await core.decoder.stop()
+
+    asyncio.run(prepared())
+    for row in one.get("/api/v1/gallery").json()["examples"]:
+        for photo in row["photos"]:
+            place = core.store.photo_path(photo)
+            assert place.with_name(f"{photo}-{SMALL}.png").is_file()

@@ -19,6 +19,7 @@ from pops.recipe import SHIPPED, Recipe
 from pops.server.core import Core
 from pops.server.references import PHOTO, photos_in, renamed
 
+SMALL = 128  # pixels of a photo on an example's card
 PICTURES = Path(__file__).parent / "pictures"
 
 
@@ -78,3 +79,10 @@ async def gallery(core: Core) -> list[Example]:
         photos = [name.removeprefix(PHOTO) for name, _ in photos_in(parse(own.expression).root)]
         found.append(Example(name, title, own.to_data(), photos, shipped(name, expression, version)))
     return found
+
+
+async def prepare(core: Core) -> None:
+    """Takes in what the first page shows: the photos of the examples, and their small copies."""
+    for example in await gallery(core):
+        for photo in example.photos:
+            await core.small_photo(photo, SMALL)

@@ -54,7 +54,7 @@ class Settings:
     libraries: Mapping[str, Path] = field(default_factory=dict)  # of photos, by the name that recipes use
     examples: Path | None = None  # a folder of photos that recipes may name: examples/...
     shared: bool = False  # whether images of several jobs are computed in one batch
-    gallery: bool = False  # takes the photos of the worked examples in at the start: the first page wants them
+    gallery: bool = False  # takes in what the first page shows of the worked examples at the start
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ export function ExampleCard({ example }: { example: Example }) {
       <Frame shown={shown} alt="">
         <span className="operands">
           {example.photos.slice(0, 3).map((photo) => (
-            <img key={photo} src={photoUrl(`photo:${photo}`, 128) ?? undefined} alt="" />
+            <img key={photo} fetchPriority="low" src={photoUrl(`photo:${photo}`, 128) ?? undefined} alt="" />
           ))}
           {words.slice(0, 1).map((word) => (
             <span key={word}>{word}</span>

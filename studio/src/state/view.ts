@@ -31,10 +31,17 @@ export function expressionHere(id: NodeId): string {
   return expressionOf(project(), get().specs, id);
 }
 
+/** Returns the node whose picture is meant: of a search, what it looks for. */
+export function pictureOf(id: NodeId): NodeId {
+  const node = project().nodes[id];
+  return (node?.kind === "search" && node.inputs[0]) || id;
+}
+
 /** Returns the node that commands without one of their own are about. */
 export function current(): NodeId | null {
   const { selected, panelNode } = get();
-  const [first] = selected;
+  const [one] = selected;
+  const first = one ? pictureOf(one) : null;
   const now = project();
   return first && now.nodes[first] ? first : panelNode && now.nodes[panelNode] ? panelNode : now.active;
 }
