@@ -18,6 +18,8 @@ const all: Project = { ...EMPTY, nodes: { a: photo, t: call, u: upscale, s: sear
 
 test("an end has the expression of its input, and an upscaler ends in the recipe", () => {
   expect(textOf(all, "u")).toBe(`texturing(${A}, _)`);
+  const named = { ...all, nodes: { ...all.nodes, t: { ...call, called: "pot" } as StudioNode } };
+  expect(textOf(named, "u")).toBe(`texturing(${A}, _)`);
   expect(recipeOf(all, SPECS, "t")).toEqual({ expression: `texturing(${A}, _)`, seeds: [0] });
   expect(recipeOf(all, SPECS, "u")).toEqual({
     expression: `texturing(${A}, _)`,

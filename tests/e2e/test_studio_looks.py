@@ -36,6 +36,10 @@ def test_nothing_keeps_anybody_out(window: Windows, scheme: str) -> None:
     page.wait_for_selector(".react-flow__node >> nth=1")
     one.write('instruct(texturing(mug.png, tiger.png), "golden")')
     page.wait_for_selector(".react-flow__node:has-text('instruct')")
+    for end in ("Upscaler", "Search"):
+        page.locator(".rail button", has_text=end).click()
+        page.locator(".react-flow__node", has_text=end).wait_for()
+        page.locator(".react-flow__node", has_text="instruct").locator(".node-head").click()
     assert faults(page) == []
     page.keyboard.press("Escape")
     page.locator("#expression").fill("texturng(mug.png, _)")
@@ -110,7 +114,7 @@ def test_the_first_page_has_eight_examples_and_one_click_opens_one(window: Windo
     page.wait_for_selector(".example .operands >> nth=7")
     assert page.locator(".example").count() == 8
     # What ships is there at once, and nothing is made for it.
-    page.wait_for_function("[...document.querySelectorAll('.example .frame > img')].every(i => i.naturalWidth)")
+    page.locator(".example .frame > img").evaluate_all("all => Promise.all(all.map((one) => one.decode()))")
     assert page.locator(".example .frame > img").count() == 8
     assert not [url for url in asked if "/jobs" in url]
     page.get_by_role("button", name="A rabbit on the beach").click()

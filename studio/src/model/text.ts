@@ -1,7 +1,16 @@
 /** A project's part as an expression: the text that the server computes, or, with names of photos, that people read. */
 
 import type { Specs } from "./specs";
-import { calledOf, inputsOf, type NodeId, type Options, type Project, reseedsOf, type StudioNode } from "./types";
+import {
+  calledOf,
+  inputsOf,
+  isEnd,
+  type NodeId,
+  type Options,
+  type Project,
+  reseedsOf,
+  type StudioNode,
+} from "./types";
 
 const SUFFIX = /\.(png|jpe?g|webp|gif|bmp|tiff?|heic|heif|avif)$/i;
 export const BARE = /[\p{L}\p{N}_./~\\:][\p{L}\p{N}_./~\\:-]*/u;
@@ -107,10 +116,11 @@ const LEAVES = new Set<StudioNode["kind"]>(["photo", "word", "missing"]);
 
 /** Returns the expression of a node. Parts that have a name or are used several times are named with let. */
 export function textOf(project: Project, root: NodeId, token: PhotoToken = byId): string {
+  const end = project.nodes[root];
+  if (isEnd(end)) return end.inputs[0] ? textOf(project, end.inputs[0], token) : "_";
   const names = new Map<NodeId, string>();
   const lets: string[] = [];
   const counts = uses(project, root);
-
   const own = new Set([...counts.keys()].flatMap((id) => calledOf(project.nodes[id]) ?? []));
   const nameOf = (node: StudioNode): string => {
     const given = calledOf(node);
@@ -147,7 +157,7 @@ export function textOf(project: Project, root: NodeId, token: PhotoToken = byId)
         return `${node.op}(${node.inputs.map((input, i) => inner(input, reseedsOf(node)[i] ?? null)).join(", ")}${settings(node.options, node.seed, !node.inputs.length)}`;
       case "upscale":
       case "search":
-        return inner(node.inputs[0] ?? null);
+        return "_"; // nothing comes out of it
       case "board": {
         const share = 1 / node.photos.length;
         const parts = node.photos.map(({ photo, name }) => token(photo, name));
