@@ -55,7 +55,7 @@ def window(browser: Any, address: str, **how: Any) -> Any:
     )  # fmt: skip
     page = context.new_page()
     page.goto(address)
-    page.wait_for_selector(".example img.arrives >> nth=7", timeout=WAIT * 2)
+    page.wait_for_selector(".example .frame > img >> nth=7", timeout=WAIT * 2)
     return page
 
 

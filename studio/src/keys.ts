@@ -1,21 +1,13 @@
 /** Keys of the canvas, wherever the focus is; fields and dialogs keep theirs. */
 
+import { isMade } from "./model/types";
 import { askJoin } from "./panels/Palette";
-import {
-  copyChosen,
-  current,
-  duplicate,
-  nudge,
-  pasteAny,
-  pin,
-  removeChosen,
-  selectAll,
-  tidyAll,
-  vary,
-  view,
-} from "./state/actions";
+import { copyChosen, pasteAny } from "./state/clipboard";
+import { pin, vary } from "./state/ideas";
+import { duplicate, nudge, removeChosen, selectAll, tidyAll } from "./state/nodes";
 import { keyOf, usePictures } from "./state/pictures";
-import { expressionOf, get, type Made, project, recipeOf, redo, seedOf, select, set, undo } from "./state/store";
+import { get, type Made, project, recipeOf, redo, select, set, undo } from "./state/store";
+import { current, view } from "./state/view";
 
 const ARROWS: Readonly<Record<string, readonly [number, number]>> = {
   ArrowLeft: [-1, 0],
@@ -36,7 +28,8 @@ export function currentPicture(): Made | null {
   const id = current();
   if (!id) return null;
   const now = project();
-  const recipe = recipeOf(now, expressionOf(now, get().specs, id), [seedOf(now, id)]);
+  if (!isMade(now.nodes[id])) return null;
+  const recipe = recipeOf(now, get().specs, id);
   const shown = usePictures.getState().byKey[keyOf(recipe)];
   return shown?.image && shown.job
     ? { image: shown.image, job: shown.job, seed: recipe.seeds?.[0] ?? 0, recipe }

@@ -132,14 +132,47 @@ describe("trees", () => {
   test("let is a node that is shared, also with another seed", () => {
     const { project, root } = read({ let: { t: { texturing: [A, "_"] } }, in: { union: ["t", "t@7"] } });
     const [one, other] = inputsOf(project.nodes[root]!);
-    expect(one).not.toBe(other);
-    expect(project.nodes[other!]).toMatchObject({ seed: 7, op: "texturing" });
+    expect(one).toBe(other);
+    expect(project.nodes[root]).toMatchObject({ reseeds: [null, 7] });
+    expect(textOf(project, root)).toBe(`let t = texturing(${A}, _); union(t, t@7)`);
+    expect(textOf(project, one!)).toBe(`texturing(${A}, _)`);
+    const bare = disconnected(project, SPECS, root, 0);
+    expect(textOf(bare, root)).toBe(`let t = texturing(${A}, _); union(_, t@7)`);
+    expect(textOf(connected(project, one!, root, 1), root)).toBe(`let t = texturing(${A}, _); union(t, t)`);
     const shared = read({ let: { t: { texturing: [A, "_"] } }, in: { union: ["t", "t"] } });
     expect(new Set(inputsOf(shared.project.nodes[shared.root]!)).size).toBe(1);
   });
+  test("a name stays until it is taken away, and is given once", () => {
+    const first = read({ let: { pot: { texturing: [A, B] } }, in: { union: ["pot", A] } });
+    expect(textOf(first.project, first.root)).toBe(`let pot = texturing(${A}, ${B}); union(pot, ${A})`);
+    const again = read({ let: { vase: { texturing: [A, B] } }, in: { union: ["vase", B] } }, first.project, first.root);
+    expect(again.root).toBe(first.root);
+    expect(again.made).toEqual([]);
+    expect(textOf(again.project, again.root)).toBe(`let vase = texturing(${A}, ${B}); union(vase, ${B})`);
+    const bare = read({ union: [{ texturing: [A, B] }, B] }, again.project, again.root);
+    expect(bare.root).toBe(first.root);
+    expect(textOf(bare.project, bare.root)).toBe(`union(texturing(${A}, ${B}), ${B})`);
+    const t = { ...call("t", "texturing", "a", "b"), called: "a" } as StudioNode;
+    const other = { ...call("s", "texturing", "b", "a"), called: "a" } as StudioNode;
+    const both = of(photo("a", A), photo("b", B), t, other, call("u", "union", "t", "s"));
+    expect(textOf(both, "u")).toBe(`let a = texturing(${A}, ${B}); let b = texturing(${B}, ${A}); union(a, b)`);
+  });
+  test("a wire with a seed of its own needs no name where its node is used once", () => {
+    const u = { ...call("u", "union", "t", "b"), reseeds: [7, null] } as StudioNode;
+    expect(textOf(of(...Object.values(base.nodes), u), "u")).toBe(`union(texturing(${A}, ${B}) @7, ${B})`);
+    expect(
+      textOf(
+        of(photo("a", A), call("t", "texturing", "a", null), {
+          ...sum("s", [1, "t"], [1, "t"]),
+          reseeds: [null, 4],
+        } as StudioNode),
+        "s",
+      ),
+    ).toBe(`let a = texturing(${A}, _); a + a@4`);
+  });
   test("bindings may come in any order", () => {
     const { project, root } = read({ let: { u: { union: ["t", A] }, t: { texturing: [A, B] } }, in: "u" });
-    expect(textOf(project, root)).toBe(`union(texturing(${A}, ${B}), ${A})`);
+    expect(textOf(project, root)).toBe(`let t = texturing(${A}, ${B}); union(t, ${A})`);
   });
   test("an edit keeps what it does not change", () => {
     const { project, root, made } = read({ texturing: [A, { text: "moss" }] }, base, "t");

@@ -10,7 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +55,12 @@ def built() -> Path:
     return web
 
 
-@pytest.fixture(scope="session")
-def address(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a studio that runs for the session, by the command that people use."""
-    data = tmp_path_factory.mktemp("studio")
+@contextmanager
+def studio(data: Path, *options: str) -> Iterator[str]:
+    """The address of a studio, started by the command that people use."""
     log = (data / "log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "pops", "studio", "--no-browser", "--port", "0", "--data", str(data / "data")],
+        [sys.executable, "-m", "pops", "studio", "--no-browser", "--port", "0", "--data", str(data / "data"), *options],
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
@@ -76,6 +77,25 @@ def address(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 
 @pytest.fixture(scope="session")
+def address(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a studio that runs for the session."""
+    with studio(tmp_path_factory.mktemp("studio")) as found:
+        yield found
+
+
+@pytest.fixture
+def started(built: Path, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Starts studios of a test's own, each with data of its own."""
+    with ExitStack() as running:
+
+        def one(*options: str) -> str:
+            data = Path(tempfile.mkdtemp(dir=tmp_path))
+            return running.enter_context(studio(data, *options))
+
+        yield one
+
+
+@pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Any]:
     """A browser without a window."""
     from playwright.sync_api import sync_playwright
@@ -87,11 +107,13 @@ def browser(chromium: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def window(browser: Any, address: str) -> Iterator[Callable[..., Window]]:
-    """Opens windows; what they asked for, and what went wrong in them, is looked at in the end."""
-    contexts, asked, errors = [], [], []
+def window(browser: Any, address: str, started: Any) -> Iterator[Callable[..., Window]]:
+    """Opens windows, which close before studios that were started end; what they asked for, and what went wrong in
+    them, is looked at in the end."""
+    contexts, asked, errors, own = [], [], [], {address}
 
-    def one(beside: Window | None = None, **how: Any) -> Window:
+    def one(beside: Window | None = None, at: str = address, **how: Any) -> Window:
+        own.add(at)
         if beside is None:
             settings = {"viewport": {"width": 1440, "height": 900}, "locale": "en-US", "reduced_motion": "reduce"} | how
             context = browser.new_context(**settings)
@@ -103,11 +125,11 @@ def window(browser: Any, address: str) -> Iterator[Callable[..., Window]]:
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-        return Window(page, address)
+        return Window(page, at)
 
     yield one
     for context in contexts:
         context.close()
-    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    assert [url for url in asked if not url.startswith((*own, "data:", "blob:"))] == []
     refused = "status of 4"  # a request that the server refused; tests look at what the page says of it
     assert [error for error in errors if refused not in error] == []

@@ -36,6 +36,10 @@ def test_nothing_keeps_anybody_out(window: Windows, scheme: str) -> None:
     page.wait_for_selector(".react-flow__node >> nth=1")
     one.write('instruct(texturing(mug.png, tiger.png), "golden")')
     page.wait_for_selector(".react-flow__node:has-text('instruct')")
+    for end in ("Upscaler", "Search"):
+        page.locator(".rail button", has_text=end).click()
+        page.locator(".react-flow__node", has_text=end).wait_for()
+        page.locator(".react-flow__node", has_text="instruct").locator(".node-head").click()
     assert faults(page) == []
     page.keyboard.press("Escape")
     page.locator("#expression").fill("texturng(mug.png, _)")
@@ -102,13 +106,25 @@ def test_it_speaks_german(window: Windows) -> None:
 
 
 def test_the_first_page_has_eight_examples_and_one_click_opens_one(window: Windows) -> None:
-    one = window().open()
+    one = window()
     page = one.page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    one.open()
     page.wait_for_selector(".example .operands >> nth=7")
     assert page.locator(".example").count() == 8
+    # What ships is there at once, and nothing is made for it.
+    page.locator(".example .frame > img").evaluate_all("all => Promise.all(all.map((one) => one.decode()))")
+    assert page.locator(".example .frame > img").count() == 8
+    assert not [url for url in asked if "/jobs" in url]
     page.get_by_role("button", name="A rabbit on the beach").click()
     page.wait_for_selector(".react-flow__node >> nth=2")
     one.reads("scene(rabbit.png, beach.png)")
+    node = page.locator(".react-flow__node", has_text="scene")
+    shipped = node.locator(".frame > img").get_attribute("src")
+    assert shipped.startswith("/api/v1/gallery/scene?v="), shipped  # until it is made
+    one.picture("scene")
+    assert node.locator(".frame > img").get_attribute("src").startswith("/api/v1/images/")
     assert page.locator(".name").input_value() == "A rabbit on the beach"
 
 

@@ -110,8 +110,10 @@ def test_the_line_and_the_canvas_are_one(window: Windows) -> None:
     one.reads("0.55*mug.png + 0.5*tiger.png")
     one.write("let t = texturing(mug.png, _); union(t, t@7)")
     page.wait_for_selector(".react-flow__node:has-text('union')")
-    assert page.locator(".react-flow__node", has_text="texturing").count() == 2
-    one.reads("union(texturing(mug.png, _), texturing(mug.png, _) @7)")
+    assert page.locator(".react-flow__node", has_text="texturing").count() == 1
+    one.reads("let t = texturing(mug.png, _); union(t, t@7)")
+    page.get_by_role("button", name="Taken with seed 7").click()
+    one.reads("let t = texturing(mug.png, _); union(t, t)")
     one.write('mix(mug.png, "a tiger", nu=0.7)')
     page.wait_for_selector(".react-flow__node:has-text('mix')")
     one.reads('mix(mug.png, "a tiger", nu=0.7)')
@@ -264,3 +266,25 @@ def test_a_recipe_without_its_photos_says_which_are_missing(window: Windows, tmp
     one.page.locator(".toast", has_text="lost.png").wait_for()
     one.shows(3)
     assert one.page.locator(".node.photo", has_text="This photo is not here").count() == 2
+
+
+def test_a_sweep_is_kept_as_one_picture(window: Windows, tmp_path: Path) -> None:
+    from PIL import Image
+
+    one = window().start(MUG)
+    page = one.page
+    one.write('instruct(mug.png, "golden", steps=2)')
+    one.picture("instruct")
+    page.get_by_role("button", name="Ideas").click()
+    page.get_by_role("tab", name="Sweep").click()
+    save = page.get_by_role("button", name="Sheet as a PNG")
+    assert save.is_disabled()
+    page.get_by_role("button", name="Make the sheet").click()
+    page.locator(".panel .tile img.arrives >> nth=5").wait_for(timeout=PICTURE)
+    with page.expect_download() as download:
+        save.click()
+    download.value.save_as(tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        told = json.loads(sheet.info["pops-sheet"])
+    assert len(told) == 6 and told[0]["label"].startswith("Guidance 1")
+    assert ["guidance=1)" in row["recipe"]["expression"] for row in told] == [True] + 5 * [False]

@@ -148,3 +148,16 @@ def test_models_say_what_they_need(client: Callable[..., TestClient]) -> None:
     assert "pops models pull kandinsky-2-2" in needs["kandinsky-2-2"]["get"] or needs["kandinsky-2-2"]["here"]
     done = subprocess.run([sys.executable, "-m", "pops", "models", "list"], capture_output=True, text=True, check=True)
     assert all(row["needs"] in done.stdout for row in needs.values())
+
+
+def test_models_say_how_their_own_upscaler_enlarges(client: Callable[..., TestClient], folder: Path) -> None:
+    from pops.diffusion.sizes import scale_of
+
+    (row,) = client().get("/api/v1/models").json()["models"]
+    assert row["upscale"] == 1
+    config = folder.parent / "sharp" / "upscaler" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text('{"scale": 4}')
+    assert scale_of(config.parents[1]) == 4
+    config.write_text("{")
+    assert scale_of(config.parents[1]) == 1

@@ -59,6 +59,7 @@ def studio(
     settings = Settings(
         data=expanded(data) if data else default_data(),
         models=(Loading(model=names[0], **options), *(Loading(model=name) for name in names[1:])),
+        gallery=True,
         port=free_port(serving) if port is None else port,
         libraries={n: expanded(p).resolve() for n, p in named_paths(library or [], "--library", "mine=DIR").items()},
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pops.errors import ConfigError, ensure
+from pops.errors import ConfigError, PopsError, ensure
+from pops.files import read_json_object
 from pops.images import MAX_SIDE
 
 if TYPE_CHECKING:
@@ -25,6 +27,18 @@ class Sizes(NamedTuple):
     def of(cls, image: Image.Image) -> Sizes:
         """Returns the sizes of an image that is to stay as it is."""
         return cls((image.height, image.width), 1, (image.height, image.width))
+
+
+def scale_of(renderer: Path | None) -> int:
+    """Returns how many times the upscaler in a renderer's folder enlarges, without loading it; 1 where it has none."""
+    config = None if renderer is None else renderer / "upscaler" / "config.json"
+    if config is None or not config.is_file():
+        return 1
+    try:
+        scale = read_json_object(config).get("scale")
+    except PopsError:
+        return 1  # whoever loads it says what is wrong
+    return scale if isinstance(scale, int) else 1
 
 
 def sizes_of(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from pops.figures.canvas import INK, QUIET, Canvas, text_width
+from pops.figures.canvas import INK, QUIET, Canvas, text_width, wrapped
 
 CELL = 256  # pixels a cell's longer side has at most
 LEAST = 160  # pixels that the longest side of a contact sheet's images has at least
@@ -45,10 +45,12 @@ def grid_figure(images: Sequence[Image.Image], columns: Sequence[str], rows: Seq
     return canvas.finish()
 
 
-def contact_sheet(images: Sequence[Image.Image], labels: Sequence[str], across: int | None = None) -> Image.Image:
+def contact_sheet(
+    images: Sequence[Image.Image], labels: Sequence[str], across: int | None = None, *, title: str = ""
+) -> Image.Image:
     """Draws images row by row, each with its label below it.
 
-    across: how many to a row, by default up to five in one row, else about as many as there are rows.
+    across: how many to a row, by default up to five in one row, else about as many as there are rows; title: below all.
     """
     count = len(images)
     columns = across or (count if count <= MOST_IN_A_ROW else math.ceil(math.sqrt(count)))
@@ -57,7 +59,9 @@ def contact_sheet(images: Sequence[Image.Image], labels: Sequence[str], across: 
     gap, text = max(6.0, width / 24), max(11.0, width / 16)
     below = 1.9 * text
     rows = math.ceil(count / columns)
-    canvas = Canvas(gap + columns * (width + gap), gap + rows * (height + below))
+    whole = gap + columns * (width + gap)
+    lines = wrapped(title, text, whole - 2 * gap)
+    canvas = Canvas(whole, gap + rows * (height + below) + (len(lines) * 1.4 * text + gap if lines else 0))
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         x, y = gap + i % columns * (width + gap), gap + i // columns * (height + below)
         own = (scale * image.width, scale * image.height)
@@ -65,4 +69,6 @@ def contact_sheet(images: Sequence[Image.Image], labels: Sequence[str], across: 
         canvas.picture(image, (left, top, left + own[0], top + own[1]))
         size = min(text, text * width / max(1.0, text_width(label, text)))
         canvas.text(label, (x + width / 2, y + height + 0.85 * text), size, QUIET)
+    for i, line in enumerate(lines):
+        canvas.text(line, (gap, gap + rows * (height + below) + (0.7 + 1.4 * i) * text), text, INK, anchor="lm")
     return canvas.finish()

@@ -15,6 +15,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from pops.diffusion.sizes import scale_of
 from pops.errors import ConfigError, PhotoError, PopsError, ensure
 from pops.expression.grammar import parse, to_text
 from pops.expression.trees import from_tree, to_tree
@@ -33,7 +34,7 @@ _PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}},
 _DRAWN: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {}, "image/svg+xml": {}}, "description": "The image."}
 }
-_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
 def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -103,7 +104,7 @@ async def photo(core: CoreHere, id: Annotated[shapes.PhotoId, InPath()], size: s
     """Returns a small copy of a photo, as PNG."""
     if await asyncio.to_thread(core.store.photo, id) is None:
         raise HTTPException(404, f"there is no photo {id}")
-    return FileResponse(await core.small_photo(id, size), media_type="image/png", headers=_FOREVER)
+    return FileResponse(await core.small_photo(id, size), media_type="image/png", headers=FOREVER)
 
 
 @router.get("/images/{id}", responses={**_DRAWN, **refusals(404)}, response_class=Response)
@@ -124,10 +125,10 @@ async def image(
         drawn = place.with_suffix(".svg")
         if not await asyncio.to_thread(drawn.is_file):
             raise HTTPException(404, f"the image {id} is no tree and no equation, and has no SVG")
-        return FileResponse(drawn, media_type="image/svg+xml", headers=_FOREVER)
+        return FileResponse(drawn, media_type="image/svg+xml", headers=FOREVER)
     if size is not None or not recipe:
         place = await core.copy_of_image(job, one.number, size)
-    return FileResponse(place, media_type="image/png", headers=_FOREVER)
+    return FileResponse(place, media_type="image/png", headers=FOREVER)
 
 
 # --- jobs ------------------------------------------------------------------------------------------
@@ -265,7 +266,9 @@ async def models(core: CoreHere) -> shapes.Models:
     for line in core.lines.values():
         loading = {key: value for key, value in (line.loaded or {}).items() if value not in (None, {})}
         default = line.name == core.settings.default
-        rows.append(shapes.ModelAnswer(name=line.name, version=line.version, default=default, loading=loading))
+        scale = await asyncio.to_thread(scale_of, core.models[line.name].files.renderer)
+        about = {"version": line.version, "default": default, "loading": loading, "upscale": scale}
+        rows.append(shapes.ModelAnswer.model_validate({"name": line.name, **about}))
     needs: list[dict[str, Any]] = await asyncio.to_thread(published)
     return shapes.Models(models=rows, needs=[shapes.NeededModel(**row) for row in needs])
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, UploadFile
+from fastapi import APIRouter, HTTPException, Query, Response, UploadFile
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse
 
 from pops.server import shapes
-from pops.server.api import CoreHere, KnownJob, received, refusals
-from pops.server.gallery import gallery
+from pops.server.api import FOREVER, CoreHere, KnownJob, received, refusals
+from pops.server.gallery import gallery, picture_path
 from pops.server.history import favour, history
 from pops.server.opening import open_file
 from pops.server.writing import written
 
 router = APIRouter(prefix="/api/v1", responses=refusals(400, 401, 403, 413, 422))
+_PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "The sheet."}}
+_WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}, "description": "The picture."}}
 Words = Annotated[str, Query(max_length=1000)]
 
 
@@ -55,7 +59,35 @@ async def export(core: CoreHere, asked: shapes.Export) -> shapes.Snippet:
     return shapes.Snippet(text=text, files=files)
 
 
+@router.post("/sheet", responses={**_PNG, **refusals(404)}, response_class=Response)
+async def sheet(core: CoreHere, asked: shapes.Sheet) -> Response:
+    """Draws images of the server as one PNG, each with its label, and the recipe of each inside."""
+    cells, recipes = [], []
+    for cell in asked.cells:
+        found = await asyncio.to_thread(core.store.image, cell.image)
+        if found is None:
+            raise HTTPException(404, f"there is no image {cell.image}")
+        path = core.store.image_path(found[0], found[1].number)
+        cells.append((path, cell.label))
+        recipes.append({"label": cell.label, "recipe": await core.decoder.recipe(path)})
+    place = core.incoming()
+    try:
+        await core.decoder.sheet(cells, asked.title, recipes, place)
+        return Response(await asyncio.to_thread(place.read_bytes), media_type="image/png")
+    finally:
+        place.unlink(missing_ok=True)
+
+
 @router.get("/gallery", responses=refusals(429, 503))
 async def worked_examples(core: CoreHere) -> shapes.Gallery:
     """Lists worked examples, whose photos are photos of the server."""
     return shapes.Gallery(examples=[shapes.Example(**asdict(one)) for one in await gallery(core)])
+
+
+@router.get("/gallery/{name}", responses={**_WEBP, **refusals(404)}, response_class=Response)
+async def example_picture(name: Annotated[str, InPath(pattern="^[a-z]{1,40}$")], v: Words = "") -> Response:
+    """Returns the picture of a worked example that ships with pops, with its recipe inside. v: its version."""
+    path = await asyncio.to_thread(picture_path, name)
+    if path is None:
+        raise HTTPException(404, f"there is no example {name}")
+    return FileResponse(path, media_type="image/webp", headers=FOREVER if v else None)

@@ -22,6 +22,7 @@ from pops.server import api, api_projects, api_studio
 from pops.server.api import suggestion
 from pops.server.core import Core, StorageFull
 from pops.server.events import TooManyListeners
+from pops.server.gallery import prepare
 from pops.server.guard import Guard
 from pops.server.page import add_page
 from pops.server.projects import ProjectChanged, TooManyProjects
@@ -41,7 +42,11 @@ def create_app(settings: Settings, *, stop_seconds: float = STOP) -> FastAPI:
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
         await core.start()
+        taking = asyncio.create_task(prepare(core)) if settings.gallery else None
         yield
+        if taking is not None:
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
         await core.stop(stop_seconds)
 
     app = FastAPI(

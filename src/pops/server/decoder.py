@@ -6,6 +6,8 @@ It knows no networks. What a file of anyone's does to it, it does to it alone: t
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from pops.errors import PhotoError, PopsError
 from pops.server.child import Child, ChildEnded, Inbox, Message
 
+SHEET = "pops-sheet"  # the text of a PNG that tells the recipes of all of its images
 SIZES = (64, 128, 256, 512, 1024)  # of the longer side of a small copy, in pixels
 
 
@@ -37,6 +40,11 @@ class Decoder:
     async def copy(self, path: Path, to: Path, size: int | None = None) -> None:
         """Writes a copy of an image without its recipe: whole, or no larger than `size` pixels."""
         await self._ask({"do": "copy", "path": str(path), "to": str(to), "size": size})
+
+    async def sheet(self, cells: Sequence[tuple[Path, str]], title: str, recipes: Any, to: Path) -> None:
+        """Writes a sheet of images, each with its label, and all recipes inside (a text called pops-sheet)."""
+        told = {"paths": [str(path) for path, _ in cells], "labels": [label for _, label in cells], "title": title}
+        await self._ask({"do": "sheet", "path": "", "to": str(to), "recipes": recipes, **told})
 
     async def _ask(self, message: Message) -> Message:
         async with self._lock:
@@ -81,7 +89,7 @@ def main() -> None:
         try:
             inbox.tell(_done(message, int(about["pixels"])))
         except PopsError as e:
-            inbox.tell({"error": str(e).replace(message["path"], "the photo")})
+            inbox.tell({"error": str(e).replace(message["path"], "the photo") if message["path"] else str(e)})
         except MemoryError:
             inbox.tell({"error": "the photo cannot be decoded within the server's memory; make it smaller"})
 
@@ -90,6 +98,8 @@ def _done(message: Message, pixels: int) -> dict[str, Any]:
     from pops.images import find_recipe, read_rgb, save_picture
     from pops.images.opening import opened
 
+    if message["do"] == "sheet":
+        return _sheet(message)
     path = Path(message["path"])
     if message["do"] == "recipe":
         return {"recipe": find_recipe(path)}
@@ -108,6 +118,20 @@ def _done(message: Message, pixels: int) -> dict[str, Any]:
         image.thumbnail((size, size))
     save_picture(image, message["to"])
     return {"width": image.width, "height": image.height}
+
+
+def _sheet(message: Message) -> dict[str, Any]:
+    from PIL import PngImagePlugin
+
+    from pops.figures.grid import contact_sheet
+    from pops.images import read_rgb
+
+    images = [read_rgb(path) for path in message["paths"]]
+    about = PngImagePlugin.PngInfo()
+    about.add_itxt(SHEET, json.dumps(message["recipes"], ensure_ascii=False))
+    made = contact_sheet(images, message["labels"], title=message["title"])
+    made.save(message["to"], "PNG", pnginfo=about)
+    return {"width": made.width, "height": made.height}
 
 
 def _confine(memory: int) -> None:

@@ -27,7 +27,7 @@ class Limits:
     length: int = 8_000  # characters of an expression
     depth: int = 32  # of calls, sums and lets within one another
     images: int = 64  # of a job
-    image_pixels: int = 16_000_000  # of one image, enlarged
+    image_pixels: int = 2**24  # of one image, enlarged
     threads: int = 64  # that a recipe may ask for
     seconds: float = 600  # of a job
     disk: int = 10 * 2**30  # bytes of photos and images
@@ -54,6 +54,7 @@ class Settings:
     libraries: Mapping[str, Path] = field(default_factory=dict)  # of photos, by the name that recipes use
     examples: Path | None = None  # a folder of photos that recipes may name: examples/...
     shared: bool = False  # whether images of several jobs are computed in one batch
+    gallery: bool = False  # takes in what the first page shows of the worked examples at the start
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:

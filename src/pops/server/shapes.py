@@ -167,13 +167,33 @@ class Snippet(BaseModel):
     files: dict[str, str]
 
 
+class Cell(BaseModel):
+    """One image of a sheet, and what stands below it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: ImageId
+    label: Annotated[StrictStr, Field(max_length=200)]
+
+
+class Sheet(BaseModel):
+    """Images to draw as one, row by row, and a title below them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cells: Annotated[list[Cell], Field(min_length=1, max_length=128)]
+    title: Annotated[StrictStr, Field(max_length=2000)] = ""
+
+
 class Example(BaseModel):
-    """A worked example: a recipe to queue, and the ids of its photos."""
+    """A worked example: a recipe to queue, and the ids of its photos. picture: where the one that ships with pops is
+    what this server would make, its version: GET /gallery/NAME?v=VERSION."""
 
     name: str
     title: str
     recipe: dict[str, JsonValue]
     photos: list[PhotoId]
+    picture: str | None
 
 
 class Gallery(BaseModel):
@@ -250,12 +270,13 @@ class Token(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """A model that is loaded, and what with."""
+    """A model that is loaded, and what with. upscale: how many times its own upscaler enlarges; 1: it has none."""
 
     name: str
     version: str
     default: bool
     loading: dict[str, JsonValue]
+    upscale: int
 
 
 class NeededModel(BaseModel):

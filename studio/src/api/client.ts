@@ -40,7 +40,9 @@ async function ask<T>(path: string, init: RequestInit = {}): Promise<T> {
     throw new Unreachable("the server cannot be reached");
   }
   if (response.status === 204) return undefined as T;
-  const told = response.headers.get("content-type")?.includes("json") ? await response.json() : null;
+  const kind = response.headers.get("content-type") ?? "";
+  if (kind.startsWith("image/")) return (await response.blob()) as T;
+  const told = kind.includes("json") ? await response.json() : null;
   if (response.ok) return told as T;
   const problem = (told as { error?: Problem } | null)?.error ?? { code: "Error", message: response.statusText };
   throw new Refused(response.status, problem, Number(response.headers.get("retry-after") ?? 0));
@@ -94,6 +96,9 @@ export const api = {
   export: (recipe: Recipe, as: "python" | "command", names: Record<string, string>) =>
     ask<{ text: string }>("/export", json("POST", { recipe, as, names })),
 
+  sheet: (cells: readonly { image: string; label: string }[], title: string) =>
+    ask<Blob>("/sheet", json("POST", { cells, title })),
+
   projects: () => ask<{ projects: ProjectRow[] }>("/projects"),
   project: (id: string) => ask<ProjectWhole>(`/projects/${id}`),
   makeProject: (name: string, document: Project) =>
@@ -122,5 +127,9 @@ export function photoUrl(photo: string, size: Size = 512): string | null {
 export function imageUrl(image: string, size?: Size): string {
   return `${ROOT}/images/${image}${size ? `?size=${size}` : ""}`;
 }
+
+/** Returns the address of the picture of a worked example that ships with pops; null where there is none. */
+export const exampleUrl = ({ name, picture }: Example): string | null =>
+  picture && `${ROOT}/gallery/${name}?v=${picture}`;
 
 export const svgUrl = (image: string): string => `${ROOT}/images/${image}?format=svg`;

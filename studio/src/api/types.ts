@@ -57,6 +57,7 @@ export interface Model {
   readonly name: string;
   readonly version?: string;
   readonly default?: boolean;
+  readonly upscale?: number; // times, by its own upscaler; 1: it has none
 }
 
 export interface Need {
@@ -76,6 +77,7 @@ export interface Example {
   readonly title: string;
   readonly recipe: Recipe;
   readonly photos: readonly string[];
+  readonly picture: string | null; // the version of the one that ships with pops
 }
 
 export interface Parsed {
@@ -89,6 +91,7 @@ export interface Opened {
   readonly text: string;
   readonly tree: Tree;
   readonly missing: readonly string[];
+  readonly notes: readonly string[]; // to be shown
 }
 
 export interface ProjectRow {

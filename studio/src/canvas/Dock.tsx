@@ -1,5 +1,5 @@
-import { titleOf } from "../state/actions";
 import { useStudio } from "../state/store";
+import { titleOf } from "../state/view";
 import { useNarrow } from "../ui/narrow";
 import { NodeTools } from "./NodeTools";
 

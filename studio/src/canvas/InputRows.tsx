@@ -1,6 +1,6 @@
 import { patched } from "../model/edits";
 import { mayGrow } from "../model/specs";
-import type { CallNode, SumNode } from "../model/types";
+import { type CallNode, reseedsOf, type SumNode } from "../model/types";
 import { roleOf } from "../model/wires";
 import { edit, settle, useStudio } from "../state/store";
 import { useTexts } from "../texts";
@@ -20,10 +20,14 @@ export function InputRows({ node, title }: { node: CallNode | SumNode; title: st
         <div key={i} className={`row ${input ? "full" : ""}`}>
           <InPort node={node.id} index={i} full={input !== null} name={title} />
           {node.kind === "sum" ? (
-            <Weight node={node} index={i} />
+            <>
+              <Weight node={node} index={i} />
+              <Reseed node={node} index={i} />
+            </>
           ) : (
             <>
               {roleTitle(roleOf(specs, node, i)?.name ?? "")}
+              <Reseed node={node} index={i} />
               {input === null && open && <span className="open">{t("node.open")}</span>}
             </>
           )}
@@ -36,6 +40,28 @@ export function InputRows({ node, title }: { node: CallNode | SumNode; title: st
         </div>
       )}
     </div>
+  );
+}
+
+/** The seed with which an input is taken, where it is not the input's own; a click takes the own one. */
+function Reseed({ node, index }: { node: CallNode | SumNode; index: number }) {
+  const t = useTexts();
+  const seed = reseedsOf(node)[index] ?? null;
+  if (seed === null) return null;
+  const label = t("node.reseed", { seed });
+  return (
+    <button
+      type="button"
+      className="chip nodrag"
+      aria-label={label}
+      title={label}
+      onClick={() => {
+        const reseeds = reseedsOf(node).map((one, i) => (i === index ? null : one));
+        edit((now) => patched(now, node.id, { reseeds }));
+      }}
+    >
+      @{seed}
+    </button>
   );
 }
 

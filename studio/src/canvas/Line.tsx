@@ -3,7 +3,7 @@ import { api, Refused } from "../api/client";
 import type { Problem } from "../api/types";
 import { photoNames, withIds } from "../model/text";
 import { ExportMenu } from "../panels/ExportMenu";
-import { put } from "../state/actions";
+import { put } from "../state/putting";
 import { project, readableOf, useStudio } from "../state/store";
 import { t, useTexts } from "../texts";
 

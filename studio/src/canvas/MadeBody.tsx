@@ -1,22 +1,22 @@
 import { photoUrl } from "../api/client";
 import { patched } from "../model/edits";
-import type { BoardNode, CallNode, SumNode, TextNode } from "../model/types";
-import { titleOf } from "../state/actions";
+import { rowsOf } from "../model/recipes";
+import { type BoardNode, calledOf, isEnd, type MadeNode } from "../model/types";
 import { again, stop } from "../state/pictures";
 import { edit, set, settle, unreadyOf, useStudio } from "../state/store";
+import { titleOf } from "../state/view";
 import { useTexts } from "../texts";
 import { Frame } from "../ui/Frame";
 import { Icon } from "../ui/Icon";
 import { IconButton } from "../ui/IconButton";
 import { InputRows } from "./InputRows";
 import { OutPort } from "./Port";
+import { UpscaleRows } from "./UpscaleRows";
 import { usePicture } from "./usePicture";
 import { unreadyText } from "./words";
 
-type Made = CallNode | SumNode | TextNode | BoardNode;
-
-/** A node whose picture is made: a call, a sum, a sentence, a board. */
-export function MadeBody({ node }: { node: Made }) {
+/** A node whose picture is made: a call, a sum, a sentence, a board, a larger one. */
+export function MadeBody({ node }: { node: MadeNode }) {
   const t = useTexts();
   const { shown, made, key } = usePicture(node.id);
   const unready = useStudio((state) => unreadyOf(state.history.now, state.specs, node.id));
@@ -26,6 +26,9 @@ export function MadeBody({ node }: { node: Made }) {
   const title = titleOf(node);
   const busy = shown?.status === "waiting" || shown?.status === "running";
   const warning = shown?.status === "done" ? shown.warnings[0] : undefined;
+  const rows = "more" in node && node.more ? rowsOf(node.more) : [];
+  const called = calledOf(node);
+  const own = rows.map(({ name, value }) => `${name} ${value}`).join("\n");
   const seed = "seed" in node ? node.seed : null;
   return (
     <div className="node made">
@@ -49,8 +52,14 @@ export function MadeBody({ node }: { node: Made }) {
         </Frame>
       </div>
       <div className="node-head">
-        <span className="dot" />
+        {node.kind === "upscale" ? <Icon name="upscale" size={16} /> : <span className="dot" />}
         <span className="title">{title}</span>
+        {called && <span className="chip">{called}</span>}
+        {own && (
+          <span className="chip" title={own}>
+            <Icon name="tune" size={12} />
+          </span>
+        )}
         {seed !== null && <span className="chip">{t("node.seed", { seed })}</span>}
       </div>
       {node.kind === "text" && (
@@ -69,7 +78,8 @@ export function MadeBody({ node }: { node: Made }) {
         />
       )}
       {(node.kind === "call" || node.kind === "sum") && <InputRows node={node} title={title} />}
-      <OutPort name={title} />
+      {node.kind === "upscale" && <UpscaleRows node={node} title={title} />}
+      {!isEnd(node) && <OutPort name={title} />}
     </div>
   );
 }

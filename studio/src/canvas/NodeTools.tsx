@@ -1,10 +1,14 @@
-import type { StudioNode } from "../model/types";
-import { duplicate, pin, removeChosen, show, vary } from "../state/actions";
-import { set, useStudio } from "../state/store";
+import { patched } from "../model/edits";
+import { rowsOf } from "../model/recipes";
+import { isEnd, isMade, type StudioNode } from "../model/types";
+import { pin, show, vary } from "../state/ideas";
+import { duplicate, removeChosen } from "../state/nodes";
+import { edit, set, useStudio } from "../state/store";
 import { useTexts } from "../texts";
 import { Icon } from "../ui/Icon";
 import { IconButton } from "../ui/IconButton";
 import { Menu } from "../ui/Menu";
+import { MoreRows } from "./MoreRows";
 import { SettingsForm } from "./SettingsForm";
 import { usePicture } from "./usePicture";
 
@@ -13,17 +17,17 @@ export function NodeTools({ node, title }: { node: StudioNode; title: string }) 
   const t = useTexts();
   const { made } = usePicture(node.id);
   const pinned = useStudio((state) => made !== null && state.history.now.pinned.some((p) => p.image === made.image));
+  const more = "more" in node && node.more && rowsOf(node.more).length ? node.more : null;
   const libraries = useStudio((state) => state.libraries.length > 0);
-  const isMade = node.kind === "call" || node.kind === "text" || node.kind === "sum" || node.kind === "board";
   return (
     <div className="node-tools" role="toolbar" aria-label={title}>
-      {isMade && (
+      {isMade(node) && (
         <button type="button" className="button" onClick={() => vary(node.id)} title={`${t("node.vary")}  (V)`}>
           <Icon name="grid" size={16} />
           {t("node.vary")}
         </button>
       )}
-      {isMade && (
+      {isMade(node) && (
         <>
           <IconButton
             icon="pin"
@@ -41,18 +45,25 @@ export function NodeTools({ node, title }: { node: StudioNode; title: string }) 
             disabled={!made}
             onClick={() => made && set({ viewed: made })}
           />
-          {"options" in node && (
+          {("options" in node || more) && (
             <Menu
               label={t("settings.title", { name: title })}
               trigger={(props) => <IconButton icon="tune" label={t("node.settings")} {...props} />}
               place="up"
             >
-              {() => <SettingsForm node={node} />}
+              {() => (
+                <>
+                  {"options" in node && <SettingsForm node={node} />}
+                  {more && (
+                    <MoreRows more={more} change={(next) => edit((now) => patched(now, node.id, { more: next }))} />
+                  )}
+                </>
+              )}
             </Menu>
           )}
         </>
       )}
-      {libraries && node.kind !== "word" && (
+      {libraries && !isEnd(node) && node.kind !== "word" && (
         <IconButton icon="search" label={t("node.search")} onClick={() => show("search", node.id)} />
       )}
       <IconButton icon="copy" label={t("node.copy")} keys="Ctrl D" onClick={() => duplicate(node.id)} />

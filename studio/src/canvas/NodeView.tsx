@@ -2,8 +2,8 @@ import { type NodeProps, NodeToolbar, Position } from "@xyflow/react";
 import { memo } from "react";
 import { hueOf } from "../model/specs";
 import type { StudioNode } from "../model/types";
-import { titleOf } from "../state/actions";
 import { useStudio } from "../state/store";
+import { titleOf } from "../state/view";
 import { useTexts } from "../texts";
 import { Icon } from "../ui/Icon";
 import { useNarrow } from "../ui/narrow";
@@ -11,6 +11,7 @@ import { MadeBody } from "./MadeBody";
 import { NodeTools } from "./NodeTools";
 import { PhotoBody } from "./PhotoBody";
 import { OutPort } from "./Port";
+import { SearchBody } from "./SearchBody";
 import { WordBody } from "./WordBody";
 
 /** The class that gives a node its operator's colour. */
@@ -36,6 +37,8 @@ function Body({ node }: { node: StudioNode }) {
           <OutPort name={t("node.missing.title")} />
         </div>
       );
+    case "search":
+      return <SearchBody node={node} />;
     default:
       return <MadeBody node={node} />;
   }

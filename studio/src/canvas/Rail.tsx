@@ -1,6 +1,7 @@
 import { hueOf } from "../model/specs";
-import { add, operatorTitle } from "../state/actions";
+import { add } from "../state/nodes";
 import { set, useStudio } from "../state/store";
+import { operatorTitle } from "../state/view";
 import { useTexts } from "../texts";
 import { chooseFiles } from "../ui/files";
 import { Icon, type IconName } from "../ui/Icon";
@@ -10,6 +11,8 @@ const OPERANDS: readonly { what: string; icon: IconName; key: "add.word" | "add.
   { what: "text", icon: "text", key: "add.text.short" },
   { what: "missing", icon: "dice", key: "add.missing" },
 ];
+
+const ENDS = ["upscale", "search"] as const;
 
 /** What can be put on the canvas: operands, and the operators of the model. */
 export function Rail() {
@@ -58,6 +61,14 @@ export function Rail() {
         <span className="label">{t("add.sum.short")}</span>
       </button>
       <hr />
+      {ENDS.map((what) => (
+        <button key={what} type="button" onClick={() => add(what)} title={t(`op.${what}`)}>
+          <span className="mark">
+            <Icon name={what} />
+          </span>
+          <span className="label">{t(`add.${what}`)}</span>
+        </button>
+      ))}
       <button type="button" onClick={() => set({ palette: { at: null, from: null } })}>
         <span className="mark">
           <Icon name="command" />

@@ -1,8 +1,8 @@
 import { patched } from "../model/edits";
 import type { OptionSpec } from "../model/specs";
 import type { CallNode, Options, TextNode } from "../model/types";
-import { titleOf } from "../state/actions";
 import { edit, settle, useStudio } from "../state/store";
+import { titleOf } from "../state/view";
 import { named, useTexts } from "../texts";
 
 const OF_TEXT: readonly OptionSpec[] = [

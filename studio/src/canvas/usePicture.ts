@@ -1,23 +1,17 @@
 import { useEffect, useMemo, useState } from "react";
-import type { NodeId } from "../model/types";
+import type { Recipe } from "../api/types";
+import { isMade, type NodeId } from "../model/types";
 import { keyOf, type Shown, usePictures, WAITING, want } from "../state/pictures";
-import { expressionOf, type Made, recipeOf, seedOf, unreadyOf, useStudio } from "../state/store";
+import { type Made, recipeOf, unreadyOf, useStudio } from "../state/store";
 
 const PAUSE = 300; // milliseconds that an expression must stay the same before its picture is asked for
 
 /** Returns the recipe of a node's picture; null while something is missing, or where it needs none. */
-function useNodeRecipe(id: NodeId) {
-  const expression = useStudio((state) => {
-    const node = state.history.now.nodes[id];
-    if (!node || node.kind === "photo" || node.kind === "word" || node.kind === "missing") return null;
-    return unreadyOf(state.history.now, state.specs, id) ? null : expressionOf(state.history.now, state.specs, id);
-  });
-  const seed = useStudio((state) => seedOf(state.history.now, id));
-  const settings = useStudio((state) => state.history.now.settings);
-  return useMemo(
-    () => (expression === null ? null : recipeOf({ settings }, expression, [seed])),
-    [expression, seed, settings],
+function useNodeRecipe(id: NodeId): Recipe | null {
+  const key = useStudio(({ history: { now }, specs }) =>
+    isMade(now.nodes[id]) && !unreadyOf(now, specs, id) ? keyOf(recipeOf(now, specs, id)) : null,
   );
+  return useMemo(() => (key === null ? null : (JSON.parse(key) as Recipe)), [key]);
 }
 
 /** Has a node's picture made, as long as the node is on the screen; the last one stays until the next is there. */

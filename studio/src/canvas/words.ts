@@ -7,6 +7,7 @@ import { named, t } from "../texts";
 export const roleTitle = (role: string): string => named("role", role);
 
 export function refusalText(why: Refusal): string {
+  if (why.why === "end") return t("wire.end");
   return why.why === "circle" ? t("wire.circle") : t(`wire.${why.why}`, { role: roleTitle(why.role) });
 }
 

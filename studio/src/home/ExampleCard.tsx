@@ -1,9 +1,10 @@
 import { useEffect, useState } from "react";
-import { photoUrl } from "../api/client";
+import { exampleUrl, photoUrl } from "../api/client";
 import type { Example, Recipe } from "../api/types";
 import { hueOf } from "../model/specs";
-import { openRecipe } from "../state/actions";
-import { keyOf, usePictures, want } from "../state/pictures";
+import { openRecipe } from "../state/adding";
+import { foresee, keyOf, type Shown, usePictures, WAITING, want } from "../state/pictures";
+import { get, project, recipeOf } from "../state/store";
 import { named, useLanguage } from "../texts";
 import { Frame } from "../ui/Frame";
 
@@ -15,7 +16,10 @@ function operatorOf(expression: string): string {
 
 /** Makes a project of an example, and opens it. */
 async function openExample(example: Example, recipe: Recipe): Promise<void> {
-  await openRecipe(recipe, titleOf(example));
+  const root = await openRecipe(recipe, titleOf(example));
+  const picture = exampleUrl(example);
+  if (!root || !picture) return;
+  foresee(recipeOf(project(), get().specs, root), picture);
 }
 
 function titleOf(example: Example): string {
@@ -27,10 +31,12 @@ export function ExampleCard({ example }: { example: Example }) {
   useLanguage();
   const recipe = { ...example.recipe, seeds: example.recipe.seeds ?? [0] };
   const key = keyOf(recipe);
-  const shown = usePictures((state) => state.byKey[key] ?? null);
+  const picture = exampleUrl(example);
+  const made = usePictures((state) => state.byKey[key] ?? null);
+  const shown: Shown | null = picture ? { ...WAITING, status: "done", preview: picture } : made;
   const [busy, setBusy] = useState(false);
   // biome-ignore lint/correctness/useExhaustiveDependencies: the key stands for the recipe
-  useEffect(() => want(recipe), [key]);
+  useEffect(() => (picture ? undefined : want(recipe)), [key, picture]);
   const words = [...example.recipe.expression.matchAll(/"([^"]+)"/g)].map((match) => match[1]!);
   return (
     <button
@@ -45,7 +51,7 @@ export function ExampleCard({ example }: { example: Example }) {
       <Frame shown={shown} alt="">
         <span className="operands">
           {example.photos.slice(0, 3).map((photo) => (
-            <img key={photo} src={photoUrl(`photo:${photo}`, 128) ?? undefined} alt="" />
+            <img key={photo} fetchPriority="low" src={photoUrl(`photo:${photo}`, 128) ?? undefined} alt="" />
           ))}
           {words.slice(0, 1).map((word) => (
             <span key={word}>{word}</span>

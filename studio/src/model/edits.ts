@@ -3,7 +3,18 @@
 import { freePlace } from "./layout";
 import { rolesOf, type Specs } from "./specs";
 import { below } from "./tree";
-import { inputsOf, type NodeId, newId, type Pin, type Project, type StudioNode } from "./types";
+import {
+  inputsOf,
+  isEnd,
+  isMade,
+  type More,
+  type NodeId,
+  newId,
+  type Pin,
+  type Project,
+  reseedsOf,
+  type StudioNode,
+} from "./types";
 import { fits, refusal } from "./wires";
 
 export interface Spot {
@@ -27,6 +38,8 @@ export function fresh(what: string, specs: Specs, at: Spot): StudioNode {
   if (what === "word") return { ...base, kind: "word", text: "" };
   if (what === "text") return { ...base, kind: "text", text: "", options: {}, seed: null };
   if (what === "missing") return { ...base, kind: "missing" };
+  if (what === "upscale") return { ...base, kind: "upscale", inputs: [null], enlarge: 2, upscale: null };
+  if (what === "search") return { ...base, kind: "search", inputs: [null], library: null };
   if (what === "sum") return { ...base, kind: "sum", inputs: [null, null], weights: [0.5, 0.5] };
   const count = specs[what]?.roles.length ?? 2;
   return {
@@ -60,25 +73,30 @@ export function takers(specs: Specs, source: StudioNode): { op: string; index: n
 
 export function connected(project: Project, source: NodeId, target: NodeId, index: number): Project {
   const node = project.nodes[target];
-  if (node?.kind !== "call" && node?.kind !== "sum") return project;
+  if (!node || !("inputs" in node)) return project;
   const inputs = [...node.inputs];
   while (inputs.length <= index) inputs.push(null);
   inputs[index] = source;
+  const reseeds = reseedsOf(node).map((seed, i) => (i === index ? null : seed));
+  const own = reseeds.length ? { reseeds } : {};
   const more = node.kind === "sum" ? { weights: inputs.map((_, i) => node.weights[i] ?? 0.5) } : {};
-  return patched(project, target, { inputs, ...more } as Partial<StudioNode>);
+  return patched(project, target, { inputs, ...own, ...more } as Partial<StudioNode>);
 }
 
 /** Takes a wire out. A sum, and a repeated role, lose the input itself where enough are left. */
 export function disconnected(project: Project, specs: Specs, target: NodeId, index: number): Project {
   const node = project.nodes[target];
-  if (node?.kind !== "call" && node?.kind !== "sum") return project;
-  const fewest = node.kind === "sum" ? 2 : (specs[node.op]?.roles.length ?? 0);
+  if (!node || !("inputs" in node)) return project;
+  const fewest = isEnd(node) ? 1 : node.kind === "sum" ? 2 : (specs[node.op]?.roles.length ?? 0);
   const drop = node.inputs.length > fewest;
   const inputs = drop
     ? node.inputs.filter((_, i) => i !== index)
     : node.inputs.map((id, i) => (i === index ? null : id));
   const weights = node.kind === "sum" && drop ? { weights: node.weights.filter((_, i) => i !== index) } : {};
-  return patched(project, target, { inputs, ...weights } as Partial<StudioNode>);
+  const seeds = reseedsOf(node);
+  const left = drop ? seeds.filter((_, i) => i !== index) : seeds.map((seed, i) => (i === index ? null : seed));
+  const own = seeds.length ? { reseeds: left } : {};
+  return patched(project, target, { inputs, ...own, ...weights } as Partial<StudioNode>);
 }
 
 export function without(project: Project, ids: ReadonlySet<NodeId>): Project {
@@ -119,7 +137,7 @@ export function pasted(
   for (const node of nodes) {
     const id = ids.get(node.id)!;
     const inputs = inputsOf(node).map((i) => (i ? (ids.get(i) ?? (project.nodes[i] ? i : null)) : null));
-    const own = node.kind === "call" || node.kind === "sum" ? { inputs } : {};
+    const own = "inputs" in node ? { inputs } : {};
     next[id] = { ...node, ...own, id, x: node.x + shift.x, y: node.y + shift.y } as StudioNode;
   }
   return { project: kept({ ...project, nodes: next }), ids: [...ids.values()] };
@@ -132,9 +150,7 @@ export function variation(
   root: NodeId,
   seed: number,
 ): { project: Project; root: NodeId } {
-  const parts = copied(project, new Set([root]), true).filter(
-    (node) => node.kind === "call" || node.kind === "text" || node.kind === "sum",
-  );
+  const parts = copied(project, new Set([root]), true).filter((node) => isMade(node) && node.kind !== "board");
   if (!parts.length) return { project, root };
   const seeded = parts.map((node) => ("seed" in node && node.seed === null ? { ...node, seed } : node));
   const tops = seeded.map((node) => node.y);
@@ -162,6 +178,14 @@ export function withPin(project: Project, pin: Pin): Project {
   return kept({ ...project, pinned });
 }
 
+/** Returns the photos that control a rendering (photo:ID, or map:photo:ID). */
+function controlsOf(more: More | undefined): string[] {
+  const control = more?.rendering?.control;
+  return typeof control === "object" && control
+    ? Object.values(control).map((one) => String(one).replace(/^map:/, ""))
+    : [];
+}
+
 /** Returns the project with its lists of what the server is to keep. */
 export function kept(project: Project): Project {
   const photos = new Set<string>();
@@ -171,6 +195,8 @@ export function kept(project: Project): Project {
   for (const node of Object.values(project.nodes)) {
     if (node.kind === "photo") add(node.photo);
     if (node.kind === "board") for (const { photo } of node.photos) add(photo);
+    if ("more" in node) for (const photo of controlsOf(node.more)) add(photo);
   }
+  for (const photo of controlsOf(project.settings.more)) add(photo);
   return { ...project, photos: [...photos], pins: project.pinned.map((pin) => pin.image) };
 }

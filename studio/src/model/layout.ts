@@ -3,7 +3,7 @@
 import { Graph, layout } from "@dagrejs/dagre";
 import { heightOf, WIDTH } from "./size";
 import type { Specs } from "./specs";
-import { inputsOf, type NodeId, type Project, type StudioNode } from "./types";
+import { inputsOf, isEnd, type NodeId, type Project, type StudioNode } from "./types";
 
 const GRID = 8;
 
@@ -52,9 +52,11 @@ function inOrder(project: Project, chosen: ReadonlySet<NodeId>): StudioNode[] {
   return [...found.values()];
 }
 
-/** Returns whether no node is used twice: then the order of inputs has no wires that cross. */
+/** Returns whether no node is used twice, but by ends: then the order of inputs has no wires that cross. */
 function isForest(nodes: readonly StudioNode[], chosen: ReadonlySet<NodeId>): boolean {
-  const used = nodes.flatMap((node) => inputsOf(node).filter((input) => input !== null && chosen.has(input)));
+  const used = nodes.flatMap((node) =>
+    (isEnd(node) ? [] : inputsOf(node)).filter((input) => input !== null && chosen.has(input)),
+  );
   return new Set(used).size === used.length;
 }
 

@@ -12,7 +12,8 @@ export const EDGE = 8;
 /** Returns the number of rows below a node's picture, one an input. */
 export function rowsOf(node: StudioNode, specs: Specs): number {
   if (node.kind === "call") return node.inputs.length + (mayGrow(specs[node.op], node) ? 1 : 0);
-  return node.kind === "sum" ? node.inputs.length + 1 : 0;
+  if (node.kind === "sum") return node.inputs.length + 1;
+  return node.kind === "upscale" || node.kind === "search" ? 2 : 0;
 }
 
 export function heightOf(node: StudioNode, specs: Specs): number {

@@ -1,7 +1,16 @@
 /** A project's part as an expression: the text that the server computes, or, with names of photos, that people read. */
 
 import type { Specs } from "./specs";
-import { inputsOf, type NodeId, type Options, type Project, type StudioNode } from "./types";
+import {
+  calledOf,
+  inputsOf,
+  isEnd,
+  type NodeId,
+  type Options,
+  type Project,
+  reseedsOf,
+  type StudioNode,
+} from "./types";
 
 const SUFFIX = /\.(png|jpe?g|webp|gif|bmp|tiff?|heic|heif|avif)$/i;
 export const BARE = /[\p{L}\p{N}_./~\\:][\p{L}\p{N}_./~\\:-]*/u;
@@ -74,6 +83,8 @@ export function unready(project: Project, specs: Specs, id: NodeId, seen = new S
       return connected.length ? null : { why: "no-input", node: id };
     }
     case "sum":
+    case "upscale":
+    case "search":
       return connected.length ? null : { why: "no-input", node: id };
     case "board":
       return node.photos.length ? null : { why: "no-input", node: id };
@@ -103,23 +114,34 @@ function uses(project: Project, root: NodeId): Map<NodeId, number> {
 
 const LEAVES = new Set<StudioNode["kind"]>(["photo", "word", "missing"]);
 
-/** Returns the expression of a node. Parts that are used several times are named with let. */
+/** Returns the expression of a node. Parts that have a name or are used several times are named with let. */
 export function textOf(project: Project, root: NodeId, token: PhotoToken = byId): string {
+  const end = project.nodes[root];
+  if (isEnd(end)) return end.inputs[0] ? textOf(project, end.inputs[0], token) : "_";
   const names = new Map<NodeId, string>();
   const lets: string[] = [];
   const counts = uses(project, root);
-
-  const inner = (id: NodeId | null): string => {
+  const own = new Set([...counts.keys()].flatMap((id) => calledOf(project.nodes[id]) ?? []));
+  const nameOf = (node: StudioNode): string => {
+    const given = calledOf(node);
+    const taken = new Set(names.values());
+    if (given && !taken.has(given)) return given;
+    for (let i = names.size; ; i++) if (!own.has(letName(i)) && !taken.has(letName(i))) return letName(i);
+  };
+  const inner = (id: NodeId | null, reseed: number | null = null): string => {
     const node = id ? project.nodes[id] : undefined;
     if (!id || !node) return "_";
+    const seed = reseed === null || !("seed" in node) ? "" : `@${reseed}`;
     const known = names.get(id);
-    if (known) return known;
+    if (known) return known + seed;
+    const named = (counts.get(id) ?? 0) > 1 || calledOf(node) !== undefined;
+    if (LEAVES.has(node.kind) || !named || id === root)
+      return write(seed ? ({ ...node, seed: reseed } as StudioNode) : node);
     const written = write(node);
-    if (LEAVES.has(node.kind) || (counts.get(id) ?? 0) < 2 || id === root) return written;
-    const name = letName(names.size);
+    const name = nameOf(node);
     names.set(id, name);
     lets.push(`let ${name} = ${written}; `);
-    return name;
+    return name + seed;
   };
   const write = (node: StudioNode): string => {
     switch (node.kind) {
@@ -132,7 +154,10 @@ export function textOf(project: Project, root: NodeId, token: PhotoToken = byId)
       case "text":
         return `text(${quoted(node.text)}${settings(node.options, node.seed, false)}`;
       case "call":
-        return `${node.op}(${node.inputs.map(inner).join(", ")}${settings(node.options, node.seed, !node.inputs.length)}`;
+        return `${node.op}(${node.inputs.map((input, i) => inner(input, reseedsOf(node)[i] ?? null)).join(", ")}${settings(node.options, node.seed, !node.inputs.length)}`;
+      case "upscale":
+      case "search":
+        return "_"; // nothing comes out of it
       case "board": {
         const share = 1 / node.photos.length;
         const parts = node.photos.map(({ photo, name }) => token(photo, name));
@@ -142,7 +167,7 @@ export function textOf(project: Project, root: NodeId, token: PhotoToken = byId)
         const terms = node.inputs.flatMap((input, i) => {
           const part = input ? project.nodes[input] : undefined;
           if (!input || !part) return [];
-          const written = inner(input);
+          const written = inner(input, reseedsOf(node)[i] ?? null);
           const isSum = part.kind === "sum" || (part.kind === "board" && part.photos.length > 1);
           return [[node.weights[i] ?? 1, written, isSum && !names.has(input)] as const];
         });

@@ -1,8 +1,19 @@
 /** Trees of the server become nodes; what the canvas shows already stays where it is. */
 
 import { textOf } from "./text";
-import { inputsOf, type NodeId, newId, type Options, type Project, type StudioNode, type Tree } from "./types";
+import {
+  type CallNode,
+  calledOf,
+  inputsOf,
+  type NodeId,
+  newId,
+  type Options,
+  type Project,
+  type StudioNode,
+  type Tree,
+} from "./types";
 
+const SEEDED = /^(.+)@(\d+)$/;
 const FILE = /[/\\]|\.(png|jpe?g|webp|gif|bmp|tiff?|heic|heif|avif|safetensors|npy|ipadpt|pth)$/i;
 
 export interface Read {
@@ -30,6 +41,7 @@ class Reader {
   readonly nodes: Record<NodeId, StudioNode>;
   readonly made: NodeId[] = [];
   private readonly claimed = new Set<NodeId>();
+  private readonly named = new Set<NodeId>(); // by this expression
   private readonly byText = new Map<string, NodeId>();
   private readonly mine: Set<NodeId>;
 
@@ -59,6 +71,7 @@ class Reader {
           if ([...left].some((other) => other !== name && mentions(lets[name], other))) continue;
           const id = this.read(lets[name]!, null, own);
           if (id) own.set(name, id);
+          if (id) this.call(id, name);
           left.delete(name);
         }
         if (left.size === before) break;
@@ -87,29 +100,55 @@ class Reader {
     const hints = old ? inputsOf(old) : [];
     if (Array.isArray(tree.sum)) {
       const rows = tree.sum as [number, Tree][];
-      const inputs = rows.map(([, part], i) => this.read(part, hints[i] ?? null, scope));
-      return this.keep({ kind: "sum", inputs, weights: rows.map(([weight]) => weight) }, hint, () => true);
+      const { inputs, reseeds } = this.operands(
+        rows.map(([, part]) => part),
+        hints,
+        scope,
+      );
+      return this.keep({ kind: "sum", inputs, reseeds, weights: rows.map(([weight]) => weight) }, hint, () => true);
     }
     const op = Object.keys(tree).find((key) => Array.isArray(tree[key])) ?? "";
     const { [op]: parts, seed, ...options } = tree;
-    const inputs = ((parts as Tree[] | undefined) ?? []).map((part, i) => this.read(part, hints[i] ?? null, scope));
     const call = {
       kind: "call" as const,
       op,
-      inputs,
+      ...this.operands((parts as Tree[] | undefined) ?? [], hints, scope),
       options: options as Options,
       seed: (seed as number | undefined) ?? null,
     };
     return this.keep(call, hint, (node) => node.kind === "call" && node.op === op);
   }
 
+  /** Reads operands; a name with another seed (t@7) is a wire of the same node that has this seed. */
+  private operands(parts: readonly Tree[], hints: readonly (NodeId | null)[], scope: ReadonlyMap<string, NodeId>) {
+    const reseeds = parts.map((part) => {
+      const match = typeof part === "string" && !scope.has(part) ? SEEDED.exec(part) : null;
+      const node = match ? this.nodes[scope.get(match[1]!) ?? ""] : undefined;
+      return match && node && "seed" in node ? Number(match[2]) : null;
+    });
+    const inputs = parts.map((part, i) =>
+      reseeds[i] === null
+        ? this.read(part, hints[i] ?? null, scope)
+        : (scope.get(SEEDED.exec(part as string)![1]!) ?? null),
+    );
+    return { inputs, reseeds: reseeds.some((seed) => seed !== null) ? reseeds : undefined };
+  }
+
+  /** Gives a node the name that the expression has for it. */
+  private call(id: NodeId, name: string): void {
+    const node = this.nodes[id];
+    if (node?.kind !== "call" && node?.kind !== "sum" && node?.kind !== "text") return;
+    this.named.add(id);
+    if (node.called !== name) this.nodes[id] = { ...node, called: name };
+  }
+
   private leaf(text: string, hint: NodeId | null, scope: ReadonlyMap<string, NodeId>): NodeId {
-    const seeded = /^(.+)@(\d+)$/.exec(text);
+    const seeded = SEEDED.exec(text);
     const named = scope.get(text);
     if (named) return named;
     const other = seeded ? scope.get(seeded[1]!) : undefined;
     if (other) {
-      const { id: _, ...copy } = this.nodes[other]!;
+      const { id: _, called: __, ...copy } = this.nodes[other]! as CallNode;
       return this.keep({ ...copy, seed: Number(seeded![2]) } as Loose, hint, () => false);
     }
     if (text.startsWith("photo:") || FILE.test(text)) return this.photo(text, hint);
@@ -128,13 +167,16 @@ class Reader {
     const same = this.byText.get(text);
     if (same && this.nodes[same]?.kind === wanted.kind) {
       this.claimed.add(same);
-      const inputs = "inputs" in wanted ? { inputs: wanted.inputs } : {};
-      this.nodes[same] = { ...this.nodes[same]!, ...inputs } as StudioNode;
+      const inputs = "reseeds" in wanted ? { inputs: wanted.inputs, reseeds: wanted.reseeds } : {};
+      const left =
+        this.mine.has(same) && !this.named.has(same) && calledOf(this.nodes[same]) ? { called: undefined } : {};
+      this.nodes[same] = { ...this.nodes[same]!, ...inputs, ...left } as StudioNode;
       return same;
     }
     const old = hint && this.mine.has(hint) && !this.claimed.has(hint) ? this.project.nodes[hint] : undefined;
     const id = old && old.kind === wanted.kind && like(old) ? old.id : newId();
-    if (id === old?.id) this.nodes[id] = { ...old, ...wanted } as StudioNode;
+    if (id === old?.id)
+      this.nodes[id] = { ...old, ...(calledOf(old) ? { called: undefined } : {}), ...wanted } as StudioNode;
     else {
       this.nodes[id] = { ...draft, id } as StudioNode;
       this.made.push(id);

@@ -3,6 +3,13 @@
 export type NodeId = string;
 export type Options = Readonly<Record<string, number | string>>;
 
+/** What a recipe says beside its expression and seeds: how it is made, rendered, and what with. */
+export interface More {
+  readonly making?: Readonly<Record<string, unknown>>;
+  readonly rendering?: Readonly<Record<string, unknown>>;
+  readonly loading?: Readonly<Record<string, unknown>>;
+}
+
 interface Placed {
   readonly id: NodeId;
   readonly x: number;
@@ -26,23 +33,36 @@ export interface MissingNode extends Placed {
   readonly kind: "missing";
 }
 
+/** A node whose picture is made. */
+interface Made extends Placed {
+  readonly more?: More; // in place of the project's: of a picture that was dropped
+}
+
+/** A part that an expression may give a name. */
+interface Named extends Made {
+  readonly called?: string | undefined; // let CALLED = ...
+}
+
+interface Joined extends Named {
+  readonly inputs: readonly (NodeId | null)[];
+  readonly reseeds?: readonly (number | null)[] | undefined; // of inputs that are taken with another seed: t@7
+}
+
 /** An operator's call; an input that is null is a missing operand. */
-export interface CallNode extends Placed {
+export interface CallNode extends Joined {
   readonly kind: "call";
   readonly op: string;
-  readonly inputs: readonly (NodeId | null)[];
   readonly options: Options;
   readonly seed: number | null;
 }
 
-export interface SumNode extends Placed {
+export interface SumNode extends Joined {
   readonly kind: "sum";
-  readonly inputs: readonly (NodeId | null)[];
   readonly weights: readonly number[];
 }
 
 /** A sentence that the base prior makes into a picture. */
-export interface TextNode extends Placed {
+export interface TextNode extends Named {
   readonly kind: "text";
   readonly text: string;
   readonly options: Options;
@@ -50,13 +70,40 @@ export interface TextNode extends Placed {
 }
 
 /** Photos that are pinned together; its value is their mean. */
-export interface BoardNode extends Placed {
+export interface BoardNode extends Made {
   readonly kind: "board";
   readonly name: string;
   readonly photos: readonly { readonly photo: string; readonly name: string }[];
 }
 
-export type StudioNode = PhotoNode | WordNode | MissingNode | CallNode | SumNode | TextNode | BoardNode;
+/** A picture, larger. No expression has such a thing: what it says ends in the recipe's rendering. */
+export interface UpscaleNode extends Placed {
+  readonly kind: "upscale";
+  readonly inputs: readonly (NodeId | null)[];
+  readonly enlarge: number; // times, by interpolation
+  readonly upscale: number | null; // times, by the model's own upscaler
+}
+
+/** What a library has that is nearest to a picture. */
+export interface SearchNode extends Placed {
+  readonly kind: "search";
+  readonly inputs: readonly (NodeId | null)[];
+  readonly library: string | null; // the server's first, unless chosen
+}
+
+export type EndNode = UpscaleNode | SearchNode;
+export type MadeNode = CallNode | SumNode | TextNode | BoardNode | UpscaleNode;
+export type StudioNode = PhotoNode | WordNode | MissingNode | MadeNode | SearchNode;
+
+/** Returns whether a node's picture is made. */
+export function isMade(node: StudioNode | null | undefined): node is MadeNode {
+  return !!node && !["photo", "word", "missing", "search"].includes(node.kind);
+}
+
+/** Returns whether an expression ends at a node: nothing comes out of it. */
+export function isEnd(node: StudioNode | null | undefined): node is EndNode {
+  return node?.kind === "upscale" || node?.kind === "search";
+}
 
 export interface Pin {
   readonly image: string; // id of an image of the server
@@ -69,6 +116,7 @@ export interface Settings {
   readonly model: string | null; // the server's default, unless named
   readonly seed: number; // of pictures whose calls have none
   readonly enlarge: number;
+  readonly more?: More; // of all pictures, unless a node has its own
 }
 
 export interface Project {
@@ -95,7 +143,17 @@ export const EMPTY: Project = {
 };
 
 export function inputsOf(node: StudioNode): readonly (NodeId | null)[] {
-  return node.kind === "call" || node.kind === "sum" ? node.inputs : [];
+  return "inputs" in node ? node.inputs : [];
+}
+
+/** Returns the name of a node in expressions, where it has one. */
+export function calledOf(node: StudioNode | undefined): string | undefined {
+  return node && "called" in node ? node.called : undefined;
+}
+
+/** Returns the seeds with which a node takes its inputs, where these are not the inputs' own. */
+export function reseedsOf(node: StudioNode): readonly (number | null)[] {
+  return ("reseeds" in node ? node.reseeds : undefined) ?? [];
 }
 
 let counter = 0;

@@ -1,7 +1,7 @@
 /** What may be joined to what, and why not. */
 
 import { type OperatorSpec, type Role, rolesOf, type Specs } from "./specs";
-import { inputsOf, type NodeId, type Project, type StudioNode } from "./types";
+import { inputsOf, isEnd, type NodeId, type Project, type StudioNode } from "./types";
 
 export type Value = "image" | "text" | "any";
 
@@ -9,6 +9,7 @@ export type Refusal =
   | { readonly why: "wants-image"; readonly role: string }
   | { readonly why: "wants-word"; readonly role: string }
   | { readonly why: "never-open"; readonly role: string }
+  | { readonly why: "end" }
   | { readonly why: "circle" };
 
 /** Returns what comes out of a node: a picture, words, or chance, which fits everywhere an operand may be missing. */
@@ -20,11 +21,13 @@ export function kindOf(node: StudioNode): Value {
 /** Returns the role of a node's input. A sum's parts are pictures; a sum that is a mix's content may hold words. */
 export function roleOf(specs: Specs, node: StudioNode, index: number): Role | null {
   if (node.kind === "sum") return { name: "part", kind: "any" };
+  if (isEnd(node)) return index === 0 ? { name: "picture", kind: "image" } : null;
   if (node.kind !== "call") return null;
   return rolesOf(specs[node.op], node.inputs.length)[index] ?? null;
 }
 
 export function fits(spec: OperatorSpec | undefined, role: Role, source: StudioNode): Refusal | null {
+  if (isEnd(source)) return { why: "end" };
   const value = kindOf(source);
   if (source.kind === "missing") return spec?.open === false ? { why: "never-open", role: role.name } : null;
   if (role.kind === "any" || role.kind === value) return null;
@@ -54,6 +57,8 @@ export function refusal(project: Project, specs: Specs, source: NodeId, target: 
   if (reaches(project, source, target)) return { why: "circle" };
   const role = roleOf(specs, to, index);
   if (!role) return { why: "circle" };
+  if (isEnd(from)) return { why: "end" };
+  if (isEnd(to) && from.kind === "missing") return { why: "never-open", role: role.name };
   if (to.kind === "sum") return from.kind === "missing" ? { why: "never-open", role: role.name } : null;
   return fits(to.kind === "call" ? specs[to.op] : undefined, role, from);
 }

@@ -1,8 +1,8 @@
-import type { NodeId } from "../model/types";
-import { expressionHere } from "../state/actions";
+import type { Recipe } from "../api/types";
+import { isMade, type NodeId } from "../model/types";
 import { keyOf, usePictures } from "../state/pictures";
 import { flush } from "../state/saving";
-import { type Made, project, readableOf, recipeOf, seedOf, useStudio } from "../state/store";
+import { get, type Made, project, readableOf, recipeOf, useStudio } from "../state/store";
 import { useTexts } from "../texts";
 import { Icon } from "../ui/Icon";
 import { Menu } from "../ui/Menu";
@@ -11,11 +11,9 @@ import { copySnippet, copyText, saveDrawing, savePicture, saveProjectFile, saveR
 /** Exports of the node whose expression stands in the line. */
 export function ExportMenu({ node }: { node: NodeId | null }) {
   const t = useTexts();
-  const kind = useStudio((state) => (node ? state.history.now.nodes[node]?.kind : undefined));
-  const isMade = kind !== undefined && kind !== "photo" && kind !== "word" && kind !== "missing";
-  const recipe = (): ReturnType<typeof recipeOf> =>
-    recipeOf(project(), expressionHere(node!), [seedOf(project(), node!)]);
-  const made = (): Made | null => {
+  const made = useStudio((state) => node !== null && isMade(state.history.now.nodes[node]));
+  const recipe = (): Recipe => recipeOf(project(), get().specs, node!);
+  const picture = (): Made | null => {
     const wanted = recipe();
     const shown = usePictures.getState().byKey[keyOf(wanted)];
     return shown?.image && shown.job
@@ -47,17 +45,17 @@ export function ExportMenu({ node }: { node: NodeId | null }) {
             {label}
           </button>
         );
-        const there = isMade ? made() : null;
+        const there = made ? picture() : null;
         return (
           <>
-            {isMade && item(t("export.png"), () => there && savePicture(there), !there)}
-            {isMade && item(t("export.equation"), () => void saveDrawing(recipe(), "equation"))}
-            {isMade && item(t("export.tree"), () => void saveDrawing(recipe(), "tree"))}
-            {isMade && item(t("export.tree.svg"), () => void saveDrawing(recipe(), "tree", true))}
+            {made && item(t("export.png"), () => there && savePicture(there), !there)}
+            {made && item(t("export.equation"), () => void saveDrawing(recipe(), "equation"))}
+            {made && item(t("export.tree"), () => void saveDrawing(recipe(), "tree"))}
+            {made && item(t("export.tree.svg"), () => void saveDrawing(recipe(), "tree", true))}
             {node && item(t("export.expression"), () => void copyText(readableOf(project(), node)))}
-            {isMade && item(t("export.recipe"), () => saveRecipe(recipe()))}
-            {isMade && item(t("export.python"), () => void copySnippet(recipe(), "python"))}
-            {isMade && item(t("export.command"), () => void copySnippet(recipe(), "command"))}
+            {made && item(t("export.recipe"), () => saveRecipe(recipe()))}
+            {made && item(t("export.python"), () => void copySnippet(recipe(), "python"))}
+            {made && item(t("export.command"), () => void copySnippet(recipe(), "command"))}
             {item(t("export.pops"), () => void flush().then(saveProjectFile))}
           </>
         );

@@ -1,7 +1,7 @@
 import { useCallback, useEffect, useState } from "react";
 import { api } from "../api/client";
 import type { Job } from "../api/types";
-import { openRecipe } from "../state/actions";
+import { openRecipe } from "../state/adding";
 import { attempt } from "../state/saving";
 import { madeOf, useStudio } from "../state/store";
 import { useTexts } from "../texts";

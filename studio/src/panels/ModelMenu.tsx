@@ -1,3 +1,4 @@
+import { MoreRows } from "../canvas/MoreRows";
 import { loadSpecs } from "../state/server";
 import { edit, useProject, useStudio } from "../state/store";
 import { useTexts } from "../texts";
@@ -82,6 +83,7 @@ export function ModelMenu() {
               </select>
             </label>
           </div>
+          {settings.more && <MoreRows more={settings.more} change={(more) => change({ more })} />}
         </>
       )}
     </Menu>

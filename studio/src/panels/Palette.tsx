@@ -1,23 +1,13 @@
 import { useMemo, useRef, useState } from "react";
 import { takers } from "../model/edits";
 import { hueOf } from "../model/specs";
-import { inputsOf } from "../model/types";
+import { inputsOf, isEnd } from "../model/types";
 import { refusal, roleOf } from "../model/wires";
-import {
-  add,
-  current,
-  duplicate,
-  join,
-  operatorTitle,
-  selectAll,
-  show,
-  tidyAll,
-  titleOf,
-  vary,
-  view,
-} from "../state/actions";
+import { show, vary } from "../state/ideas";
+import { add, duplicate, join, selectAll, tidyAll } from "../state/nodes";
 import { close as closeProject } from "../state/saving";
 import { type PaletteAsk, project, redo, select, set, undo, useStudio } from "../state/store";
+import { current, operatorTitle, titleOf, view } from "../state/view";
 import { named, useTexts } from "../texts";
 import { Dialog } from "../ui/Dialog";
 import { chooseFiles } from "../ui/files";
@@ -60,7 +50,7 @@ export function Palette({ ask }: { ask: PaletteAsk }) {
         hue: hueOf(spec.name),
         run: () => add(spec.name, ask),
       }));
-    if (wanted !== "text" && from?.kind !== "word") {
+    if (wanted !== "text" && from?.kind !== "word" && !isEnd(from)) {
       operators.push({
         id: "sum",
         group: t("palette.operators"),
@@ -70,7 +60,16 @@ export function Palette({ ask }: { ask: PaletteAsk }) {
         run: () => add("sum", ask),
       });
     }
-    if (from) return operators;
+    const ends: Item[] = (["upscale", "search"] as const).map((what) => ({
+      id: what,
+      group: t("palette.ends"),
+      title: t(`add.${what}`),
+      about: t(`op.${what}`),
+      icon: what,
+      run: () => add(what, ask),
+    }));
+    const takes = from && from.kind !== "word" && from.kind !== "missing" && !isEnd(from);
+    if (from) return takes ? [...operators, ...ends] : operators;
     const operands: Item[] = [
       {
         id: "photo",
@@ -123,7 +122,7 @@ export function Palette({ ask }: { ask: PaletteAsk }) {
       command("sweep", t("sweep.title"), "tune", () => show("sweep")),
       command("pins", t("pins.title"), "pin", () => show("pins")),
       command("history", t("history.title"), "again", () => show("history")),
-      ...(libraries ? [command("search", t("search.title"), "search", () => show("search"))] : []),
+      ...(libraries ? [command("similar", t("search.title"), "search", () => show("search"))] : []),
       command("connect", t("keys.connect"), "plus", askJoin, "C"),
       command("tidy", t("menu.tidy"), "tidy", tidyAll, "L"),
       command("fit", t("canvas.fit"), "fit", () => view.fit(), "1"),
@@ -146,7 +145,7 @@ export function Palette({ ask }: { ask: PaletteAsk }) {
         view.fit([node.id]);
       },
     }));
-    return [...operators, ...operands, ...commands, ...pictures];
+    return [...operators, ...operands, ...ends, ...commands, ...pictures];
 
     function targets(): Item[] {
       return Object.values(now.nodes).flatMap((node) =>

@@ -1,5 +1,6 @@
-import { show } from "../state/actions";
+import { show } from "../state/ideas";
 import { set, useStudio, type Panel as Which } from "../state/store";
+import { pictureOf } from "../state/view";
 import { type Key, useTexts } from "../texts";
 import { IconButton } from "../ui/IconButton";
 import { History } from "./History";
@@ -21,7 +22,7 @@ export function Panel() {
   const t = useTexts();
   const panel = useStudio((state) => state.panel);
   const fixed = useStudio((state) => state.panelNode);
-  const chosen = useStudio((state) => (state.selected.size === 1 ? [...state.selected][0]! : null));
+  const chosen = useStudio((state) => (state.selected.size === 1 ? pictureOf([...state.selected][0]!) : null));
   const branched = useStudio((state) => state.branched);
   const libraries = useStudio((state) => state.libraries.length > 0);
   const node = chosen && chosen !== branched ? chosen : fixed;

@@ -2,7 +2,7 @@ import { useState } from "react";
 import { api } from "../api/client";
 import { photoNames } from "../model/text";
 import type { Pin } from "../model/types";
-import { meanOf } from "../state/actions";
+import { meanOf } from "../state/adding";
 import { attempt } from "../state/saving";
 import { type Made, project, set, useProject } from "../state/store";
 import { useTexts } from "../texts";

@@ -3,9 +3,9 @@ import { api, photoUrl } from "../api/client";
 import type { Match } from "../api/types";
 import { withNode } from "../model/edits";
 import { type NodeId, newId } from "../model/types";
-import { expressionHere, view } from "../state/actions";
 import { attempt } from "../state/saving";
 import { edit, get, project, readableOf, seedOf, select, unreadyOf, useStudio } from "../state/store";
+import { expressionHere, view } from "../state/view";
 import { useTexts } from "../texts";
 
 /** Photos of a library that are nearest to a picture; a click puts one on the canvas. */

@@ -3,8 +3,10 @@ import { patched } from "../model/edits";
 import type { NodeId, Project, StudioNode } from "../model/types";
 import { keyOf } from "../state/pictures";
 import { madeAt, run, shownOf, useRuns } from "../state/runs";
-import { edit, expressionOf, recipeOf, seedOf, unreadyOf, useStudio } from "../state/store";
+import { edit, readableOf, recipeOf, unreadyOf, useStudio } from "../state/store";
 import { named, useTexts } from "../texts";
+import { Icon } from "../ui/Icon";
+import { saveSheet } from "./exporting";
 import { Tile } from "./Tile";
 
 const STEPS = 6;
@@ -65,8 +67,12 @@ export function Sweep({ node }: { node: NodeId | null }) {
     });
   };
   const cells = axis.values.map((value) => {
-    const recipe = recipeOf(now, expressionOf(cell(value), specs, found.id), [seedOf(now, found.id)]);
+    const recipe = recipeOf(cell(value), specs, found.id);
     return { value, recipe, key: keyOf(recipe) };
+  });
+  const made = cells.flatMap(({ value, key }) => {
+    const one = madeAt(runs[key], 0);
+    return one ? [{ made: one, label: `${axis.label} ${value}` }] : [];
   });
   return (
     <>
@@ -94,6 +100,15 @@ export function Sweep({ node }: { node: NodeId | null }) {
           }}
         >
           {t("sweep.run")}
+        </button>
+        <button
+          type="button"
+          className="button"
+          disabled={!made.length}
+          onClick={() => void saveSheet(made, readableOf(now, found.id))}
+        >
+          <Icon name="export" size={16} />
+          {t("sweep.save")}
         </button>
       </div>
       <div className="grid">

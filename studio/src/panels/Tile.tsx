@@ -1,5 +1,5 @@
 import type { ReactNode } from "react";
-import { pin } from "../state/actions";
+import { pin } from "../state/ideas";
 import type { Shown } from "../state/pictures";
 import { type Made, set, useStudio } from "../state/store";
 import { useTexts } from "../texts";

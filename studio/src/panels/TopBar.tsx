@@ -1,4 +1,5 @@
-import { show, tidyAll } from "../state/actions";
+import { show } from "../state/ideas";
+import { tidyAll } from "../state/nodes";
 import { close, rename } from "../state/saving";
 import { redo, set, undo, useStudio } from "../state/store";
 import { useTexts } from "../texts";

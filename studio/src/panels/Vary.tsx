@@ -1,10 +1,13 @@
 import { useMemo, useState } from "react";
-import type { NodeId } from "../model/types";
-import { branch, SHEET } from "../state/actions";
+import type { Recipe } from "../api/types";
+import { isMade, type NodeId } from "../model/types";
+import { branch, SHEET } from "../state/ideas";
 import { keyOf } from "../state/pictures";
 import { cancelRun, madeAt, run, shownOf, useRuns } from "../state/runs";
-import { expressionOf, readableOf, recipeOf, unreadyOf, useStudio } from "../state/store";
+import { readableOf, recipeOf, unreadyOf, useStudio } from "../state/store";
 import { useTexts } from "../texts";
+import { Icon } from "../ui/Icon";
+import { saveSheet } from "./exporting";
 import { Tile } from "./Tile";
 
 /** Sixteen takes on a picture, and sixteen more. */
@@ -13,38 +16,30 @@ export function Vary({ node }: { node: NodeId | null }) {
   const now = useStudio((state) => state.history.now);
   const specs = useStudio((state) => state.specs);
   const known = node && now.nodes[node] ? now.nodes[node] : null;
-  const can =
-    known &&
-    known.kind !== "photo" &&
-    known.kind !== "word" &&
-    known.kind !== "missing" &&
-    !unreadyOf(now, specs, known.id);
-  const expression = can ? expressionOf(now, specs, known.id) : null;
-  if (!known || expression === null) {
-    return <p className="empty">{t("vary.none")}</p>;
-  }
-  return <Sheets key={expression} node={known.id} expression={expression} />;
+  if (!isMade(known) || unreadyOf(now, specs, known.id)) return <p className="empty">{t("vary.none")}</p>;
+  const recipe = recipeOf(now, specs, known.id, []);
+  return <Sheets key={keyOf(recipe)} node={known.id} of={recipe} />;
 }
 
-function Sheets({ node, expression }: { node: NodeId; expression: string }) {
+const sheetOf = (recipe: Recipe, sheet: number): Recipe => ({
+  ...recipe,
+  seeds: Array.from({ length: SHEET }, (_, i) => sheet * SHEET + i),
+});
+
+function Sheets({ node, of }: { node: NodeId; of: Recipe }) {
   const t = useTexts();
-  const settings = useStudio((state) => state.history.now.settings);
   const readable = useStudio((state) => (state.history.now.nodes[node] ? readableOf(state.history.now, node) : ""));
   const runs = useRuns((state) => state.byKey);
   const [count, setCount] = useState(1);
-  const recipes = useMemo(
-    () =>
-      Array.from({ length: count }, (_, sheet) =>
-        recipeOf(
-          { settings },
-          expression,
-          Array.from({ length: SHEET }, (__, i) => sheet * SHEET + i),
-        ),
-      ),
-    [settings, expression, count],
-  );
+  const recipes = useMemo(() => Array.from({ length: count }, (_, sheet) => sheetOf(of, sheet)), [of, count]);
   const keys = recipes.map(keyOf);
   const busy = keys.filter((key) => runs[key]?.status === "queued" || runs[key]?.status === "running");
+  const made = recipes.flatMap((recipe, sheet) =>
+    (recipe.seeds ?? []).flatMap((seed, i) => {
+      const one = madeAt(runs[keys[sheet]!], i);
+      return one ? [{ made: one, label: t("node.seed", { seed }) }] : [];
+    }),
+  );
   const begun = runs[keys[0]!] !== undefined;
   return (
     <>
@@ -64,21 +59,18 @@ function Sheets({ node, expression }: { node: NodeId; expression: string }) {
               const stopped = recipes.find((_, i) => runs[keys[i]!]?.status !== "done");
               if (stopped) run(stopped);
               else {
-                const sheet = count;
                 setCount(count + 1);
-                run(
-                  recipeOf(
-                    { settings },
-                    expression,
-                    Array.from({ length: SHEET }, (_, i) => sheet * SHEET + i),
-                  ),
-                );
+                run(sheetOf(of, count));
               }
             }}
           >
             {t(begun && keys.every((key) => runs[key]?.status === "done") ? "vary.more" : "vary.run")}
           </button>
         )}
+        <button type="button" className="button" disabled={!made.length} onClick={() => void saveSheet(made, readable)}>
+          <Icon name="export" size={16} />
+          {t("vary.save")}
+        </button>
       </div>
       <div className="grid">
         {recipes.flatMap((recipe, sheet) =>

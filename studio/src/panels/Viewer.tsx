@@ -1,6 +1,7 @@
 import { useEffect, useState } from "react";
 import { api, imageUrl } from "../api/client";
-import { openRecipe, pin } from "../state/actions";
+import { openRecipe } from "../state/adding";
+import { pin } from "../state/ideas";
 import { attempt } from "../state/saving";
 import { set, useStudio } from "../state/store";
 import { useTexts } from "../texts";

@@ -42,6 +42,17 @@ export async function saveDrawing(recipe: Recipe, shows: "tree" | "equation", sv
   else if (job?.error) tell(job.error.message, "error");
 }
 
+/** Has the server draw pictures as one, each with its label; their recipes are inside. */
+export async function saveSheet(cells: readonly { made: Made; label: string }[], title: string): Promise<void> {
+  const sheet = await attempt(() =>
+    api.sheet(
+      cells.map(({ made, label }) => ({ image: made.image, label })),
+      title,
+    ),
+  );
+  if (sheet) download(sheet, fileName("-sheet.png"));
+}
+
 export function saveProjectFile(): void {
   const { id } = get();
   if (id) download(api.projectFile(id), fileName(".pops"));

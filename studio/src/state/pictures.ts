@@ -36,6 +36,13 @@ function set(key: string, patch: Partial<Shown>): void {
   usePictures.setState(({ byKey }) => ({ byKey: { ...byKey, [key]: { ...(byKey[key] ?? WAITING), ...patch } } }));
 }
 
+const foreseen = new Map<string, string>();
+
+/** Has a picture shown that is known already, until the server has made it. */
+export function foresee(recipe: Recipe, url: string): void {
+  foreseen.set(keyOf(recipe), url);
+}
+
 interface Wish {
   readonly recipe: Recipe;
   readonly key: string;
@@ -61,7 +68,7 @@ export function want(recipe: Recipe): () => void {
   own.wanted += 1;
   const known = usePictures.getState().byKey[key]?.status;
   if (!known) {
-    set(key, {});
+    set(key, { preview: foreseen.get(key) ?? null });
     queue.push(own);
     next();
   } else if (known === "waiting" && !own.stop && !queue.includes(own)) {
@@ -137,7 +144,7 @@ async function make(wish: Wish): Promise<void> {
     set(key, {
       ...(told.status === "running" ? { status: "running" as const } : {}),
       ...(told.progress === undefined ? {} : { progress: told.progress }),
-      ...(told.previews?.[0] ? { preview: told.previews[0] } : {}),
+      ...(told.previews?.[0] && !foreseen.has(key) ? { preview: told.previews[0] } : {}),
     });
   };
   try {

@@ -2,11 +2,11 @@
 
 import { api, Refused, Unreachable } from "../api/client";
 import { started } from "../model/history";
-import { EMPTY, type Project } from "../model/types";
+import { EMPTY, isMade, type Project } from "../model/types";
 import { t } from "../texts";
 import { keyOf, usePictures } from "./pictures";
 import { lost } from "./server";
-import { edit, expressionOf, get, project, recipeOf, seedOf, set, tell, unreadyOf, useStudio } from "./store";
+import { edit, get, project, recipeOf, set, tell, unreadyOf, useStudio } from "./store";
 
 const PAUSE = 700; // milliseconds without a change before it is saved
 
@@ -42,11 +42,10 @@ function soon(): void {
 /** Returns the picture of the node in the line, where it is made. */
 function coverOf(now: Project): string | null {
   const node = now.active ? now.nodes[now.active] : undefined;
-  if (!node || node.kind === "photo" || node.kind === "word" || node.kind === "missing") return null;
+  if (!isMade(node)) return null;
   const { specs } = get();
   if (unreadyOf(now, specs, node.id)) return null;
-  const recipe = recipeOf(now, expressionOf(now, specs, node.id), [seedOf(now, node.id)]);
-  return usePictures.getState().byKey[keyOf(recipe)]?.image ?? null;
+  return usePictures.getState().byKey[keyOf(recipeOf(now, specs, node.id))]?.image ?? null;
 }
 
 /** Saves what waits, now. */

@@ -22,6 +22,8 @@ export function lost(): void {
 /** Asks until the server answers. */
 export async function meet(): Promise<void> {
   try {
+    const asked = api.gallery();
+    asked.catch(() => undefined); // it is told below
     const [models, sources] = await Promise.all([
       api.models(),
       api.sources(),
@@ -36,7 +38,7 @@ export async function meet(): Promise<void> {
       libraries: sources.libraries,
     });
     if (back) retryFailed();
-    const { examples } = await api.gallery();
+    const { examples } = await asked;
     set({ examples });
   } catch (error) {
     if (error instanceof Refused && error.status === 401) set({ locked: true, reached: true });

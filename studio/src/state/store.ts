@@ -5,7 +5,7 @@ import type { Example, Model, Need, Picture, Recipe } from "../api/types";
 import { changed, type History, redone, settled, started, undone } from "../model/history";
 import type { Specs } from "../model/specs";
 import { byId, byName, textOf, type Unready, unready } from "../model/text";
-import { EMPTY, type NodeId, type Project } from "../model/types";
+import { EMPTY, isEnd, type More, type NodeId, type Project } from "../model/types";
 
 export type Saving = "saved" | "waiting" | "saving" | "failed" | "conflict";
 export type Panel = "vary" | "sweep" | "pins" | "history" | "search" | null;
@@ -159,18 +159,32 @@ export const readableOf = (now: Project, id: NodeId): string => textOf(now, id, 
 /** Returns the seed of a node's picture: its own, else the project's. */
 export function seedOf(now: Project, id: NodeId): number {
   const node = now.nodes[id];
+  if (isEnd(node) && node.inputs[0]) return seedOf(now, node.inputs[0]);
   return (node && "seed" in node ? node.seed : null) ?? now.settings.seed;
 }
 
-/** Returns the recipe of an expression with the project's settings. */
-export function recipeOf(now: Pick<Project, "settings">, expression: string, seeds: readonly number[]): Recipe {
-  const { model, enlarge } = now.settings;
-  return {
-    expression,
-    seeds,
-    ...(enlarge > 1 ? { rendering: { enlarge } } : {}),
-    ...(model ? { loading: { model } } : {}),
-  };
+/** Returns what a node's recipe says beside its expression: its own settings, else the project's. */
+export function moreOf(now: Project, id: NodeId): More {
+  const node = now.nodes[id];
+  if (isEnd(node)) {
+    const input = node.inputs[0];
+    const below = input ? moreOf(now, input) : {};
+    if (node.kind !== "upscale") return below;
+    const { enlarge, upscale } = node;
+    const sizes = { ...(enlarge > 1 ? { enlarge } : {}), ...(upscale === null ? {} : { upscale }) };
+    const { enlarge: _, upscale: __, ...rendering } = below.rendering ?? {};
+    return { ...below, rendering: { ...rendering, ...sizes } };
+  }
+  const { model, enlarge, more = {} } = now.settings;
+  const own = node && "more" in node ? node.more : undefined;
+  const rendering = { ...more.rendering, ...(enlarge > 1 ? { enlarge } : {}) };
+  return own ?? { ...more, rendering, loading: { ...more.loading, ...(model ? { model } : {}) } };
+}
+
+/** Returns the recipe of a node's picture: of its own seed, unless others are given. */
+export function recipeOf(now: Project, specs: Specs, id: NodeId, seeds: readonly number[] = [seedOf(now, id)]): Recipe {
+  const filled = Object.entries(moreOf(now, id)).filter(([, part]) => part && Object.keys(part).length);
+  return { expression: expressionOf(now, specs, id), seeds, ...Object.fromEntries(filled) };
 }
 
 export const madeOf = (picture: Picture, job: string, seeds: readonly number[], recipe: Recipe): Made => {

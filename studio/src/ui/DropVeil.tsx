@@ -1,5 +1,5 @@
 import { useEffect, useState } from "react";
-import { addFiles } from "../state/actions";
+import { addFiles } from "../state/adding";
 import { useTexts } from "../texts";
 
 /** Takes what is dropped anywhere on the page. `toCanvas` says where on the canvas a point of the screen is. */

@@ -15,6 +15,7 @@ const PATHS = {
   copy: "M9 9h11v11H9zM15 9V4H4v11h5",
   trash: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13M10 11v5M14 11v5",
   tune: "M4 7h9M19 7h1M4 17h3M13 17h7M16 4.5v5M10 14.5v5",
+  upscale: "M4 12h8v8H4zM12 4h8v8M20 4l-7 7",
   search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l4.5 4.5",
   photo: "M4 5h16v14H4zM4 16l5-5 4 4 2.5-2.5L20 17M15.5 8.5h.01",
   word: "M5 7V5h14v2M12 5v14M9 19h6",

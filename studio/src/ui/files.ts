@@ -1,4 +1,4 @@
-import { addFiles } from "../state/actions";
+import { addFiles } from "../state/adding";
 
 /** Asks for photos (or a project's file), and takes them in. */
 export function chooseFiles(accept = "image/*,.heic,.pops"): void {

@@ -1,0 +1,39 @@
+import { expect, test } from "vitest";
+import { rowsOf, said, sameMore, withoutRow } from "../src/model/recipes";
+
+test("a recipe of several images says the seed of the one that it names", () => {
+  expect(said({ expression: "a.png", seeds: [3, 7, 9], image: 1 }).seed).toBe(7);
+  expect(said({ expression: "a.png", seeds: [3, 7], num_images: 4, image: 6 }).seed).toBe(9);
+  expect(said({ expression: "a.png" }).seed).toBe(0);
+  const drawn = said({ expression: "a.png", seeds: [1, 2], image: 1, rendering: { seeds: [5, 6] } });
+  expect(drawn.more.rendering).toEqual({ seeds: [6] });
+});
+
+test("everything beside is kept, and what enlarges is told apart", () => {
+  const { more, larger } = said({
+    expression: "a.png",
+    seeds: [0],
+    making: { steps: 8, sampler: "ddim" },
+    rendering: { negative: "dull", size: [64, 32], steps: 4, enlarge: 2, upscale: 1 },
+    loading: { renderer: "swatch" },
+  });
+  expect(larger).toEqual({ enlarge: 2, upscale: 1 });
+  expect(more).toEqual({
+    making: { steps: 8, sampler: "ddim" },
+    rendering: { negative: "dull", size: [64, 32], steps: 4 },
+    loading: { renderer: "swatch" },
+  });
+  const rows = rowsOf(more);
+  expect(rows.map(({ name, value }) => `${name}: ${value}`)).toEqual([
+    "steps: 8",
+    "sampler: ddim",
+    "negative: dull",
+    "size: 64 × 32",
+    "render steps: 4",
+    "renderer: swatch",
+  ]);
+  expect(withoutRow(more, rows[1]!).making).toEqual({ steps: 8 });
+  expect(sameMore(more, { ...more, making: { sampler: "ddim", steps: 8 } })).toBe(true);
+  expect(sameMore(more, {})).toBe(false);
+  expect(sameMore({ making: {} }, {})).toBe(true);
+});
