@@ -26,6 +26,7 @@ from recipes.tiny.encode import average_of, tokenizer, towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE
 
 VERSION = "6"
+CLOTHES = "clothes"  # the operator that pops' own commands train
 ABOUT = {
     "name": "tiny",
     "version": VERSION,
@@ -159,9 +160,12 @@ def publish(out: Path) -> None:
         made = settings.WORK / f"{reader}.safetensors"
         if made.exists():
             save_file(pack(load_file(made)), settings.ROOT / "src" / "pops" / "toybox" / f"{reader}.safetensors")
-    for name in OPERATORS:
+    for name in (*OPERATORS, CLOTHES):
         if not (settings.PACKAGE / "operators" / name / "operator.json").exists():
-            raise SystemExit(f"operator {name} is missing in {out}: run `python -m recipes.tiny.operators {name}`")
+            how = (
+                "see recipes/tiny/clothes.yaml" if name == CLOTHES else f"run `python -m recipes.tiny.operators {name}`"
+            )
+            raise SystemExit(f"operator {name} is missing in {out}: {how}")
     write_manifest(settings.PACKAGE)
 
 

@@ -62,6 +62,16 @@ def test_evaluate_takes_a_name_and_writes_a_page(call: Any, tmp_path: Path) -> N
     page = (tmp_path / "page.html").read_text()
     assert "learnt" in done.stdout and "average" in done.stdout
     assert page.count("data:image/jpeg;base64,") >= 6 and "http" not in page.replace("http-equiv", "")
+    assert "IP-Adapter with all pictures" in page and "image of the result, of the first 2" in page
+    how = ("--data", "pairs", "--model", "$M", "--pictures", "2", "--json")
+    figures = json.loads(call("evaluate", "texturing", *how, "--report", "again.html").stdout)
+    drawn = figures["rendered"]
+    assert set(drawn) == {"count", "result", "average", "truth", "ip_adapter"} and drawn["count"] == 2
+    assert all(
+        -1 <= drawn[name]["cosine"] <= 1 and drawn[name]["recall_at_1_error"] > 0 for name in drawn if name != "count"
+    )
+    assert drawn["ip_adapter"]["cosine"] != drawn["average"]["cosine"]  # not the average, but both
+    assert "rendered" not in json.loads(call("evaluate", "texturing", *how).stdout)  # no pictures are asked for
     wrong = call("evaluate", "instruct", "--data", "pairs", "--model", "$M")
     assert wrong.exit_code == 2 and "instruct takes object (image), word (text)" in wrong.stderr
 

@@ -198,7 +198,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
         teacher("toybx")
 
 
-@pytest.mark.parametrize("operator", ["texturing", "union", "scene", "instruct"])
+@pytest.mark.parametrize("operator", ["texturing", "union", "scene", "instruct", "clothes"])
 def test_toybox_is_exact_and_holds_out(operator: str, tmp_path: Path) -> None:
     from pops.toybox.draw import draw
     from pops.toybox.pairs import triplet
@@ -212,6 +212,10 @@ def test_toybox_is_exact_and_holds_out(operator: str, tmp_path: Path) -> None:
             assert image.tobytes() == draw(true.result, 32).permute(1, 2, 0).numpy().tobytes()
         assert bool(held_out_of(true.result)) is (split == "test")
         assert row["split"] == split
+    if operator == "clothes":
+        assert len(made.rows) == 8  # each item in four materials
+        drawn = [[name for name, file in row.items() if name.startswith("garment") and file] for row in made.rows]
+        assert all(names == [f"garment_{k + 1}_file_name" for k in range(len(names))] for names in drawn)
     checked = check_folder(tmp_path / "f", too_long=lambda texts: [False] * len(texts))
     assert checked.faults == []
 
@@ -221,7 +225,7 @@ def test_the_command(call: Any) -> None:
     told = json.loads(done.stdout)
     assert done.exit_code == 0 and told["items"] == told["examples"] == told["new"] == 2 and told["rejected"] == {}
     assert [r.name for r in Folder.read("f").roles] == ["object", "word"]
-    done = call("data", "make", "clothes", "-o", "g")
-    assert done.exit_code == 2 and "the teacher toybox makes no 'clothes'" in done.stderr
+    done = call("data", "make", "cloths", "-o", "g")
+    assert done.exit_code == 2 and "the teacher toybox makes no 'cloths' (did you mean 'clothes'?)" in done.stderr
     done = call("data", "make", "union", "-o", "g", "--size", "17")
     assert done.exit_code == 2 and "must be even" in done.stderr

@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 import pops
+from pops.embedding import Embedding
+from pops.errors import ExpressionError
 from pops.models.hub import resolve
 from pops.operators import operator
 from pops.prior.samplers import SAMPLERS
@@ -89,8 +91,23 @@ def _grey_levels_apart(a: Image.Image, b: Image.Image) -> int:
 def test_operators_beat_the_average_on_held_out_triplets(tiny: Pops) -> None:
     from pops.measure.operators import measure
 
-    report = measure(tiny, operators=["texturing", "scene"], count=8, render=False, audited=0)
+    report = measure(tiny, operators=["texturing", "scene", "clothes"], count=8, render=False, audited=0)
     assert all(row["beats_average"] > 0.8 for row in report.operators.values())
+
+
+def test_clothes_takes_up_to_twelve_garments_in_any_order(tiny: Pops) -> None:
+    from pops.measure.operators import draw_cases
+
+    cases = draw_cases(tiny, "clothes", 6, 0)
+    most = max(cases.operands, key=len)
+    names = {f"g{k}": Embedding(most[k % len(most)][None], tiny.space.id) for k in range(12)}
+    given = [f"g{k}" for k in range(len(most))]
+    there = tiny.evaluate(f"clothes({', '.join(f'${g}' for g in given)})", given=names).vectors
+    back = tiny.evaluate(f"clothes({', '.join(f'${g}' for g in reversed(given))})", given=names).vectors
+    assert float(torch.nn.functional.cosine_similarity(there, back)[0]) > 0.9
+    assert tiny.evaluate(f"clothes({', '.join(f'${g}' for g in names)})", given=names).vectors.isfinite().all()
+    with pytest.raises(ExpressionError, match="clothes takes 1 to 12 operands"):
+        tiny.evaluate(f"clothes({', '.join(f'${g}' for g in [*names, 'g0'])})", given=names)
 
 
 def test_pictures_of_some_triplets_are_judged(tiny: Pops) -> None:

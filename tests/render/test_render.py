@@ -93,6 +93,21 @@ def test_equals_stock_diffusers(
     assert pixels(got).std() > 5, "a flat picture would equal anything"
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own, on numpy 2
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_several_embeddings_of_an_image_equal_stock_diffusers(
+    renderer: StableDiffusionRenderer, stock: Any, guidance: float
+) -> None:
+    e = vectors(2)
+    embeds = torch.cat([torch.zeros(1, 2, DIM), e[None]]) if guidance > 1 else e[None]
+    how = {"num_inference_steps": 3, "guidance_scale": guidance}
+    generator = torch.Generator().manual_seed(7)
+    expected = stock(prompt="", ip_adapter_image_embeds=[embeds], generator=generator, **how).images
+    got = draw(renderer, e[None], seeds=[7], steps=3, guidance=guidance)
+    assert np.array_equal(pixels(got), pixels(expected))
+    assert not np.array_equal(pixels(got), pixels(draw(renderer, e[:1], seeds=[7], steps=3, guidance=guidance)))
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_outdated_settings_of_a_scheduler_are_replaced_as_stock_does(folder: Path, tmp_path: Path, named: bool) -> None:
     copy = shutil.copytree(folder, tmp_path / "old")

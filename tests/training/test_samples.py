@@ -14,11 +14,13 @@ from pops.data import Shards
 from pops.data.encode import encode_folder
 from pops.errors import ConfigError
 from pops.models.model import Model
+from pops.operators.operator import Operator
+from pops.operators.spec import Role
 from pops.recipe import Loading
 from pops.training.config import TrainConfig
 from pops.training.data import make_batch
 from pops.training.learning import learn, prepare, split_rows
-from pops.training.samples import ShardSamples, average_of, plain_operands, some_of
+from pops.training.samples import ShardSamples, average_of, list_role, plain_operands, some_of
 from pops.training.spec import TrainSpec
 from pops.training.start import find_start
 from pops.training.validation import figures
@@ -68,6 +70,59 @@ def test_missing_operands_are_zero_tokens(tmp_path: Path, model: Model) -> None:
     torch.testing.assert_close(average[0], (operands["object"][0][0] + operands["word"][0][0]) / 2)
     torch.testing.assert_close(average[1], (operands["object"][0][1] + operands["texture"][0][1]) / 2)
     torch.testing.assert_close(average[2], sum(value[2] for value, _ in operands.values()) / 3)
+
+
+def numbered(folder: Path, longest: int, fewest: int, count: int = 8) -> Path:
+    """Examples of lists of pictures, of which every second has `fewest`."""
+
+    def change(i: int, row: dict[str, str]) -> None:
+        files = [row.pop("object_file_name"), row.pop("texture_file_name"), row["target_file_name"]]
+        row.pop("word", None)
+        there = fewest if i % 2 else longest
+        row |= {f"part_{k + 1}_file_name": files[k] if k < there else "" for k in range(longest)}
+        row["split"] = "train" if i < count - 2 else "validation"
+
+    return changed(write_examples(folder, count=count), change)
+
+
+def test_numbered_columns_of_which_some_rows_fill_fewer_are_a_list(tmp_path: Path, model: Model) -> None:
+    shards = encoded(numbered(tmp_path / "x", 3, 2), model)
+    rows = shards.rows("train")
+    assert list_role(shards, rows) == Role("part")
+    ready = prepare(TrainSpec(data=str(tmp_path / "x")), model, shards)
+    assert (ready.operator.roles, ready.operator.repeat, ready.operator.most) == ((Role("part"),), True, 3)
+    plain = TrainConfig(operator="x", steps=1, batch_size=6)
+    every, stats = torch.arange(6), model.prior.stats
+    batch = make_batch(ready.train, every, config=plain, stats=stats, gen=torch.Generator())
+    keep = batch.condition.keep
+    assert keep is not None and keep.sum(1).tolist() == [3, 2] * 3 and not keep[1, 2]  # left out, no zero token
+
+    # What is left out is not seen: the operator, given two pictures, computes what training computes.
+    operator = Operator(ready.operator, model.prior)
+    of_two = operator.encode([[shards.batch([1]).images[f"part_{k}"][0] for k in (1, 2)]])
+    z, t = torch.randn(1, model.prior.dim), torch.tensor([500])
+    whole = model.prior.predict_x0(z, t, batch.condition[1:2])
+    torch.testing.assert_close(model.prior.predict_x0(z, t, of_two), whole, atol=1e-5, rtol=1e-4)
+
+    full = encoded(numbered(tmp_path / "full", 3, 3), model)
+    assert list_role(full, full.rows("train")) is None  # all are there: three roles of their own
+
+
+def test_in_any_order_the_operands_change_places_and_no_more(tmp_path: Path, model: Model) -> None:
+    shards = encoded(numbered(tmp_path / "x", 3, 2), model)
+    samples = ShardSamples(shards, shards.rows("train"), ragged=True)
+    every, stats = torch.arange(6), model.prior.stats
+
+    def batch(any_order: bool) -> Any:
+        config = TrainConfig(operator="x", steps=1, batch_size=6, any_order=any_order)
+        return make_batch(samples, every, config=config, stats=stats, gen=torch.Generator().manual_seed(1))
+
+    plain, shuffled = batch(False), batch(True)
+    assert not torch.equal(plain.condition.tokens, shuffled.condition.tokens)
+    assert shuffled.condition.keep.sum(1).tolist() == [3, 2] * 3
+    sums = [(b.condition.tokens * b.condition.keep[..., None]).sum(1) for b in (plain, shuffled)]
+    torch.testing.assert_close(*sums)
+    assert torch.equal(plain.target, shuffled.target)
 
 
 def test_captions_alone_train_with_the_text_loss(tmp_path: Path, model: Model) -> None:

@@ -6,6 +6,7 @@ Of the test split every example shows a combination (say, of object and material
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pops.data.teachers import Sample
@@ -15,12 +16,17 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from pops.toybox.pairs import Triplet
+
 ROLES = {
     "texturing": ("object", "texture"),
     "union": ("a", "b"),
     "scene": ("object", "scene"),
     "instruct": ("object", "word"),
+    "clothes": tuple(f"garment_{k}" for k in range(1, 13)),  # the first shows who wears the others
 }
+REPAINTS = 4  # rows of one item of clothes: the same shapes and places in other materials
+ANYBODY = 0.15  # share of training rows of clothes that do not show who wears the garments
 SEEDS = 2**39  # toybox keeps larger seeds for its test split
 
 
@@ -39,25 +45,42 @@ class ToyboxTeacher:
         return {"size": self.size, "models": {}, "licence": "CC0-1.0"}
 
     def make(self, operator: str, seed: int, split: str) -> Sequence[Sample]:
-        """Draws the one triplet of a seed."""
+        """Draws the one triplet of a seed; of clothes REPAINTS of them."""
+        import random
+
         import torch
 
+        from pops.toybox.clothes import repainted
         from pops.toybox.draw import draw_swatch
-        from pops.toybox.pairs import draw_alike, triplet
+        from pops.toybox.pairs import Triplet, draw_alike, triplet
         from pops.toybox.world import SceneSpec, SwatchSpec
 
-        drawn = triplet(operator, seed % SEEDS, "test" if split == "test" else "train")
-        scenes = [o for o in (*drawn.operands, drawn.result) if isinstance(o, SceneSpec)]
+        drawn = [triplet(operator, seed % SEEDS, "test" if split == "test" else "train")]
+        if operator == "clothes":
+            rng, scenes = random.Random(f"repainted {seed}"), [o for o in drawn[0].operands if isinstance(o, SceneSpec)]
+            drawn += [Triplet(operator, *repainted(rng, scenes, drawn[0].result)) for _ in range(REPAINTS - 1)]
+            if split == "train":
+                bare = [rng.random() < ANYBODY for _ in drawn]
+                drawn = [replace(t, operands=t.operands[b:]) for t, b in zip(drawn, bare, strict=True)]
+        every = [o for t in drawn for o in (*t.operands, t.result)]
+        scenes = [o for o in every if isinstance(o, SceneSpec)]
         with torch.no_grad():
             pictures = dict(zip(map(id, scenes), draw_alike(scenes, self.size)[0], strict=True))
-            swatches = {id(o): draw_swatch(o, self.size) for o in drawn.operands if isinstance(o, SwatchSpec)}
-        images, texts = {}, {}
-        for role, operand in zip(ROLES[operator], drawn.operands, strict=True):
-            if isinstance(operand, str):
-                texts[role] = operand
-            else:
-                images[role] = _image((pictures | swatches)[id(operand)])
-        return [Sample(images, texts, _image(pictures[id(drawn.result)]))]
+            swatches = {id(o): draw_swatch(o, self.size) for o in every if isinstance(o, SwatchSpec)}
+        return [_sample(t, ROLES[operator], pictures | swatches) for t in drawn]
+
+
+def _sample(drawn: Triplet, roles: Sequence[str], pictures: Mapping[int, Tensor]) -> Sample:
+    """Makes the sample of a triplet; pictures: by the id of each of its specs. Roles that are left over are missing."""
+    images: dict[str, Image.Image | None] = dict.fromkeys(roles)
+    texts = {}
+    for role, operand in zip(roles, drawn.operands, strict=False):
+        if isinstance(operand, str):
+            texts[role] = operand
+            del images[role]
+        else:
+            images[role] = _image(pictures[id(operand)])
+    return Sample(images, texts, _image(pictures[id(drawn.result)]))
 
 
 def _image(pixels: Tensor) -> Image.Image:

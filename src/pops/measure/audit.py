@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from pops.studio import Pops
 
 
-def shortcuts(result: Tensor, plain: Tensor, truth: Tensor) -> dict[str, float]:
+def shortcuts(result: Tensor, plain: Tensor, truth: Tensor, there: Tensor | None = None) -> dict[str, float]:
     """Returns the share of triplets that one operand alone answers, and recall@1 on the rest.
 
-    result, truth [n, D], plain [n, k, D]: k operands. Keys: answered_by_one, recall_at_1_of_rest,
-    average_recall_at_1_of_rest (0 where there is no rest).
+    result, truth [n, D], plain [n, k, D]: k operands; there [n, k]: False where one is missing, zeros (None: none is).
+    Keys: answered_by_one, recall_at_1_of_rest, average_recall_at_1_of_rest (0 where there is no rest).
     """
-    answered = hits(plain[:, 0], truth)
+    there = plain.new_ones(plain.shape[:2]).bool() if there is None else there
+    answered = hits(plain[:, 0], truth) & there[:, 0]
     for k in range(1, plain.shape[1]):
-        answered = answered | hits(plain[:, k], truth)
+        answered = answered | (hits(plain[:, k], truth) & there[:, k])
     rest = ~answered
+    average = plain.sum(1) / there.sum(1, keepdim=True).clamp(min=1)
 
     def share(e: Tensor) -> float:
         return float(hits(e, truth)[rest].float().mean()) if bool(rest.any()) else 0.0
@@ -34,14 +36,14 @@ def shortcuts(result: Tensor, plain: Tensor, truth: Tensor) -> dict[str, float]:
     return {
         "answered_by_one": float(answered.float().mean()),
         "recall_at_1_of_rest": share(result),
-        "average_recall_at_1_of_rest": share(plain.mean(1)),
+        "average_recall_at_1_of_rest": share(average),
     }
 
 
 def hard_negatives(
     p: Pops,
     operator: str,
-    plain: Tensor,
+    average: Tensor,
     truths: Tensor,
     result: Tensor,
     seed: int,
@@ -50,7 +52,8 @@ def hard_negatives(
 ) -> dict[str, float]:
     """Returns how often the truth is the nearest among itself and its hard negatives, for the first len(result) cases.
 
-    plain [n, 2, D], truths [n, D], result [m, D]: of an operator's triplets from `seed`, drawn at `side` pixels.
+    average (of the operands), truths [n, D], result [m, D]: of an operator's triplets from `seed`, drawn at `side`
+    pixels.
     Keys: hard (all negatives), hard_operand_a and hard_operand_b (those that share that operand with the truth), and
     average_hard for the operands' average.
     """
@@ -81,5 +84,5 @@ def hard_negatives(
         "hard": nearest(result, negatives),
         "hard_operand_a": nearest(result, negatives[:, :each]),
         "hard_operand_b": nearest(result, negatives[:, each:]),
-        "average_hard": nearest(plain.mean(1), negatives),
+        "average_hard": nearest(average, negatives),
     }

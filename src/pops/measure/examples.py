@@ -125,8 +125,8 @@ def evaluate(
             len(results) * (len(results) - 1) / 2
         )
     found["baselines"] = _baselines(p, spec, encoded, seed)
-    found["audit"] = shortcuts(results[0], encoded.plain, encoded.truth)
-    roles = [role.name for role in spec.roles_for(len(encoded.operands[0]))]
+    found["audit"] = shortcuts(results[0], encoded.plain, encoded.truth, encoded.there)
+    roles = [role.name for role in spec.roles_for(len(encoded.columns))]
     return Evaluation(
         name, p.name, Path(data).name, chosen, len(encoded.truth), roles, found, notes, encoded, results[0]
     )
@@ -165,6 +165,8 @@ def _encode(
             photo, text = row.images.get(column), row.texts.get(column)
             of_row.append((vectors[photo] if photo else None) if kind == "image" else (hidden[text] if text else None))
             shape.append((vectors[photo] if photo else None) if kind == "image" else (embeds[text] if text else None))
+        while spec.repeat and len(of_row) > 1 and of_row[-1] is None:
+            of_row.pop()  # of a list of operands, what is not there is left out
         operands.append(of_row)
         plain.append(torch.stack([zero if e is None else e for e in shape]))
         there.append([e is not None for e in shape])

@@ -21,17 +21,21 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from pops.operators.operator import Operator
     from pops.progress import OnProgress
     from pops.studio import Pops
     from pops.toybox.world import SceneSpec
 
 OPERATORS = ("texturing", "union", "scene", "instruct")
+UNIONS = ("union_3", "union_4")  # unions of unions, for three and four operands
+FURTHER = ("clothes", *UNIONS)
 # By operator, the attributes of the truth that the oracle must read right.
 ASKED = {
     "texturing": ("object", "material"),
     "union": ("object", "object_b"),
     "scene": ("object", "scene"),
     "instruct": ("adjective",),
+    "clothes": ("object",),
 }
 SIDE = 96  # pixels of the oracle's images
 SHARP_SIDE = 256  # pixels at which sharpness is measured
@@ -43,10 +47,16 @@ class Cases:
 
     operator: str
     operands: list[list[Tensor]]  # per triplet: image embeddings [D], or hidden states [length, D] of a word
-    plain: Tensor  # [n, 2, D] operands as embeddings, of words the text embedding
+    plain: Tensor  # [n, k, D] operands as embeddings, of words the text embedding; zeros where there are fewer
+    there: Tensor  # [n, k] bool
     truth: Tensor  # [n, D]
     pictures: Tensor  # uint8 [n, 3, SIDE, SIDE], the true results
     answers: list[dict[str, str]]  # what the oracle ought to read
+
+    @property
+    def average(self) -> Tensor:
+        """The mean of the operands that are there: [n, D]."""
+        return self.plain.sum(1) / self.there.sum(1, keepdim=True)
 
 
 @dataclass
@@ -90,19 +100,27 @@ def measure(
     for name in operators:
         cases = draw_cases(p, name, count, seed, on_progress)
         result = apply(p, cases, seed, steps=steps, guidance=guidance, sampler=sampler, on_progress=on_progress)
-        row = report.operators[name] = figures(result, cases.plain, cases.truth)
-        row["audit"] = shortcuts(result, cases.plain, cases.truth)
+        row = report.operators[name] = figures(result, cases)
+        row["audit"] = shortcuts(result, cases.plain, cases.truth, cases.there)
         if audited:
-            row["audit"] |= hard_negatives(p, name, cases.plain, cases.truth, result[:audited], seed, SIDE, on_progress)
-        if render:
+            row["audit"] |= hard_negatives(
+                p, name, cases.average, cases.truth, result[:audited], seed, SIDE, on_progress
+            )
+        if render and name in ASKED:
             row["oracle"], row["images"] = _judged(p, cases, result[:shown], seed, render_steps, on_progress)
     return report
 
 
 def check_operator(name: str) -> None:
     """Raises ConfigError for an operator whose truth toybox does not know."""
-    message = f"toybox has no truth for {name!r}{suggest(name, OPERATORS)}; choose from {', '.join(OPERATORS)}"
-    ensure(name in OPERATORS, message, ConfigError)
+    known = (*OPERATORS, *FURTHER)
+    message = f"toybox has no truth for {name!r}{suggest(name, known)}; choose from {', '.join(known)}"
+    ensure(name in known, message, ConfigError)
+
+
+def operator_of(case: str) -> str:
+    """Returns the operator that computes a case: of union_3 and union_4 it is union."""
+    return "union" if case in UNIONS else case
 
 
 def draw_cases(p: Pops, operator: str, count: int, seed: int, on_progress: OnProgress | None = None) -> Cases:
@@ -113,26 +131,29 @@ def draw_cases(p: Pops, operator: str, count: int, seed: int, on_progress: OnPro
     from pops.toybox.pairs import draw_triplet, triplet
 
     images: list[Image.Image] = []
+    sizes: list[int] = []
     truths, answers, words = [], [], []
     for k in range(count):
         t = triplet(operator, seed + k, "test")
         operands, result = draw_triplet(t, SIDE)
         images += [to_image(o) for o in operands if not isinstance(o, str)]
+        sizes.append(len(images) - sum(sizes))
         words += [o for o in operands if isinstance(o, str)]
         truths.append(result)
         answers.append(answer_of(t.result))
         if on_progress:
             on_progress(k + 1, count, f"{operator}: drawing")
     pictures = torch.stack(truths)
-    e = _embed(p, images).view(count, -1, p.space.dim)
+    rows = [list(row) for row in _embed(p, images).split(sizes)]
     truth = _embed(p, [to_image(x) for x in pictures])
-    rows = [list(row) for row in e]
-    plain = e
+    plain = torch.nn.utils.rnn.pad_sequence([torch.stack(row) for row in rows], batch_first=True)
+    there = torch.arange(plain.shape[1])[None] < torch.tensor(sizes)[:, None]
     if words:
         text = p.space.encode_texts(words)
         rows = [[row[0], text.hidden[k]] for k, row in enumerate(rows)]
-        plain = torch.stack([e[:, 0], text.embeds.float()], 1)
-    return Cases(operator, rows, plain, truth, pictures, answers)
+        plain = torch.stack([plain[:, 0], text.embeds.float()], 1)
+        there = torch.ones(count, 2, dtype=torch.bool)
+    return Cases(operator, rows, plain, there, truth, pictures, answers)
 
 
 def _embed(p: Pops, images: Sequence[Image.Image]) -> Tensor:
@@ -160,32 +181,55 @@ def apply(
     sampler: str = "ancestral",
     on_progress: OnProgress | None = None,
 ) -> Tensor:
-    """Returns the operator's results [n, D], triplet k with seed + k; triplets of equal length share a batch."""
+    """Returns the operator's results [n, D], triplet k with seed + k; of UNIONS union(union(a, b), c), and
+    union(union(a, b), union(c, d)).
+    """
+    operator = p.operator(operator_of(cases.operator))
+
+    def sampled(operands: Sequence[Sequence[Tensor]]) -> Tensor:
+        return _sampled(operator, operands, seed, steps, guidance, sampler, named)
+
+    def named(done: int, total: int, _: str) -> None:
+        if on_progress:
+            on_progress(done, total, f"{cases.operator}: applying")
+
+    def joined(operands: Tensor) -> Tensor:  # [n, k, D]
+        if operands.shape[1] == 1:
+            return operands[:, 0]
+        half = (operands.shape[1] + 1) // 2
+        return sampled(list(zip(joined(operands[:, :half]), joined(operands[:, half:]), strict=True)))
+
+    return joined(cases.plain) if cases.operator in UNIONS else sampled(cases.operands)
+
+
+def _sampled(
+    operator: Operator, operands: Sequence[Sequence[Tensor]], seed: int, steps: int | None, guidance: float | None,
+    sampler: str, on_progress: OnProgress,
+) -> Tensor:  # fmt: skip
+    """Returns an operator's results, row k with seed + k; rows of equal length share a batch."""
     import torch
 
-    operator = p.operator(cases.operator)
     order: dict[int, list[int]] = {}
-    for k, operands in enumerate(cases.operands):
-        order.setdefault(sum(len(o) if o.ndim == 2 else 1 for o in operands), []).append(k)
-    out = torch.empty_like(cases.truth)
+    for k, row in enumerate(operands):
+        order.setdefault(sum(len(o) if o.ndim == 2 else 1 for o in row), []).append(k)
+    out = torch.empty(len(operands), operator.prior.dim)
     done = 0
     for rows in order.values():
         for chunk in (rows[i : i + 64] for i in range(0, len(rows), 64)):
-            condition = operator.encode([cases.operands[k] for k in chunk])
+            condition = operator.encode([operands[k] for k in chunk])
             gens = generators([seed + k for k in chunk])
             out[chunk] = operator.sample(condition, gens, steps=steps, guidance=guidance, sampler=sampler)
             done += len(chunk)
-            if on_progress:
-                on_progress(done, len(out), f"{cases.operator}: applying")
+            on_progress(done, len(out), "")
     return out
 
 
 # --- embeddings against the truth ------------------------------------------------------------------------------------
 
 
-def figures(result: Tensor, plain: Tensor, truth: Tensor) -> dict[str, Any]:
-    """Returns cosine, recall@1, beats_average and the baselines' figures; result, truth [n, D], plain [n, 2, D]."""
-    average = plain.mean(1)
+def figures(result: Tensor, cases: Cases) -> dict[str, Any]:
+    """Returns cosine, recall@1, beats_average and the baselines' figures of results [n, D]."""
+    average, plain, truth = cases.average, cases.plain, cases.truth
     mine, theirs = cosines(result, truth), cosines(average, truth)
     baselines = {"average": average, "operand_a": plain[:, 0], "operand_b": plain[:, 1]}
     return {
@@ -221,7 +265,7 @@ def _judged(
     def draw(vectors: Tensor, what: str) -> list[Image.Image]:
         return rendered(p, vectors, seed, steps, f"{cases.operator}: {what}", on_progress)
 
-    average, answers = cases.plain.mean(1), cases.answers[:n]
+    average, answers = cases.average, cases.answers[:n]
     made = {"result": draw(result, "rendering"), "average": draw(average[:part], "average")}
     made["round_trip"] = draw(cases.truth[:part], "round trip")
     shares = {

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pops.errors import ConfigError
 from pops.images import load_photo
 from pops.measure.examples import Evaluation
-from pops.measure.operators import rendered
+from pops.measure.pictures import draw
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,6 +19,12 @@ if TYPE_CHECKING:
     from pops.progress import OnProgress
     from pops.studio import Pops
 
+RENDERED = {  # figures of images, embedded again
+    "result": "image of the result",
+    "average": "image of the average",
+    "truth": "image of the truth's embedding",
+    "ip_adapter": "IP-Adapter with all pictures",
+}
 SIDE = 128  # pixels of an image in the page
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
@@ -46,6 +51,11 @@ def rows_of(done: Evaluation) -> list[tuple[str, str, str, str]]:
     for name, b in f["baselines"].items():
         who = name.replace("_", " ") if name in ("average", "text") else f"{name.replace('_', ' ')} ({b['role']})"
         rows.append((who, share("cosine", b), share("recall_at_1", b), ""))
+    drawn = f.get("rendered", {})
+    for name, who in RENDERED.items():
+        if name in drawn:
+            of_first = f"{who}, of the first {drawn['count']}"
+            rows.append((of_first, share("cosine", drawn[name]), share("recall_at_1", drawn[name]), ""))
     return rows
 
 
@@ -63,17 +73,13 @@ def html(
     p: Pops, done: Evaluation, *, most: int, seed: int = 0, on_progress: OnProgress | None = None
 ) -> str:  # fmt: skip
     """Returns the page: the verdict, the table, and for the first `most` examples the operands, the truth, and what
-    the result, the average and the truth's own embedding look like when the model's renderer makes images of them.
+    the result, the average and the truth's own embedding look like when the model's renderer makes images of them,
+    and what it makes of all operands together, if it has an IP-Adapter. The images' figures go to the evaluation.
     """
     encoded, result = done.encoded, done.result
     assert encoded is not None and result is not None
     count = min(most, done.count)
-    images: dict[str, Sequence[Image.Image]] = {}
-    try:
-        for what, vectors in (("result", result), ("average", encoded.average), ("truth, rendered", encoded.truth)):
-            images[what] = rendered(p, vectors[:count], seed, None, f"rendering {what}", on_progress)
-    except ConfigError as e:
-        done.notes.append(f"no images of results: {e}")
+    images = draw(p, done, count, seed, on_progress)
     roles = list(done.roles)
     head = "".join(f"<th>{escape(role)}</th>" for role in [*roles, "truth", *images])
     body = []

@@ -141,7 +141,7 @@ def _scores(cases: Cases, of_draws: Sequence[Tensor]) -> dict[str, Tensor]:
     """Returns each case's figures [n], as means over the draws [n, D]."""
     import torch
 
-    theirs = cosines(cases.plain.mean(1), cases.truth)
+    theirs = cosines(cases.average, cases.truth)
     mine = torch.stack([cosines(e, cases.truth) for e in of_draws])
     found = torch.stack([hits(e, cases.truth) for e in of_draws])
     return {

@@ -38,6 +38,7 @@ class Capabilities:
     guidance: bool = False  # whether it has a guidance scale
     outputs: tuple[str, ...] = ("pil",)  # of RenderOptions.output
     previews: bool = False  # whether on_preview is called
+    several: bool = False  # whether vectors may be [n, m, D]: m embeddings of each image, as IP-Adapter takes them
     together: bool = False  # whether an image depends on the other rows of its call: all are made in one
 
 
@@ -111,9 +112,15 @@ class RendererOptions:
 Factory: TypeAlias = Callable[[Path | None, RendererOptions], Renderer]
 
 
-def check_request(vectors: Tensor, seeds: Sequence[int], steps: int, size: tuple[int, int], *, multiple: int) -> None:
-    """Raises ConfigError unless there is one seed per row, one step at least, and a possible size."""
-    ensure(vectors.ndim == 2, f"vectors must be [n, dim], got {list(vectors.shape)}", ConfigError)
+def check_request(
+    vectors: Tensor, seeds: Sequence[int], steps: int, size: tuple[int, int], *, multiple: int, several: bool = False
+) -> None:
+    """Raises ConfigError unless there is one seed per row, one step at least, and a possible size.
+
+    several: vectors may be [n, m, D], too.
+    """
+    fits = vectors.ndim == 2 or (several and vectors.ndim == 3 and vectors.shape[1] > 0)
+    ensure(fits, f"vectors must be [n, dim], got {list(vectors.shape)}", ConfigError)
     told = f"{len(vectors)} vectors need as many seeds, got {len(seeds)}"
     ensure(len(seeds) == len(vectors), told, ConfigError)
     ensure(steps >= 1, f"the renderer's steps must be 1 or more, got {steps}", ConfigError)

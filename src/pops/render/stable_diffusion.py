@@ -133,10 +133,13 @@ class StableDiffusionRenderer:
             guidance=True,
             outputs=("pil", "latent"),
             previews=True,
+            several=True,
         )
 
     def render(self, vectors: Tensor, seeds: Sequence[int], size: tuple[int, int], options: RenderOptions) -> list[Any]:
-        """See Renderer.render. "latent": [C, height / 8, width / 8] each, as stock diffusers' output_type="latent".
+        """See Renderer.render; vectors [n, m, D]: m embeddings of each image, whose tokens the adapter reads one after
+        another, as stock diffusers does with several images. "latent": [C, height / 8, width / 8] each, as stock
+        diffusers' output_type="latent".
 
         A preview is the image that the sampler expects at the end, of 64 x 64 latents at most.
         """
@@ -145,7 +148,7 @@ class StableDiffusionRenderer:
         # 1) What is asked for, refused before a network runs.
         steps = self.steps if options.steps is None else options.steps
         guidance = self.guidance if options.guidance is None else options.guidance
-        check_request(vectors, seeds, steps, size, multiple=max(8, self.factor))
+        check_request(vectors, seeds, steps, size, multiple=max(8, self.factor), several=True)
         check_guidance(guidance)
         self._check_width(vectors)
         scales = scales_of(self.unet, options.scale, sdxl=self.sdxl)
@@ -186,12 +189,12 @@ class StableDiffusionRenderer:
     # Classifier-free guidance on the network's output, arXiv 2207.12598 Eq. 6; the uncond branch has the negative text
     # and, as IP-Adapter was trained, zeros for the image embedding (arXiv 2308.06721 section 3.2).
     def _denoise(self, vectors: Tensor, seeds: Sequence[int], call: Call, batch: int, batches: int) -> Tensor:
-        """Samples latents [B, C, h, w] in the VAE's scaled space, for vectors [B, D] un-normalised and B seeds."""
+        """Samples latents [B, C, h, w] in the VAE's scaled space, for vectors [B, (m,) D] un-normalised and B seeds."""
         import torch
 
         # 1) The conditions: [B] rows, or with guidance [2B] rows, uncond first.
         device, dtype, count = self.device, self.unet.dtype, len(seeds)
-        images = vectors.to(device, dtype)[:, None]
+        images = vectors.to(device, dtype).reshape(count, -1, self.dim)
         images = torch.cat([torch.zeros_like(images), images]) if call.guided else images
         text = call.text.repeat_interleave(count, dim=0)
         added = {name: rows.repeat_interleave(count, dim=0) for name, rows in call.added.items()}
@@ -271,7 +274,7 @@ class StableDiffusionRenderer:
 
     def _check_width(self, vectors: Tensor) -> None:
         """Raises SpaceError for vectors that the IP-Adapter does not read."""
-        width = vectors.shape[1]
+        width = vectors.shape[-1]
         told = f"the renderer's IP-Adapter reads vectors of width {self.dim}, got width {width}"
         advice = f"give the right adapter (--adapter): {right_adapter(width, sdxl=self.sdxl)}"
         ensure(width == self.dim, f"{told}; {advice}", SpaceError)

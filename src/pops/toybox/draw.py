@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pops.toybox.adjectives import ADJECTIVES
 from pops.toybox.materials import MATERIALS, photo_material, plain, random_material
-from pops.toybox.objects import CATEGORIES, PAINTS
+from pops.toybox.objects import EVERY, PAINTS
 from pops.toybox.scenes import SCENES
 from pops.toybox.scenes.base import Setting
 from pops.toybox.shot import Device, Hits, Shot, shoot
@@ -269,7 +269,7 @@ def object_paints(spec: ObjectSpec) -> list[Paint]:
         coat = ADJECTIVES[name].coat
         if coat is not None:
             body = coat(body)
-    parts = CATEGORIES[spec.category].build(dict(spec.shape))
+    parts = EVERY[spec.category].build(dict(spec.shape))
     return [body if part.paint == "body" else plain(linear(PAINTS[part.paint])) for part in parts]
 
 

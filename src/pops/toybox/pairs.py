@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pops.toybox import clothes, several
 from pops.toybox.adjectives import ADJECTIVES
 from pops.toybox.draw import draw_swatch, light, object_paints, paint, setting_of
 from pops.toybox.shot import Device, Shot, shoot
@@ -175,7 +176,15 @@ def _forced(focus: str, rng: random.Random, names: Vocabulary) -> dict[str, str]
 
 
 def triplet(operator: str, seed: int, split: str = "test") -> Triplet:
-    """Draws an exact triplet of an operator; in the test split, its combination is held out."""
+    """Draws an exact triplet of an operator; in the test split, its combination is held out.
+
+    Beside OPERATORS there are clothes, of a figure and up to six garments, and union_3 and union_4, of so many objects.
+    """
+    if operator in several.COUNTS:
+        drawn = several.company_of(several.COUNTS[operator], f"{operator} {split} {seed}", split == "test")
+        return Triplet(operator, *drawn)
+    if operator == "clothes":
+        return Triplet(operator, *clothes.outfit(f"clothes {split} {seed}", split == "test"))
     found = [t for t in family(seed, split, operator).triplets() if t.operator == operator]
     return found[0]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pops.toybox.adjectives import ADJECTIVES
-from pops.toybox.objects import CATEGORIES
+from pops.toybox.objects import EVERY
 from pops.toybox.trace import Solid, Vec, hits_of_grid, normals, solid
 from pops.toybox.world import Camera, ObjectSpec
 
@@ -22,18 +22,21 @@ Device = torch.device | str
 
 @dataclass(frozen=True)
 class Placed:
-    """An object in the world: its solid, and the transform from world space to its own."""
+    """An object in the world: its solid, and the transform from world space to its own. at: where its own origin is,
+    turned with the object, in world units."""
 
     solid: Solid
     cos: float
     sin: float
     x: float
     scale: float
+    at: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def point(self, p: Sequence[Tensor | float]) -> tuple[Tensor, Tensor, Tensor]:
         x, y, z = p[0] - self.x, p[1], p[2]
-        k = 1 / self.scale
-        return (x * self.cos - z * self.sin) * k, y * k, (x * self.sin + z * self.cos) * k  # type: ignore[return-value]
+        k, (ax, ay, az) = 1 / self.scale, self.at
+        turned = x * self.cos - z * self.sin - ax, y - ay, x * self.sin + z * self.cos - az
+        return turned[0] * k, turned[1] * k, turned[2] * k  # type: ignore[return-value]
 
     def direction(self, d: Sequence[Tensor | float]) -> tuple[Tensor, Tensor, Tensor]:
         x, y, z = d
@@ -106,13 +109,15 @@ def _rays(camera: Camera, side: int, device: Device) -> tuple[tuple[float, float
 
 def place(spec: ObjectSpec, device: Device = "cpu") -> Placed:
     """Builds the object's solid, warped by adjectives of shape, where the spec places it."""
-    sdfs = [part.sdf for part in CATEGORIES[spec.category].build(dict(spec.shape))]
+    sdfs = [part.sdf for part in EVERY[spec.category].build(dict(spec.shape))]
     for name in spec.adjectives:
         warp = ADJECTIVES[name].warp
         if warp is not None:
             sdfs = [warp(sdf) for sdf in sdfs]
     yaw = math.radians(spec.yaw)
-    return Placed(solid(sdfs, device), math.cos(yaw), math.sin(yaw), spec.x, spec.scale)
+    size, *at = spec.fit or (1.0, 0.0, 0.0, 0.0)
+    x, y, z = (spec.scale * c for c in at)
+    return Placed(solid(sdfs, device), math.cos(yaw), math.sin(yaw), spec.x, spec.scale * size, (x, y, z))
 
 
 def shoot(

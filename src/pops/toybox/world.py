@@ -11,16 +11,21 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 from pops.toybox.adjectives import ADJECTIVES
 from pops.toybox.materials import MATERIALS
-from pops.toybox.objects import CATEGORIES
+from pops.toybox.objects import CATEGORIES, EVERY
 from pops.toybox.scenes import SCENES
 
 Params = tuple[tuple[str, float], ...]  # instance parameters, by name, in the order of the category's ranges
 
 HELD_OUT_SHARE = 10  # one combination in this many is never shown in training
+# Of clothes, what is never worn together, or never by this figure, in training: so few that figures wear all else.
+NEVER_WORN = frozenset(
+    [("bag", "bow tie"), ("bow tie", "glasses"), ("bow tie", "hat"), ("mittens", "robot"), ("glasses", "snowman")]
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,7 @@ class ObjectSpec:
     yaw: float = 0.0  # degrees, counter-clockwise seen from above
     x: float = 0.0  # world units along the image's horizontal
     scale: float = 1.0
+    fit: tuple[float, float, float, float] | None = None  # worn: its size and place in the wearer's own space
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """One image: objects (none, one, or two side by side) in a scene, seen by a camera."""
+    """One image: objects (none, one, a few side by side, a figure and what it wears) in a scene, and a camera."""
 
     objects: tuple[ObjectSpec, ...]
     scene: str
@@ -216,6 +222,7 @@ def scene_from_dict(data: Mapping[str, Any]) -> SceneSpec:
                 "shape": _params_from(o["shape"]),
                 "material": _material_from(o["material"]),
                 "adjectives": tuple(o["adjectives"]),
+                "fit": tuple(o["fit"]) if o.get("fit") else None,
             }
         )
         for o in data["objects"]
@@ -229,8 +236,11 @@ def scene_from_dict(data: Mapping[str, Any]) -> SceneSpec:
 def held_out(kind: str, a: str, b: str) -> bool:
     """Returns whether the combination of two names is held out of all training. Symmetric for "object"; never changes.
 
-    kind: "material" (object x material), "object" (object x object), "scene" (object x scene), "adjective".
+    kind: "material" (object x material), "object" (object x object), "scene" (object x scene), "adjective",
+    "worn" (garment x garment, and figure x garment; of NEVER_WORN).
     """
+    if kind == "worn":
+        return (min(a, b), max(a, b)) in NEVER_WORN
     if kind == "object":
         a, b = sorted((a, b))
     digest = hashlib.sha256(f"{kind}|{a}|{b}".encode()).digest()
@@ -246,8 +256,9 @@ def held_out_of(spec: SceneSpec) -> list[str]:
         if spec.scene != "studio" and held_out("scene", o.category, spec.scene):
             found.append(f"{o.category} x {spec.scene}")
         found += [f"{o.category} x {a}" for a in o.adjectives if held_out("adjective", o.category, a)]
-    if len(spec.objects) == 2 and held_out("object", *(o.category for o in spec.objects)):
-        found.append(" x ".join(sorted(o.category for o in spec.objects)))
+    kind = "worn" if any(o.fit for o in spec.objects) else "object"
+    pairs = combinations(sorted(o.category for o in spec.objects), 2)
+    found += [f"{a} x {b}" for a, b in pairs if held_out(kind, a, b)]
     return found
 
 
@@ -264,7 +275,7 @@ def named_material(name: str, rng: random.Random) -> MaterialSpec:
 
 def plain_material(category: str, rng: random.Random) -> MaterialSpec:
     """Draws one of the category's natural colours, slightly varied."""
-    base = rng.choice(CATEGORIES[category].natural)
+    base = rng.choice(EVERY[category].natural)
     shade = rng.uniform(0.92, 1.06)
     return MaterialSpec("plain", rgb=_clipped(c * shade + rng.uniform(-0.02, 0.02) for c in base))
 
@@ -283,7 +294,7 @@ def sample_object(
 ) -> ObjectSpec:
     """Draws an object of a category (None: any) and of a named material (None: plain)."""
     name = category or rng.choice(list(CATEGORIES))
-    kind = CATEGORIES[name]
+    kind = EVERY[name]
     shape = sample_params(kind.ranges, rng)
     yaw = rng.uniform(*kind.yaw)
     if material is None:
@@ -329,3 +340,13 @@ SIDE_X, SIDE_SCALE = 0.62, 0.63  # two objects side by side: distance of each fr
 def side_by_side(a: ObjectSpec, b: ObjectSpec) -> tuple[ObjectSpec, ObjectSpec]:
     """Returns the true union of two objects: a on the left, b on the right, both smaller, otherwise unchanged."""
     return replace(a, x=-SIDE_X, scale=SIDE_SCALE), replace(b, x=SIDE_X, scale=SIDE_SCALE)
+
+
+ROWS = {1: (0.0, 1.0), 2: (SIDE_X, SIDE_SCALE), 3: (0.83, 0.43), 4: (0.93, 0.33)}  # place of the outer ones, and size
+
+
+def in_a_row(*objects: ObjectSpec) -> tuple[ObjectSpec, ...]:
+    """Returns the true union of one to four objects, from the left to the right; of two it is `side_by_side`."""
+    reach, scale = ROWS[len(objects)]
+    step = 2 * reach / max(1, len(objects) - 1)
+    return tuple(replace(o, x=k * step - reach, scale=scale) for k, o in enumerate(objects))

@@ -52,6 +52,7 @@ class TrainConfig:
     random_share: float = 0.0  # a random image becomes the target, the operands become zero tokens
     random_keeps_first: float = 0.0  # of random_share: operand 0 becomes that image
     operand_noise: float = 0.0  # standard deviation of Gaussian noise on image operands, standardised space
+    any_order: bool = False  # image operands are shuffled within each sample, so that their order says nothing
     blend_share: float = 0.0  # share of samples that become a weighted mean of two, operands and target alike
     save_every: int = 1000  # steps
     log_every: int = 50  # steps

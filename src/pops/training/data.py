@@ -30,7 +30,8 @@ __all__ = ["Batch", "EmbeddingData", "Order", "Samples", "make_batch", "seed_of"
 class EmbeddingData:
     """All samples of one task, on the CPU: the tensors that `shards` names; `words` and `text` as [N, C].
 
-    present [N, k] bool: False for a missing operand, a zero token; None: all are there.
+    present [N, k] bool: False for a missing operand, a zero token; None: all are there. ragged: what is missing is left
+    out instead, since the operator takes any number of operands.
     """
 
     target: Tensor
@@ -43,6 +44,7 @@ class EmbeddingData:
     empty: Tensor | None = None
     pool: Tensor | None = None
     present: Tensor | None = None
+    ragged: bool = False
 
     def __post_init__(self) -> None:
         every = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -60,7 +62,8 @@ class EmbeddingData:
     def load(cls, folder: str | Path) -> EmbeddingData:
         """Loads the samples of a folder. EmbeddingError names the file and the row of a broken record."""
         begun = time.perf_counter()
-        data = cls(**read_folder(folder))
+        tensors: dict[str, Any] = dict(read_folder(folder))
+        data = cls(**tensors)
         logger.info("read %d samples from %s in %.1f s", len(data), folder, time.perf_counter() - begun)
         return data
 
@@ -98,7 +101,7 @@ class EmbeddingData:
         digest = hashlib.sha256()
         for f in fields(self):
             value = getattr(self, f.name)
-            if value is not None:
+            if value is not None and f.name != "ragged":
                 flat = value.reshape(-1)
                 digest.update(f"{f.name}{tuple(value.shape)}".encode())
                 digest.update(flat[:: max(1, len(flat) // 4096)].double().numpy().tobytes())
@@ -186,6 +189,12 @@ def make_batch(samples: Samples, rows: Tensor, *, config: TrainConfig, stats: Cl
     if config.blend_share:
         target, images = _blended(data, target, images, config.blend_share, gen)
 
+    present = data.present
+    if config.any_order and k:
+        order = uniform(b, k).argsort(dim=1)
+        images = images.gather(1, order[..., None].expand(-1, -1, d))
+        present = None if present is None else present.gather(1, order)
+
     # 2) Which operands are dropped: each independently, or all; the words are the last operand.
     parts = k + (data.words is not None)
     dropped = uniform(b, parts) < config.drop_each
@@ -202,8 +211,8 @@ def make_batch(samples: Samples, rows: Tensor, *, config: TrainConfig, stats: Cl
         if k:
             images[:, 0] = torch.where(keeps[:, None], image, images[:, 0])
             dropped[:, 0] &= ~keeps
-    if data.present is not None:
-        dropped[:, :k] |= ~data.present
+    if present is not None:
+        dropped[:, :k] |= ~present
     images = images.masked_fill(dropped[:, :k, None], 0.0)
 
     # 4) The text: the word's hidden states after the images; for the base prior the caption, "" if it is dropped.
@@ -213,7 +222,8 @@ def make_batch(samples: Samples, rows: Tensor, *, config: TrainConfig, stats: Cl
         columns = torch.randint(wide.shape[1], (b,), generator=gen)
     text = None if data.text is None else data.text[torch.arange(b), columns]
     if data.words is None or data.word_hidden is None or data.word_length is None:
-        return Batch(target, Condition(images), _look_up(data.text_embeds, text))
+        keep = present if data.ragged else None
+        return Batch(target, Condition(images, keep), _look_up(data.text_embeds, text))
     word = data.words[torch.arange(b), columns]
     if config.operator == "prior":
         if data.empty is not None:

@@ -46,7 +46,7 @@ class Grids:
     ) -> None:
         """held: held-out samples, of which the first `rows` are shown; folder: of their pictures, if it is known."""
         self.model, self.spec, self.out = model, spec, out
-        self.held = ShardSamples(held.shards, held.rows[:rows].tolist())
+        self.held = ShardSamples(held.shards, held.rows[:rows].tolist(), ragged=held.ragged)
         ids = held.shards.batch(self.held.rows).ids if rows else []
         found = {row.id: row for row in folder.rows()} if folder is not None else {}
         self.examples = [found.get(id_) for id_ in ids]

@@ -22,13 +22,21 @@ from pops.expression.nodes import KEYS
 from pops.files import expanded, read_json_object, shown, write_whole
 from pops.magicmix.spec import MIX
 from pops.operators.checkpoint import SPEC_FILE
-from pops.operators.spec import OperatorSpec, TrainingRecipe
+from pops.operators.spec import OperatorSpec, Role, TrainingRecipe
 from pops.training import parallel
 from pops.training.checkpoints import CHECKPOINT
 from pops.training.config import TrainConfig
 from pops.training.data import seed_of
 from pops.training.defaults import config_for
-from pops.training.samples import ShardSamples, average_of, plain_operands, roles_of, some_of, usable_rows
+from pops.training.samples import (
+    ShardSamples,
+    average_of,
+    list_role,
+    plain_operands,
+    roles_of,
+    some_of,
+    usable_rows,
+)
 from pops.training.spec import TrainSpec
 from pops.training.start import Start, find_start
 from pops.training.trackers import Tracked, check_tracker
@@ -167,12 +175,15 @@ def prepare(
     """Decides what a run trains. start, config: what an earlier beginning of the same run decided."""
     captions = _has_captions_only(shards)
     train, held, notes = split_rows(shards, spec, captions=captions)
-    samples, held_out = ShardSamples(shards, train), ShardSamples(shards, held)
+    of_list = list_role(shards, [*train, *held])
+    samples, held_out = (ShardSamples(shards, rows, ragged=of_list is not None) for rows in (train, held))
     found = find_start(start or spec.start, model, samples)
     if found.rank == 0 and "rank" not in spec.settings:
         notes.append(f"{found.name} is a whole prior of its own: all of it is trained")
     config = config or config_for(spec, found, len(train), captions=captions)
-    return Prepared(spec, _operator_spec(spec, shards, found, config), config, found, samples, held_out, tuple(notes))
+    return Prepared(
+        spec, _operator_spec(spec, shards, found, config, of_list), config, found, samples, held_out, tuple(notes)
+    )
 
 
 def _has_captions_only(shards: Shards) -> bool:
@@ -184,8 +195,13 @@ def _has_captions_only(shards: Shards) -> bool:
     return first.caption is not None and not bool(first.target_present.any())
 
 
-def _operator_spec(spec: TrainSpec, shards: Shards, start: Start, config: TrainConfig) -> OperatorSpec:
-    """Returns the spec of the operator: its roles from the data, its way of sampling from where it starts."""
+def _operator_spec(
+    spec: TrainSpec, shards: Shards, start: Start, config: TrainConfig, of_list: Role | None
+) -> OperatorSpec:
+    """Returns the spec of the operator: its roles from the data, its way of sampling from where it starts.
+
+    of_list: the one role of a list of operands.
+    """
     defaults: dict[str, Any] = {"guidance": 1.0}
     if start.spec is not None:
         of = start.spec
@@ -203,7 +219,10 @@ def _operator_spec(spec: TrainSpec, shards: Shards, start: Start, config: TrainC
     name = spec.operator_name
     told = f"an operator's name is one plain word of its own, got {shown(repr(name))}; name it: --name mirrored"
     ensure(name.isidentifier() and name not in (*KEYS, MIX.name), told)
-    return OperatorSpec(name, roles_of(shards.roles), summary=spec.summary, training=recipe, **defaults)
+    if of_list is not None:
+        defaults |= {"repeat": True, "most": len(shards.images)}
+    roles = roles_of(shards.roles) if of_list is None else (of_list,)
+    return OperatorSpec(name, roles, summary=spec.summary, training=recipe, **defaults)
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -289,7 +308,7 @@ def _validation(ready: Prepared, model: Model) -> Any:
 
     shards = ready.held_out.shards
     rows = ready.held_out.rows[:MOST]
-    held = ShardSamples(shards, rows.tolist())
+    held = ShardSamples(shards, rows.tolist(), ragged=ready.held_out.ragged)
     batch = shards.batch(rows)
     train = shards.batch(ready.train.rows[:GUESSED])
     truth, known = batch.target, train.target

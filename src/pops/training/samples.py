@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from pops.data.shards import Rows
 
 
+FEWEST_LISTED = 2  # columns of a list of operands
+
+
 class ShardSamples:
     """Some rows of shards as samples of an operator: its images in order, then its text."""
 
-    def __init__(self, shards: Shards, rows: Sequence[int]) -> None:
+    def __init__(self, shards: Shards, rows: Sequence[int], *, ragged: bool = False) -> None:
+        """ragged: the operands are a list of any length (see `list_role`)."""
         import torch
 
+        self.ragged = ragged
         self.shards, self.rows = shards, torch.as_tensor(list(rows), dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -70,7 +75,9 @@ class ShardSamples:
             words = torch.where(index < 0, len(hidden) - 1, index)
         if rows.caption is not None:
             text, embeds = torch.arange(count), rows.caption
-        return EmbeddingData(rows.target, operands, words, text, hidden, length, embeds, present=there)
+        return EmbeddingData(
+            rows.target, operands, words, text, hidden, length, embeds, present=there, ragged=self.ragged
+        )
 
     @cached_property
     def _words(self) -> tuple[Tensor, Tensor]:
@@ -85,6 +92,26 @@ class ShardSamples:
 def roles_of(columns: Sequence[Role]) -> tuple[Role, ...]:
     """Returns an operator's roles: the images in the order of the columns, then the text."""
     return (*(r for r in columns if r.kind == "image"), *(r for r in columns if r.kind == "text"))
+
+
+def list_role(shards: Shards, rows: Sequence[int]) -> Role | None:
+    """Returns the role that all operands share where they are a list: columns garment_1, garment_2, ... of which some
+    rows fill fewer, the first ones. None where they are not.
+    """
+    import torch
+
+    count, names = len(shards.images), [role.name for role in shards.roles]
+    stem = names[0].removesuffix("_1")
+    if count < FEWEST_LISTED or shards.text_roles or names != [f"{stem}_{k}" for k in range(1, count + 1)]:
+        return None
+    fewer = False
+    for first in range(0, len(rows), 4096):
+        batch = shards.batch(rows[first : first + 4096])
+        there = torch.stack([batch.present[name] for name in names], dim=1)
+        if not bool((there[:, 1:] <= there[:, :-1]).all()):
+            return None
+        fewer = fewer or not bool(there.all())
+    return Role(stem) if fewer else None
 
 
 def usable_rows(shards: Shards, split: str, *, captions: bool = False) -> list[int]:

@@ -15,7 +15,14 @@ from pops.files import check_place
 
 @command
 def toybox(
-    operators: Operators = "texturing,union,scene,instruct",
+    operators: Annotated[
+        str | None,
+        typer.Option(
+            "--operators",
+            help="Operators to measure, with commas; union_3 and union_4 are unions of unions.",
+            show_default="all of the model",
+        ),
+    ] = None,
     count: Count = 500,
     seed: First = 0,
     no_render: NoRender = False,
@@ -49,12 +56,15 @@ def toybox(
     import pops
     from pops.measure import operators as bench
 
-    wanted = listed(operators, "--operators", "texturing,union")
+    wanted = None if operators is None else listed(operators, "--operators", "texturing,union")
     if markdown is not None:
         check_place(markdown)
     p = pops.load(model, device=device)
+    if wanted is None:
+        wanted = [name for name in (*bench.OPERATORS, *bench.FURTHER) if bench.operator_of(name) in p.operators]
     for name in wanted:
-        p.model.spec(name)
+        bench.check_operator(name)
+        p.model.spec(bench.operator_of(name))
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(
             p, operators=wanted, count=count, seed=seed, render=not no_render, pictures=pictures, steps=steps,

@@ -3,6 +3,7 @@
 Knows neither materials nor rays; the shapes themselves are in the files beside this one.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,8 @@ class Category:
 
 
 CATEGORIES: dict[str, Category] = {}
+GARMENTS: dict[str, Category] = {}  # what figures wear, beside the hat and the crown among CATEGORIES
+EVERY: Mapping[str, Category] = ChainMap(CATEGORIES, GARMENTS)  # all that can be drawn
 
 
 def category(
@@ -54,12 +57,13 @@ def category(
     natural: Natural,
     yaw: tuple[float, float],
     animal: bool = False,
+    table: dict[str, Category] = CATEGORIES,
     **ranges: tuple[float, float],
 ) -> Callable[[Build], Build]:
-    """Enters a builder in the table; the ranges are of its shape parameters."""
+    """Enters a builder in a table; the ranges are of its shape parameters."""
 
     def enter(build: Build) -> Build:
-        CATEGORIES[name] = Category(name, build, ranges, natural, yaw, animal)
+        table[name] = Category(name, build, ranges, natural, yaw, animal)
         return build
 
     return enter
