@@ -19,13 +19,14 @@ OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix 
 	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo studio web test e2e fuzz lint format lock docs docs-test release tiny clean
+.PHONY: help setup demo studio web test quick coverage e2e fuzz lint format lock docs docs-test release tiny clean
 
 help:
 	@echo "make setup   .venv with everything (the other targets do it themselves)"
 	@echo "make demo    a tiger-striped teapot in out/demo.png"
 	@echo "make studio  the studio: builds its page where it is not built, and opens it in the browser"
-	@echo "make test    the tests (ARGS='-k seeds' for some of them)"
+	@echo "make test    the tests (ARGS='-k seeds' for some of them); make coverage counts the lines that they run"
+	@echo "make quick   the inner loop: lint, and the tests that take seconds"
 	@echo "make docs    the site, in build/docs; make docs-test runs every command of README and documentation"
 	@echo "make release rehearses a release: builds twice, compares, installs in clean environments"
 	@echo "make e2e     the studio's tests in chromium, and those of its model"
@@ -75,6 +76,20 @@ ifeq ($(strip $(ARGS)),)
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+# The inner loop: the checks, and the rooms whose tests start no processes, train nothing and render little.
+QUICK := $(addprefix tests/,expression figures operators prior toybox test_embedding.py test_errors.py test_files.py \
+	test_layers.py test_package.py test_public_names.py test_recipe_faults.py test_seeds.py test_space.py test_tensors.py)
+quick: lint
+	$(BIN)/python -m pytest -p no:cacheprovider $(QUICK) $(ARGS)
+
+# What of the package the tests run, as in make test; it fails below the floor in pyproject.toml.
+coverage: $(STAMP)
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -p no:cacheprovider $(SECOND) & other=$$!; \
+		$(BIN)/coverage run -m pytest -p no:cacheprovider $(FIRST); code=$$?; wait $$other && exit $$code
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report $(ARGS)
 
 docs: $(STAMP)
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs $(ARGS)

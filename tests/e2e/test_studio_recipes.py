@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from servers import start
 from windows import PICTURE, Window, example
@@ -33,7 +34,7 @@ MAKING = {"steps": 4, "guidance": 2.5, "sampler": "ddim"}
 RENDERING = {"steps": 3, "negative": "dull", "size": [64, 64]}
 
 
-def recipe_of(one: Window, title: str) -> dict[str, object]:
+def recipe_of(one: Window, title: str) -> dict[str, Any]:
     """Returns the recipe of the picture that a node shows, once it is made."""
     shown = one.page.locator(".react-flow__node", has_text=title).locator(".frame[aria-busy=false] img.arrives").first
     shown.wait_for(timeout=PICTURE)
