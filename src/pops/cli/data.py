@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pops.cli.fleet import RayOption, Workers, encoder
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
 from pops.errors import ensure
 from pops.files import check_place
@@ -31,6 +32,8 @@ def encode(
         int, typer.Option("--crops", help="Versions of each training example, operands cropped at random.", min=1)
     ] = 1,
     rows: Annotated[int, typer.Option("--rows", help="Rows of a shard.", min=1, max=10_000_000)] = 4096,
+    ray: RayOption = None,
+    workers: Workers = None,
     model: ModelName = "tiny",
     device: Device = "auto",
     json_output: Json = False,
@@ -46,6 +49,7 @@ def encode(
     \b
         pops data encode examples -o examples.shards
         pops data encode examples -o examples.shards --model kandinsky-2-2 --crops 4
+        pops data encode examples -o examples.shards --ray local --workers 2
     """
     import pops
     from pops.data.encode import encode_folder
@@ -54,9 +58,9 @@ def encode(
     read = Folder.read(folder)
     p = pops.load(model, device=device)
     side = p.model.photo_side
-    with progress(quiet=quiet or json_output) as on_progress:
+    with progress(quiet=quiet or json_output) as on_progress, encoder(p, ray, workers) as by:
         done = encode_folder(
-            read, out, p.space, model=p.model.name, fit=fit, side=side, crops=crops, rows=rows, on_progress=on_progress
+            read, out, by, model=p.model.name, fit=fit, side=side, crops=crops, rows=rows, on_progress=on_progress
         )
     about = done.about
     if json_output:
@@ -94,12 +98,8 @@ def make(
         list[str] | None,
         typer.Option("--tool", help="TOOL=FOLDER or hub id: a model in place of the teacher's own. Repeatable."),
     ] = None,
-    ray: Annotated[
-        str | None, typer.Option("--ray", help="Make them on a Ray cluster: local, or host:port.", show_default=False)
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Workers on Ray.", min=1, show_default="one for each CPU or GPU")
-    ] = None,
+    ray: RayOption = None,
+    workers: Workers = None,
     shard: Annotated[
         str | None,
         typer.Option("--shard", help="2/8: make the second of eight shares, beside others.", show_default=False),

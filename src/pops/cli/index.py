@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pops.cli.fleet import RayOption, Workers, encoder
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, print_json, progress
 from pops.files import expanded, is_file, shown
 
@@ -43,6 +44,8 @@ def index(
         list[str] | None,
         typer.Option("--exclude", help="Names or paths to pass over: *.gif, 2019/*. Repeatable.", metavar="PATTERN"),
     ] = None,
+    ray: RayOption = None,
+    workers: Workers = None,
     model: ModelName = "tiny",
     device: Device = "auto",
     json_output: Json = False,
@@ -57,6 +60,7 @@ def index(
 
     \b
         pops index photos -o photos.library
+        pops index photos -o photos.library --ray host:6379
         pops search "scene(teapot.png, beach.png)" --library photos.library
         pops run "texturing(teapot.png, tiger.png)" --renderer retrieval --library photos.library -n 4 -o near.png
     """
@@ -65,9 +69,9 @@ def index(
 
     p = pops.load(model, device=device)
     side = p.model.photo_side
-    with progress(quiet=quiet or json_output) as on_progress:
+    with progress(quiet=quiet or json_output) as on_progress, encoder(p, ray, workers) as by:
         report = index_folder(
-            folder, library, p.space, fit=fit, side=side, prune=prune, exclude=exclude or (), on_progress=on_progress
+            folder, library, by, fit=fit, side=side, prune=prune, exclude=exclude or (), on_progress=on_progress
         )
     if json_output:
         print_json({"ok": True, **_report_data(report)})

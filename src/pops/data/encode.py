@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pops.data")
 
 ROWS = 4096  # of a shard
-BATCH = 64  # pictures read, and encoded, together
+BATCH = 64  # pictures read, and encoded, together, unless the encoder has a number of its own (together)
 READERS = 4  # threads that read pictures while the encoder works
 KEPT = 20_000  # embeddings of pictures that are kept for further rows that show them
 CROP = 0.8  # shortest side of a crop, of the picture's
@@ -307,7 +307,8 @@ class _Run:
         """Encodes pictures that were not encoded lately, reading some ahead of the encoder."""
         found = {p: self.kept[p] for p in sources if p in self.kept}
         todo = [p for p in sources if p not in found]
-        batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
+        size = getattr(self.encoder, "together", BATCH)
+        batches = [todo[i : i + size] for i in range(0, len(todo), size)]
         with ThreadPoolExecutor(READERS, thread_name_prefix="pops-encode") as readers:
             try:
                 ahead = [readers.submit(self._read, p, *sources[p]) for p in batches[0]] if batches else []

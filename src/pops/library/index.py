@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pops.library")
 
-BATCH = 64  # photos read, and encoded, together
+BATCH = 64  # photos read, and encoded, together, unless the encoder has a number of its own (together)
 READERS = 4  # threads that read photos while the encoder works
 SAVE_EVERY = 20.0  # seconds of work that a stopped run may lose
 _NAMED = (*PHOTO_SUFFIXES, *RAW_SUFFIXES)  # files that are told one by one when they cannot be read
@@ -139,7 +139,8 @@ class _Run:
         todo = [path for path, stamp in self.found.files.items() if not self._as_it_was(path, stamp)]
         photos = {path for path, entry in self.entries.items() if entry.digest}
         self.report.unchanged = len(photos.intersection(self.found.files).difference(todo))
-        chunks = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
+        size = getattr(self.encoder, "together", BATCH)
+        chunks = [todo[i : i + size] for i in range(0, len(todo), size)]
         readers = ThreadPoolExecutor(READERS, thread_name_prefix="pops-index")
         try:
             ahead = self._start(readers, chunks[0]) if chunks else []
@@ -148,7 +149,7 @@ class _Run:
                 ahead = self._start(readers, chunks[i + 1]) if i + 1 < len(chunks) else []
                 self._take([future.result() for future in reading])
                 if on_progress:
-                    on_progress(min(len(todo), (i + 1) * BATCH), len(todo), "indexing")
+                    on_progress(min(len(todo), (i + 1) * size), len(todo), "indexing")
                 if time.monotonic() - self.saved > SAVE_EVERY:
                     self._save()
         except BaseException:
