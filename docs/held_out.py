@@ -72,7 +72,7 @@ def singles(p: pops.Pops, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--singles", type=Path, default=None, metavar="FOLDER")
-    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--model", default="tiny", help="to try another")
     parser.add_argument("-o", "--out", type=Path, default=OUT)
     args = parser.parse_args()
     p = pops.load(args.model, device="cpu")

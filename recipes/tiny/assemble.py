@@ -36,6 +36,7 @@ ABOUT = {
     "size": settings.CANVAS,
     "photo_side": settings.SIZE,
     "steps": 10,
+    "mix_steps": 20,
     "guidance": 3.0,
     "licence": "Apache-2.0",
 }

@@ -273,7 +273,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--follow", action="store_true", help="take in pictures as they are rendered")
     parser.add_argument("--look", type=int, default=1000, help="steps from one look at held-out pictures to the next")
-    parser.add_argument("--start", type=Path, default=settings.START / "autoencoder", help="a folder of weights")
+    parser.add_argument("--start", type=Path, default=settings.PACKAGE / "renderer" / "vae", help="a folder of weights")
     parser.add_argument("--sharpen", action="store_true", help="go on with the decoder alone")
     parser.add_argument("--adversarial", type=float, default=0.05, help="with --sharpen: weight of that term")
     parser.add_argument("--fp32", action="store_true")

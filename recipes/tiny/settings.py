@@ -7,7 +7,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = Path(os.environ.get("POPS_TINY_WORK", ROOT / "runs" / "tiny"))  # git-ignored: data, checkpoints, logs, grids
-START = Path(__file__).parent / "start"  # weights that a stage begins with where it has no checkpoint
 PACKAGE = ROOT / "src" / "pops" / "models" / "tiny"  # where finished weights go
 
 SIZE = 96  # pixels, square: what the image tower sees

@@ -48,4 +48,4 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert [row["apart"] for row in rows] == [0, 0] and all(row["ratio"] > 0 for row in rows)
-    assert "| stable-diffusion | 96 x 96 | 1 |" in (tmp_path / "t.md").read_text()
+    assert "| stable-diffusion | 128 x 128 | 1 |" in (tmp_path / "t.md").read_text()

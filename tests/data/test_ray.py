@@ -34,8 +34,7 @@ def test_ray_encodes_the_same_bytes_and_indexes_the_same_photos(tmp_path: Path, 
     fleet = ("--ray", "local", "--workers", "2")
     for name, how in (("alone", ()), ("shared", fleet)):
         pops("data", "encode", str(examples), "-o", str(tmp_path / name), "-m", str(folder), "-q", *how)
-        photos, library = str(tmp_path / "photos"), str(tmp_path / f"{name}.library")
-        pops("index", photos, "-o", library, "-m", str(folder), "-q", *how)
+        pops("index", str(tmp_path / "photos"), "-o", str(tmp_path / f"{name}.library"), "-m", str(folder), "-q", *how)
     assert files(tmp_path / "alone") == files(tmp_path / "shared") != {}
     found = []
     for name in ("alone", "shared"):

@@ -17,6 +17,7 @@ from pops.errors import Cancelled, ConfigError, ExpressionError, OperandError
 from pops.expression.grammar import parse, to_text
 from pops.expression.plan import plan
 from pops.expression.trees import from_tree, to_tree
+from pops.magicmix.operands import MixSettings, with_defaults
 from pops.studio import Pops
 
 FEW = "steps=3, guidance=2"
@@ -343,3 +344,9 @@ def test_saving_latents(call: Any) -> None:
     assert Path("o.png").read_bytes() == Path("n.png").read_bytes()
     bad = call("mix", "a.png", "tiger", "--model", "$M", "-o", "x.png", "--save-latent", "l.npy")
     assert bad.exit_code == 2 and "ends in .safetensors" in bad.stderr and not Path("x.png").exists()
+
+
+def test_a_model_may_mix_in_other_steps_than_it_renders() -> None:
+    assert with_defaults({}, {"steps": 10, "mix_steps": 20, "size": 128}, (64, 64))["steps"] == 20
+    assert with_defaults({}, {"steps": 10}, (64, 64)) == {"steps": 10, "guidance": MixSettings.guidance, "size": 64}
+    assert with_defaults({"steps": 3}, {"mix_steps": 20}, (64, 64))["steps"] == 3

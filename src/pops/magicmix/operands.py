@@ -101,9 +101,12 @@ class MixSettings:
 def with_defaults(given: Mapping[str, Any], info: Mapping[str, Any], native: tuple[int, int]) -> dict[str, Any]:
     """Returns the settings that are given over a model's own steps, guidance and size.
 
-    info: the model's pops.json; native: (height, width) in pixels.
+    info: the model's pops.json, whose mix_steps come before its steps; native: (height, width) in pixels.
     """
-    own = {"steps": info.get("steps", MixSettings.steps), "guidance": info.get("guidance", MixSettings.guidance)}
+    own = {
+        "steps": info.get("mix_steps", info.get("steps", MixSettings.steps)),
+        "guidance": info.get("guidance", MixSettings.guidance),
+    }
     return {**own, "size": info.get("size", native[0]), **given}
 
 
