@@ -387,7 +387,16 @@ def test_every_field_has_an_effect(tmp_path, words, base):
         "operand_noise": 1.0,
         "blend_share": 1.0,
     }
-    elsewhere = {"operator", "adapt_time", "save_every", "log_every", "accumulate", "eval_every", "patience"}
+    elsewhere = {
+        "operator",
+        "adapt_time",
+        "save_every",
+        "log_every",
+        "accumulate",
+        "eval_every",
+        "patience",
+        "any_order",
+    }
     assert set(other) | elsewhere == {f.name for f in fields(TrainConfig)}
     want = train(plain, words, base, tmp_path / "plain").prior.transformer.state_dict()
     for name, value in other.items():

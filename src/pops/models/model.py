@@ -262,9 +262,12 @@ class Model:
             return self._renderers[key]
 
     def upscaler(self, renderer: Renderer) -> Upscaler | None:
-        """Returns the upscaler in the folder of a renderer that `renderer` gave; None where it has none. Read once."""
+        """Returns the upscaler in the folder of a renderer that `renderer` gave; None where it has none. Read once.
+
+        One whose images have a size of their own (retrieval) has none: photos stay as they are.
+        """
         folder = self._folders_of_renderers.get(id(renderer))
-        if folder is None or not (folder / "upscaler").is_dir():
+        if folder is None or not min(renderer.capabilities.native) or not (folder / "upscaler").is_dir():
             return None
         with LOADING:
             self._verification.wait()
