@@ -106,6 +106,10 @@ def test_the_line_and_the_canvas_are_one(window: Windows) -> None:
     weights = page.get_by_role("slider", name="Weight of part")
     weights.first.wait_for()
     assert weights.count() == 2
+    page.wait_for_selector("#expression:not(:focus)")  # the line is left when it is applied
+    page.wait_for_timeout(500)  # nodes that are new are measured, and drawn again
+    weights.first.focus()
+    page.wait_for_selector("input[type=range]:focus")
     weights.first.press("ArrowRight")
     one.reads("0.55*mug.png + 0.5*tiger.png")
     one.write("let t = texturing(mug.png, _); union(t, t@7)")
