@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pops.data.fleet import LOCAL, FleetEncoder
+from pops.data.fleet import FleetEncoder
+from pops.fleet import LOCAL
 from pops.models.hub import resolve
 from pops.space import Space
 

@@ -17,7 +17,7 @@ SRC = ROOT / "src"
 FLOORS = {
     "caution": 0, "errors": 0, "progress": 0, "version": 0, "toybox": 0,
     "measure.figures": 0,
-    "files": 1, "notebook": 1, "parts": 1, "pickles": 1, "weights": 1,
+    "files": 1, "fleet": 1, "notebook": 1, "parts": 1, "pickles": 1, "weights": 1,
     "examples": 1.5, "tensors": 1.5,
     "embedding": 2, "images": 2, "loading": 2, "seeds": 2, "standardise": 2,
     "diffusion": 3, "library": 3, "models": 3, "prior": 3, "space": 3,

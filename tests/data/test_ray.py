@@ -61,7 +61,7 @@ def test_a_killed_worker_is_started_again(tmp_path: Path, random_model: Path) ->
     fleet = FleetEncoder(space, partial(Space.load, random_model), "local", workers=2)
     try:
         first = fleet.encode_images(images)
-        os.kill(ray.get(fleet.fleet[0].pid.remote()), signal.SIGKILL)
+        os.kill(fleet.fleet.pids()[0], signal.SIGKILL)
         again = fleet.encode_images(images)
     finally:
         fleet.close()

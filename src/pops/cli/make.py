@@ -82,6 +82,13 @@ def _results(
     if recipe.sweep:
         yield pops.run(recipe, given=given, on_progress=on_progress, on_note=notes.append)
         return
+    if outputs.ray is not None:
+        from pops.cli.fleet import images_over_ray
+
+        yield from images_over_ray(
+            pops, recipe, given or {}, places.only, outputs.ray, outputs.workers, on_progress, notes.append
+        )
+        return
     yield from pops.stream(
         recipe,
         given=given,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pops.cli.fleet import RayOption, Workers
 from pops.cli.options import MIX_OPTIONS, OPTIONS, with_options
 from pops.cli.outputs import Force, Grid, Outputs, Resume, ShardOption, shard_of
 from pops.cli.run import NoRecipe
@@ -90,6 +91,8 @@ def mix(
     force: Force = False,
     resume: Resume = False,
     shard: ShardOption = None,
+    ray: RayOption = None,
+    workers: Workers = None,
     json_output: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -115,7 +118,15 @@ def mix(
         pops,
         recipe.changed(**options, sweep=axes),
         Outputs(
-            out, grid=grid, latent=save_latent, recipe=not no_recipe, force=force, resume=resume, shard=shard_of(shard)
+            out,
+            grid=grid,
+            latent=save_latent,
+            recipe=not no_recipe,
+            force=force,
+            resume=resume,
+            shard=shard_of(shard),
+            ray=ray,
+            workers=workers,
         ),
         given=in_python,
         json_output=json_output,

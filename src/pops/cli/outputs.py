@@ -53,6 +53,8 @@ class Outputs:
     force: bool = False  # overwrite what stands
     resume: bool = False  # keep images that stand
     shard: Shard | None = None  # make only a share
+    ray: str | None = None  # a cluster that makes the images: "local", or host:port
+    workers: int | None = None  # on it
 
     def pictures(self) -> list[Path]:
         """Returns the paths of the images and figures as they were given."""
@@ -140,8 +142,10 @@ def place_outputs(pops: Pops, recipe: Recipe, outputs: Outputs, given: dict[str,
 def place_remote(recipe: Recipe, plan: Plan, outputs: Outputs) -> Places:
     """Returns where images and figures go that a server makes, under the names that `place_outputs` gives them."""
     _check_asked(recipe, outputs)
-    kept = (outputs.resume, outputs.shard, outputs.embedding, outputs.latent, outputs.control)
-    told = "--resume, --shard, --save-embedding, --save-latent and --save-control work without --server; leave it out"
+    kept = (outputs.resume, outputs.shard, outputs.ray, outputs.embedding, outputs.latent, outputs.control)
+    told = (
+        "--resume, --shard, --ray, --save-embedding, --save-latent, --save-control work without --server; leave it out"
+    )
     ensure(not any(kept), told, ConfigError)
     drawn = bool(outputs.tree or outputs.equation) or recipe.shows in ("tree", "equation")
     ensure(not drawn, "trees and equations show the names of photos, which a server does not know; leave --server out")
@@ -186,6 +190,18 @@ def _check_asked(recipe: Recipe, outputs: Outputs) -> None:
         ensure(outputs.out is not None, "--shard makes some of many images; add -o out.png")
         told = "--tree, --equation, --grid and --save-embedding are of the whole run; make them without --shard"
         ensure(not drawing, told)
+    _check_shared(recipe, outputs, drawing)
+
+
+def _check_shared(recipe: Recipe, outputs: Outputs, drawing: bool) -> None:
+    """Refuses what workers on Ray do not make."""
+    if outputs.ray is None:
+        ensure(outputs.workers is None, "--workers is of --ray; add --ray local, or leave it out")
+        return
+    ensure(outputs.out is not None, "--ray makes many images; add -o out.png")
+    one = recipe.shows != "image" or bool(recipe.sweep)
+    told = "figures, --save-embedding and --save-control are of the whole run; make them without --ray"
+    ensure(not (drawing or one or outputs.control), told)
 
 
 def _numbered(path: Path | None, numbers: Sequence[int]) -> dict[int, Path]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pops.cli.fleet import RayOption, Workers
 from pops.cli.options import OPTIONS, with_options
 from pops.cli.outputs import Force, Grid, Outputs, Resume, ShardOption, shard_of
 from pops.cli.shell import Debug, Json, Quiet, Trust, command, print_json, trusted, uncollected
@@ -34,6 +35,7 @@ Examples:
     pops run "texturing(teapot.png, _)" --seed 0:9 --grid ideas.png
     pops run "texturing(teapot.png, _)" --seed 0:10000 -o idea.png --shard 1/2
     pops run "texturing(teapot.png, _)" --seed 0:10000 -o idea.png --shard 1/2 --resume
+    pops run "texturing(teapot.png, _)" --seed 0:10000 -o idea.png --ray local
 
 \b
     in the pose of another photo, with a depth ControlNet
@@ -86,6 +88,8 @@ def run(
     force: Force = False,
     resume: Resume = False,
     shard: ShardOption = None,
+    ray: RayOption = None,
+    workers: Workers = None,
     trust: Trust = False,
     server: ServerOption = None,
     json_output: Json = False,
@@ -103,8 +107,9 @@ def run(
     if path.suffix.lower() in PHOTO_SUFFIXES and is_file(path) and not recipe.versions:
         typer.echo(f"pops: {expression} carries no recipe; it is used as a photo", err=True)
     outputs = Outputs(
-        out, tree, equation, grid, save_embedding, None, save_control, not no_recipe, force, resume, shard_of(shard)
-    )
+        out, tree, equation, grid, save_embedding, None, save_control, not no_recipe, force, resume, shard_of(shard),
+        ray, workers,
+    )  # fmt: skip
     if server and not dry_run:
         from pops.cli.remote import make_remote
 
