@@ -2,6 +2,8 @@
 
     python docs/held_out.py
     python docs/held_out.py --singles FOLDER   # results and truths one by one in mixed order, to be judged blind
+    python docs/held_out.py --clothes          # operands, truth and result of the first four triplets of clothes, in
+                                               # docs/pictures/clothes.jpg
 
 Seed 0 and everything at the model's and the operators' defaults, as in `pops bench toybox --count 10`; the words of
 instruct stand under its column. The singles are FOLDER/01.png and on; FOLDER/answers.json says what each one is.
@@ -19,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 import pops
 from pops.measure.operators import Cases, answer_of, apply, draw_cases
 from pops.toybox.draw import draw, to_image
-from pops.toybox.pairs import OPERATORS, triplet
+from pops.toybox.pairs import OPERATORS, draw_triplet, triplet
 from pops.toybox.world import SceneSpec
 
 OUT = Path(__file__).resolve().parent / "pictures" / "held-out.jpg"
@@ -53,6 +55,25 @@ def sheet(p: pops.Pops) -> Image.Image:
     return out
 
 
+def dressed(p: pops.Pops, count: int = 4) -> Image.Image:
+    """Draws a row for each triplet of clothes: its operands, then the truth and the result."""
+    cases = draw_cases(p, "clothes", count, 0)
+    results = p.render(pops.Embedding(apply(p, cases, 0), p.space.id), seed=list(range(count)))
+    drawn = [draw_triplet(triplet("clothes", seed, "test"), 2 * CELL) for seed in range(count)]
+    wide = max(len(operands) for operands, _ in drawn)
+    side = CELL + GAP
+    out = Image.new("RGB", ((wide + 2) * side + 5 * GAP, LINE + count * side), "white")
+    pen, font = ImageDraw.Draw(out), ImageFont.load_default(13)
+    truth = wide * side + 5 * GAP
+    for x, text in ((0, "operands"), (truth, "truth"), (truth + side, "result")):
+        pen.text((x + 2, 3), text, fill="#444444", font=font)
+    for row, ((operands, target), result) in enumerate(zip(drawn, results, strict=True)):
+        cells = [(k * side, to_image(o)) for k, o in enumerate(operands) if not isinstance(o, str)]
+        for x, image in (*cells, (truth, to_image(target)), (truth + side, result)):
+            out.paste(image.resize((CELL, CELL), Image.Resampling.LANCZOS), (x, LINE + row * side))
+    return out
+
+
 def singles(p: pops.Pops, folder: Path) -> None:
     """Writes results and truths one by one, in an order that does not tell which is which."""
     found = []
@@ -72,14 +93,17 @@ def singles(p: pops.Pops, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--singles", type=Path, default=None, metavar="FOLDER")
+    parser.add_argument("--clothes", action="store_true")
     parser.add_argument("--model", default="tiny", help="to try another")
-    parser.add_argument("-o", "--out", type=Path, default=OUT)
+    parser.add_argument("-o", "--out", type=Path, default=None)
     args = parser.parse_args()
     p = pops.load(args.model, device="cpu")
     if args.singles is not None:
         singles(p, args.singles)
+    elif args.clothes:
+        dressed(p).save(args.out or OUT.with_name("clothes.jpg"), quality=80)
     else:
-        sheet(p).save(args.out, quality=80)
+        sheet(p).save(args.out or OUT, quality=80)
 
 
 if __name__ == "__main__":
