@@ -25,7 +25,7 @@ from recipes.tiny.control import build_control
 from recipes.tiny.encode import average_of, tokenizer, towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE
 
-VERSION = "6"
+VERSION = "6.1"
 CLOTHES = "clothes"  # the operator that pops' own commands train
 ABOUT = {
     "name": "tiny",
