@@ -38,6 +38,7 @@ ABOUT = {
     "steps": 10,
     "mix_steps": 20,
     "guidance": 5.0,
+    "mix_guidance": 3.0,
     "licence": "Apache-2.0",
 }
 

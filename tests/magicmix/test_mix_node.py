@@ -350,3 +350,4 @@ def test_a_model_may_mix_in_other_steps_than_it_renders() -> None:
     assert with_defaults({}, {"steps": 10, "mix_steps": 20, "size": 128}, (64, 64))["steps"] == 20
     assert with_defaults({}, {"steps": 10}, (64, 64)) == {"steps": 10, "guidance": MixSettings.guidance, "size": 64}
     assert with_defaults({"steps": 3}, {"mix_steps": 20}, (64, 64))["steps"] == 3
+    assert with_defaults({}, {"guidance": 5, "mix_guidance": 3, "size": 128}, (64, 64))["guidance"] == 3

@@ -101,12 +101,10 @@ class MixSettings:
 def with_defaults(given: Mapping[str, Any], info: Mapping[str, Any], native: tuple[int, int]) -> dict[str, Any]:
     """Returns the settings that are given over a model's own steps, guidance and size.
 
-    info: the model's pops.json, whose mix_steps come before its steps; native: (height, width) in pixels.
+    info: the model's pops.json, whose mix_steps and mix_guidance come before its steps and guidance; native: (height,
+    width) in pixels.
     """
-    own = {
-        "steps": info.get("mix_steps", info.get("steps", MixSettings.steps)),
-        "guidance": info.get("guidance", MixSettings.guidance),
-    }
+    own = {name: info.get(f"mix_{name}", info.get(name, getattr(MixSettings, name))) for name in ("steps", "guidance")}
     return {**own, "size": info.get("size", native[0]), **given}
 
 

@@ -28,8 +28,8 @@ class ModelFiles:
     """Where a model's files lie. operators: name -> folder with operator.json; renderer: None if it has none.
 
     parts: those of PARTS that do not lie at folder/<part>, None for one that the model lacks (see `part`); info: what
-    pops.json says ("version", "space", "size", "steps", "mix_steps", "guidance", ...), and under "official" the
-    operators that are official .pth files, name -> path.
+    pops.json says ("version", "space", "size", "steps", "guidance", of mixes "mix_steps", "mix_guidance", ...), and
+    under "official" the operators that are official .pth files, name -> path.
     """
 
     name: str
@@ -133,10 +133,10 @@ def _read_info(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     info = read_json_object(path, ModelError, again)
-    for key in ("size", "photo_side", "steps", "mix_steps", "guidance"):
+    for key in ("size", "photo_side", "steps", "mix_steps", "guidance", "mix_guidance"):
         value = info.get(key, 1)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or value < 0 or (value < 1 and key != "guidance"):
+        if not number or value < 0 or (value < 1 and not key.endswith("guidance")):
             raise ModelError(f"{path}: {key} cannot be {value!r}; {again}")
     if not isinstance(info.get("renderer", ""), (str, type(None))):
         raise ModelError(f"{path}: renderer is the name of a folder, got {info['renderer']!r}; {again}")
