@@ -4,6 +4,7 @@ import { Canvas } from "./canvas/Canvas";
 import { Dock } from "./canvas/Dock";
 import { Line } from "./canvas/Line";
 import { Rail } from "./canvas/Rail";
+import { inputsOf, type Project } from "./model/types";
 import { Compare } from "./panels/Compare";
 import { Conflict } from "./panels/Conflict";
 import { Help } from "./panels/Help";
@@ -16,6 +17,15 @@ import { view } from "./state/view";
 import { useTexts } from "./texts";
 import { DropVeil } from "./ui/DropVeil";
 import { IconButton } from "./ui/IconButton";
+
+/** Returns whether a first operator has an open input, and a photo that nothing uses might go there. */
+function isLoose({ nodes }: Project): boolean {
+  const all = Object.values(nodes);
+  const used = new Set(all.flatMap((node) => inputsOf(node)));
+  const calls = all.filter((node) => node.kind === "call");
+  const open = calls.some((node) => inputsOf(node).includes(null));
+  return open && calls.length < 3 && all.some((node) => node.kind === "photo" && !used.has(node.id));
+}
 
 /** One open project. */
 export function Studio() {
@@ -34,6 +44,7 @@ function Room() {
     const nodes = Object.values(state.history.now.nodes);
     return nodes.length > 0 && nodes.every((node) => node.kind === "photo");
   });
+  const loose = useStudio((state) => isLoose(state.history.now));
   const palette = useStudio((state) => state.palette);
   const viewed = useStudio((state) => state.viewed);
   const compared = useStudio((state) => state.compared);
@@ -54,7 +65,7 @@ function Room() {
             <span>{t("canvas.empty.more", { key: "Ctrl K" })}</span>
           </div>
         )}
-        {bare && !uploading && <p className="tip">{t("canvas.bare")}</p>}
+        {(bare || loose) && !uploading && <p className="tip">{t(bare ? "canvas.bare" : "canvas.loose")}</p>}
         {uploading > 0 && (
           <div className="uploading" role="status">
             {t("canvas.upload", { count: uploading })}

@@ -41,7 +41,24 @@ def test_the_nearest_photos_of_a_library_become_photos_of_the_server(tmp_path: P
         told = Image.open(io.BytesIO(image)).info["pops"]
         assert '"rabbit.png"' in told and str(tmp_path) not in told
 
-        for wrong, said in (({"library": "yours"}, "no library 'yours'"), ({"expression": "text('x'"}, "never closed")):
+        made = {**asked, "expression": "texturing(examples/objects/rabbit.png, _)"}
+        scores = [
+            server.ask("POST", "/search", {**made, "seed": seed, "making": making})[1]["matches"][0]["score"]
+            for seed, making in ((0, {}), (0, {"steps": 7}), (0, {"guidance": 9.0}), (0, {"steps": 7}), (1, {}))
+        ]
+        assert scores[1] == scores[3] and len(set(scores)) == 4, scores  # made as a job makes it
+        named = server.ask(
+            "POST", "/search", {**made, "loading": {"model": server.ask("GET", "/models")[1]["models"][0]["name"]}}
+        )
+        assert named[1]["matches"][0]["score"] == scores[0]
+
+        for wrong, said in (
+            ({"making": {"steps": 0}}, "steps"),
+            ({"loading": {"model": "other"}}, "no model 'other'"),
+            ({"loading": {"adapter": "/etc/passwd"}}, "leave loading.adapter out"),
+            ({"library": "yours"}, "no library 'yours'"),
+            ({"expression": "text('x'"}, "never closed"),
+        ):
             status, answer = server.ask("POST", "/search", {**asked, **wrong})
             assert status == 422 and said in answer["error"]["message"], answer
         (tmp_path / "photos" / "mug.png").unlink()

@@ -312,16 +312,26 @@ async def health(core: CoreHere, response: Response) -> shapes.Health:
 @router.post("/search", responses=refusals(503))
 async def search(core: CoreHere, asked: shapes.Search) -> shapes.Matches:
     """Finds the photos of a library that are nearest to an expression."""
-    known = ", ".join(core.settings.libraries) or "none is loaded"
-    told = f"the server has no library {asked.library[:80]!r}; choose from: {known}"
-    ensure(asked.library in core.settings.libraries, told, ConfigError)
-    recipe = {"expression": asked.expression, "seeds": [asked.seed]}
+    libraries = {name: str(path) for name, path in core.settings.libraries.items()}
+    known = ", ".join(libraries) or "none is loaded"
+    ensure(
+        asked.library in libraries,
+        f"the server has no library {asked.library[:80]!r}; choose from: {known}",
+        ConfigError,
+    )
+    parts = {"making": asked.making, "loading": asked.loading}
+    recipe = {
+        "expression": asked.expression,
+        "seeds": [asked.seed],
+        **{name: part for name, part in parts.items() if part},
+    }
     _, model, ids = await asyncio.to_thread(core.checker.recipe, recipe)
     message = {
         "do": "search",
         "recipe": recipe,
         "count": asked.count,
-        "library": str(core.settings.libraries[asked.library]),
+        "library": libraries[asked.library],
+        "libraries": libraries,
         "photos": core.files([f"{PHOTO}{found}" for found in ids]),
     }
     try:

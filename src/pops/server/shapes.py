@@ -328,7 +328,7 @@ class Health(BaseModel):
 
 
 class Search(BaseModel):
-    """An expression, and a library in which to look for what is nearest to it."""
+    """An expression, and a library in which to look for what is nearest to it; how it is made is as in a recipe."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -336,6 +336,8 @@ class Search(BaseModel):
     library: Annotated[StrictStr, Field(max_length=200)]
     seed: Annotated[int, Field(ge=0, le=2**32, strict=True)] = 0
     count: Annotated[int, Field(ge=1, le=50, strict=True)] = 10
+    making: dict[str, JsonValue] = Field(default_factory=dict)
+    loading: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Match(BaseModel):

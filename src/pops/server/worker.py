@@ -244,10 +244,11 @@ def found(pops: Pops, message: Message) -> list[dict[str, Any]]:
     from pops.library import Library
 
     asked = Recipe.of_data(message["recipe"], "the request")
-    recipe = References(message["photos"], {}).to_paths(asked)
+    recipe = References(message["photos"], message["libraries"]).to_paths(asked)
     library = Library.open(message["library"])
     library.require_encoder(pops.space)
-    made = pops.evaluate(recipe.expression, seed=recipe.seeds[0])
+    making, renderer = dict(recipe.making), recipe.loading.renderer
+    made = pops.trace(recipe.expression, seed=recipe.seeds[0], renderer=renderer, **making).result
     matches = library.search(made, message["count"])[0]
     return [{"path": match.path, "score": round(match.score, 6)} for match in matches]
 

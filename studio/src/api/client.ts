@@ -91,8 +91,11 @@ export const api = {
     limit?: number;
     favourite?: number | null;
   }) => ask<{ jobs: Job[] }>(`/history${query(asked)}`),
-  search: (expression: string, library: string, seed: number, count: number) =>
-    ask<{ matches: Match[] }>("/search", json("POST", { expression, library, seed, count })),
+  search: ({ expression, seeds, making, loading }: Recipe, library: string, count: number) =>
+    ask<{ matches: Match[] }>(
+      "/search",
+      json("POST", { expression, seed: seeds?.[0] ?? 0, making, loading, library, count }),
+    ),
   export: (recipe: Recipe, as: "python" | "command", names: Record<string, string>) =>
     ask<{ text: string }>("/export", json("POST", { recipe, as, names })),
 

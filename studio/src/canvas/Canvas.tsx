@@ -5,7 +5,6 @@ import {
   type Connection,
   type Edge,
   type FinalConnectionState,
-  type FitViewOptions,
   type Node,
   type NodeChange,
   ReactFlow,
@@ -21,20 +20,15 @@ import { inputsOf, type Project } from "../model/types";
 import { refusal } from "../model/wires";
 import { join } from "../state/nodes";
 import { activate, edit, get, project, select, set, settle, tell, useProject, useStudio } from "../state/store";
-import { titleOf, view } from "../state/view";
+import { titleOf } from "../state/view";
 import { useTexts } from "../texts";
 import { hueClass, NodeView } from "./NodeView";
 import { indexOf, inputId } from "./Port";
 import { Reason } from "./Reason";
+import { useView } from "./useView";
 import { refusalText } from "./words";
 
 const TYPES = { studio: NodeView };
-/** Everything that stands over the canvas leaves it free: the rail, the tools of a node, the zoom. */
-export function fitting(still: boolean): FitViewOptions {
-  const narrow = window.innerWidth < 900;
-  const left = narrow ? ("72px" as const) : ("196px" as const);
-  return { padding: { top: "72px", left, right: "40px", bottom: "72px" }, maxZoom: 1.15, duration: still ? 0 : 240 };
-}
 
 /** Returns the wires of a project, those of one target in its colour. */
 function wiresOf(now: Project, chosen: ReadonlySet<string>): Edge[] {
@@ -69,7 +63,7 @@ export function Canvas() {
   const drawing = useFlow((state) => state.connection.inProgress);
   const [nodes, setNodes] = useState<Node[]>([]);
   const [wires, setWires] = useState<ReadonlySet<string>>(new Set());
-  const still = useMemo(() => window.matchMedia("(prefers-reduced-motion: reduce)").matches, []);
+  const onMoveEnd = useView(id);
 
   // What the project says, as the canvas takes it; nodes that did not change stay the same objects.
   useEffect(() => {
@@ -186,38 +180,6 @@ export function Canvas() {
   const onReconnectEnd = useCallback((_: unknown, old: Edge, __: unknown, state: FinalConnectionState) => {
     if (!state.isValid) edit((found) => disconnected(found, get().specs, old.target, indexOf(old.targetHandle)));
   }, []);
-
-  // Where the canvas stands: told to the commands, and found again after a reload.
-  useEffect(() => {
-    view.middle = () => {
-      const box = document.querySelector(".canvas")?.getBoundingClientRect();
-      const at = flow.screenToFlowPosition({
-        x: (box?.left ?? 0) + (box?.width ?? 0) / 2,
-        y: (box?.top ?? 0) + (box?.height ?? 0) / 2,
-      });
-      return { x: at.x - WIDTH / 2, y: at.y - 150 };
-    };
-    view.fit = (ids) =>
-      void flow.fitView({ ...fitting(still), ...(ids ? { nodes: ids.map((one) => ({ id: one })) } : {}) });
-    view.focus = (one) => {
-      const node = project().nodes[one];
-      const box = document.querySelector(".canvas")?.getBoundingClientRect();
-      if (!node || !box) return;
-      const a = flow.flowToScreenPosition({ x: node.x, y: node.y });
-      const b = flow.flowToScreenPosition({ x: node.x + WIDTH, y: node.y + heightOf(node, get().specs) });
-      const inside = a.x > box.left && a.y > box.top + 48 && b.x < box.right && b.y < box.bottom;
-      if (!inside) void flow.fitView(fitting(still));
-    };
-  }, [flow, still]);
-  useEffect(() => {
-    const stored = id && localStorage.getItem(`pops.view.${id}`);
-    if (stored) void flow.setViewport(JSON.parse(stored) as { x: number; y: number; zoom: number });
-    else setTimeout(() => void flow.fitView(fitting(true)), 60);
-  }, [id, flow]);
-  const onMoveEnd = useCallback(() => {
-    const key = get().id;
-    if (key) localStorage.setItem(`pops.view.${key}`, JSON.stringify(flow.getViewport()));
-  }, [flow]);
 
   /** Whoever goes from node to node by Tab chooses what has the focus. */
   const onFocus = (event: FocusEvent): void => {

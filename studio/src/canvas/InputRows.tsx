@@ -1,6 +1,6 @@
 import { patched } from "../model/edits";
 import { mayGrow } from "../model/specs";
-import { type CallNode, reseedsOf, type SumNode } from "../model/types";
+import { type CallNode, type EndNode, reseedsOf, type SumNode } from "../model/types";
 import { roleOf } from "../model/wires";
 import { edit, settle, useStudio } from "../state/store";
 import { useTexts } from "../texts";
@@ -39,6 +39,17 @@ export function InputRows({ node, title }: { node: CallNode | SumNode; title: st
           {t("node.more")}
         </div>
       )}
+    </div>
+  );
+}
+
+/** The one input of an end: the picture that it is of. */
+export function PictureRow({ node, title }: { node: EndNode; title: string }) {
+  const full = Boolean(node.inputs[0]);
+  return (
+    <div className={`row ${full ? "full" : ""}`}>
+      <InPort node={node.id} index={0} full={full} name={title} />
+      {roleTitle("picture")}
     </div>
   );
 }

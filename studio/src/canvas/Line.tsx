@@ -21,6 +21,7 @@ export function Line() {
   const [problem, setProblem] = useState<Problem | null>(null);
   const [scrolled, setScrolled] = useState(0);
   const field = useRef<HTMLInputElement>(null);
+  const applying = useRef<string | null>(null); // once: the field that is left in the end would apply it again
   const text = draft ?? here;
 
   // The parser looks at what is typed as soon as it rests.
@@ -38,19 +39,20 @@ export function Line() {
   }, [draft]);
 
   const apply = async (typed: string): Promise<void> => {
-    if (!typed.trim()) return;
+    if (!typed.trim() || applying.current === typed) return;
+    applying.current = typed;
     const { problem: found, tree } = await look(typed);
     if (found) {
       setProblem(found);
       setDraft(typed);
-      return;
+    } else if (tree !== undefined) {
+      const now = project();
+      put({ expression: typed }, tree, now.active && now.nodes[now.active] ? now.active : null);
+      setDraft(null);
+      setProblem(null);
+      field.current?.blur();
     }
-    if (tree === undefined) return;
-    const now = project();
-    put({ expression: typed }, tree, now.active && now.nodes[now.active] ? now.active : null);
-    setDraft(null);
-    setProblem(null);
-    field.current?.blur();
+    applying.current = null;
   };
 
   const use = (): void => {

@@ -1,10 +1,11 @@
+import { useState } from "react";
 import { photoUrl } from "../api/client";
 import { patched } from "../model/edits";
 import { rowsOf } from "../model/recipes";
 import { type BoardNode, calledOf, isEnd, type MadeNode } from "../model/types";
 import { again, stop } from "../state/pictures";
 import { edit, set, settle, unreadyOf, useStudio } from "../state/store";
-import { titleOf } from "../state/view";
+import { readable, titleOf } from "../state/view";
 import { useTexts } from "../texts";
 import { Frame } from "../ui/Frame";
 import { Icon } from "../ui/Icon";
@@ -37,12 +38,7 @@ export function MadeBody({ node }: { node: MadeNode }) {
         <Frame shown={shown} alt={title}>
           {node.kind === "board" && !shown?.image && <Board node={node} />}
           {unready && <span className="says">{unreadyText(unready, model)}</span>}
-          {warning && (
-            <span className="deep" title={warning.message}>
-              <Icon name="warn" size={16} />
-              {t("state.deep")}
-            </span>
-          )}
+          {warning && <Deep operand={readable(warning.operand)} model={model} />}
           <span className="corner">
             {busy && key && <IconButton icon="stop" small label={t("node.cancel")} onClick={() => stop(key)} />}
             {(shown?.status === "stopped" || shown?.status === "failed") && key && (
@@ -81,6 +77,18 @@ export function MadeBody({ node }: { node: MadeNode }) {
       {node.kind === "upscale" && <UpscaleRows node={node} title={title} />}
       {!isEnd(node) && <OutPort name={title} />}
     </div>
+  );
+}
+
+/** A picture of what the model does not know; a click says why it looks as it does. */
+function Deep({ operand, model }: { operand: string; model: string }) {
+  const t = useTexts();
+  const [open, setOpen] = useState(false);
+  return (
+    <button type="button" className="deep nodrag" aria-expanded={open} onClick={() => setOpen(!open)}>
+      <Icon name="warn" size={16} />
+      <span>{t(open ? "state.deep.why" : "state.deep", { operand, model })}</span>
+    </button>
   );
 }
 

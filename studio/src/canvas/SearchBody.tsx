@@ -4,12 +4,12 @@ import type { Match } from "../api/types";
 import { patched, withNode } from "../model/edits";
 import { WIDTH } from "../model/size";
 import { newId, type SearchNode } from "../model/types";
-import { search, useSearches } from "../state/searches";
-import { edit, expressionOf, get, seedOf, select, unreadyOf, useStudio } from "../state/store";
+import { type Asked, search, useSearches } from "../state/searches";
+import { edit, get, recipeOf, select, unreadyOf, useStudio } from "../state/store";
 import { useTexts } from "../texts";
 import { Icon } from "../ui/Icon";
-import { InPort } from "./Port";
-import { roleTitle, unreadyText } from "./words";
+import { PictureRow } from "./InputRows";
+import { unreadyText } from "./words";
 
 const PAUSE = 500; // milliseconds that an expression must stay the same before it is looked for
 
@@ -18,7 +18,7 @@ function useHits(node: SearchNode, library: string | undefined) {
   const key = useStudio(({ history: { now }, specs }) =>
     library === undefined || unreadyOf(now, specs, node.id)
       ? null
-      : JSON.stringify({ expression: expressionOf(now, specs, node.id), library, seed: seedOf(now, node.id) }),
+      : JSON.stringify({ recipe: recipeOf(now, specs, node.id), library } satisfies Asked),
   );
   useEffect(() => {
     if (key === null) return;
@@ -90,10 +90,7 @@ export function SearchBody({ node }: { node: SearchNode }) {
         <span className="title">{title}</span>
       </div>
       <div className="rows">
-        <div className={`row ${node.inputs[0] ? "full" : ""}`}>
-          <InPort node={node.id} index={0} full={Boolean(node.inputs[0])} name={title} />
-          {roleTitle("picture")}
-        </div>
+        <PictureRow node={node} title={title} />
         <div className="row">
           {library !== undefined && (
             <select

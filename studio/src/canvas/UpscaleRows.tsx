@@ -2,8 +2,7 @@ import { patched } from "../model/edits";
 import type { UpscaleNode } from "../model/types";
 import { edit, useStudio } from "../state/store";
 import { useTexts } from "../texts";
-import { InPort } from "./Port";
-import { roleTitle } from "./words";
+import { PictureRow } from "./InputRows";
 
 const TIMES = [2, 3, 4];
 
@@ -20,10 +19,7 @@ export function UpscaleRows({ node, title }: { node: UpscaleNode; title: string 
   };
   return (
     <div className="rows">
-      <div className={`row ${node.inputs[0] ? "full" : ""}`}>
-        <InPort node={node.id} index={0} full={Boolean(node.inputs[0])} name={title} />
-        {roleTitle("picture")}
-      </div>
+      <PictureRow node={node} title={title} />
       <div className="row">
         <select
           className="field nodrag"

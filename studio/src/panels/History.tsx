@@ -4,12 +4,13 @@ import type { Job } from "../api/types";
 import { openRecipe } from "../state/adding";
 import { attempt } from "../state/saving";
 import { madeOf, useStudio } from "../state/store";
+import { readable } from "../state/view";
 import { useTexts } from "../texts";
 import { IconButton } from "../ui/IconButton";
-import { readable } from "./Pins";
-import { Tile } from "./Tile";
+import { shownOfMade, Tile } from "./Tile";
 
 const PAGE = 24;
+const FEW = 4; // of a job's images, until somebody wants them all
 
 /** All that anybody asked for, the newest first; searched by text and operator. */
 export function History() {
@@ -20,6 +21,7 @@ export function History() {
   const [favourite, setFavourite] = useState(false);
   const [jobs, setJobs] = useState<readonly Job[] | null>(null);
   const [more, setMore] = useState(false);
+  const [whole, setWhole] = useState<ReadonlySet<string>>(new Set()); // jobs of which all images are shown
   const asked = text || operator || favourite;
 
   const load = useCallback(
@@ -54,7 +56,7 @@ export function History() {
           className="field"
           type="search"
           value={text}
-          placeholder={t("history.search")}
+          placeholder={t("history.find")}
           aria-label={t("history.search")}
           onChange={(event) => setText(event.target.value)}
         />
@@ -79,24 +81,16 @@ export function History() {
       </div>
       {jobs?.length === 0 && <p className="empty">{t(asked ? "history.nothing" : "history.none")}</p>}
       <div className="grid">
-        {jobs?.flatMap((job) =>
-          job.images.slice(0, 4).map((image) => {
+        {jobs?.flatMap((job) => [
+          ...job.images.slice(0, whole.has(job.id) ? undefined : FEW).map((image) => {
             const made = madeOf(image, job.id, job.recipe.seeds ?? [0], job.recipe);
             return (
               <Tile
                 key={image.id}
-                shown={{
-                  status: "done",
-                  progress: 1,
-                  preview: null,
-                  image: image.id,
-                  job: job.id,
-                  error: null,
-                  warnings: [],
-                }}
+                shown={shownOfMade(made)}
                 made={made}
                 label={readable(job.recipe.expression)}
-                caption={`${made.seed} · ${readable(job.recipe.expression)}`}
+                caption={`${t("node.seed", { seed: made.seed })} · ${readable(job.recipe.expression)}`}
               >
                 <IconButton icon="board" small label={t("history.open")} onClick={() => void openRecipe(made.recipe)} />
                 <IconButton
@@ -110,7 +104,17 @@ export function History() {
               </Tile>
             );
           }),
-        )}
+          job.images.length > FEW && !whole.has(job.id) && (
+            <button
+              key={job.id}
+              type="button"
+              className="button rest"
+              onClick={() => setWhole(new Set(whole).add(job.id))}
+            >
+              {t("history.rest", { count: job.images.length - FEW })}
+            </button>
+          ),
+        ])}
       </div>
       {more && jobs && (
         <button

@@ -1,6 +1,6 @@
 import { show } from "../state/ideas";
 import { set, useStudio, type Panel as Which } from "../state/store";
-import { pictureOf } from "../state/view";
+import { pictureOf, view } from "../state/view";
 import { type Key, useTexts } from "../texts";
 import { IconButton } from "../ui/IconButton";
 import { History } from "./History";
@@ -24,11 +24,12 @@ export function Panel() {
   const fixed = useStudio((state) => state.panelNode);
   const chosen = useStudio((state) => (state.selected.size === 1 ? pictureOf([...state.selected][0]!) : null));
   const branched = useStudio((state) => state.branched);
+  const wide = useStudio((state) => state.wide);
   const libraries = useStudio((state) => state.libraries.length > 0);
   const node = chosen && chosen !== branched ? chosen : fixed;
   if (!panel) return null;
   return (
-    <aside className="panel" aria-label={t("menu.ideas")}>
+    <aside className={`panel ${wide ? "wider" : ""}`} aria-label={t("menu.ideas")}>
       <div className="panel-tabs">
         <div role="tablist" aria-label={t("menu.ideas")}>
           {TABS.filter(({ which }) => which !== "search" || libraries).map(({ which, title }) => (
@@ -46,6 +47,16 @@ export function Panel() {
             </button>
           ))}
         </div>
+        <IconButton
+          icon="wide"
+          className="widen"
+          label={t("menu.widen")}
+          aria-pressed={wide}
+          onClick={() => {
+            set({ wide: !wide });
+            if (node) setTimeout(() => view.focus(node), 50);
+          }}
+        />
         <IconButton icon="close" label={t("menu.close")} onClick={() => set({ panel: null })} />
       </div>
       <div className="panel-body" id="panel-body" role="tabpanel" aria-labelledby={`tab-${panel}`}>

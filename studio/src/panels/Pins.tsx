@@ -1,18 +1,13 @@
-import { useState } from "react";
-import { api } from "../api/client";
-import { photoNames } from "../model/text";
 import type { Pin } from "../model/types";
-import { meanOf } from "../state/adding";
-import { attempt } from "../state/saving";
-import { type Made, project, set, useProject } from "../state/store";
+import { type Made, useProject } from "../state/store";
+import { readable } from "../state/view";
 import { useTexts } from "../texts";
 import { Icon } from "../ui/Icon";
-import { Tile } from "./Tile";
-
-const most = 4;
+import { ChosenActs, useChoosing } from "./Choosing";
+import { shownOfMade, Tile } from "./Tile";
 
 /** Returns a pin as an image that stands. */
-export const madeOfPin = (pin: Pin): Made => ({
+const madeOfPin = (pin: Pin): Made => ({
   image: pin.image,
   job: pin.job,
   seed: pin.seed,
@@ -22,10 +17,9 @@ export const madeOfPin = (pin: Pin): Made => ({
 /** Pictures that were pinned: to compare, or to go on with their mean. */
 export function Pins() {
   const t = useTexts();
-  const pinned = useProject((now) => now.pinned);
-  const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
-  const picked = pinned.filter((pin) => chosen.has(pin.image));
-  if (!pinned.length) {
+  const all = useProject((now) => now.pinned).map(madeOfPin);
+  const { picked, choice } = useChoosing(all);
+  if (!all.length) {
     return (
       <div className="empty">
         <Icon name="pin" />
@@ -33,64 +27,24 @@ export function Pins() {
       </div>
     );
   }
-  const compare = async (): Promise<void> => {
-    const whole = await attempt(() =>
-      Promise.all(
-        picked.map(async (pin) => {
-          const job = await api.job(pin.job);
-          return { ...madeOfPin(pin), recipe: { ...job.recipe, seeds: [pin.seed] } };
-        }),
-      ),
-    );
-    set({ compared: whole ?? picked.map(madeOfPin) });
-  };
   return (
     <>
       <div className="panel-acts">
-        <button
-          type="button"
-          className="button"
-          disabled={picked.length < 2 || picked.length > most}
-          onClick={() => void compare()}
-        >
-          {t("pins.compare", { count: picked.length })}
-        </button>
-        <button type="button" className="button" disabled={picked.length < 2} onClick={() => void meanOf(picked)}>
-          {t("pins.mean", { count: picked.length })}
-        </button>
+        <ChosenActs picked={picked} />
       </div>
-      {picked.length < 2 && <p className="note">{t("pins.choose")}</p>}
+      <p className="note">{t("pins.choose")}</p>
       <div className="grid">
-        {pinned.map((pin) => (
+        {all.map((made) => (
           <Tile
-            key={pin.image}
-            shown={{
-              status: "done",
-              progress: 1,
-              preview: null,
-              image: pin.image,
-              job: pin.job,
-              error: null,
-              warnings: [],
-            }}
-            made={madeOfPin(pin)}
-            label={readable(pin.label)}
-            caption={`${readable(pin.label)} · ${pin.seed}`}
-            chosen={chosen.has(pin.image)}
-            onChoose={() => {
-              const next = new Set(chosen);
-              if (!next.delete(pin.image)) next.add(pin.image);
-              setChosen(next);
-            }}
+            key={made.image}
+            shown={shownOfMade(made)}
+            made={made}
+            label={readable(made.recipe.expression)}
+            caption={`${t("node.seed", { seed: made.seed })} · ${readable(made.recipe.expression)}`}
+            {...choice(made)}
           />
         ))}
       </div>
     </>
   );
-}
-
-/** Returns an expression with the photos' names of this project. */
-export function readable(expression: string): string {
-  const names = photoNames(project());
-  return expression.replace(/photo:[0-9a-f]{32}/g, (id) => names.get(id) ?? `${id.slice(6, 12)}…`);
 }

@@ -4,8 +4,8 @@ import type { Match } from "../api/types";
 import { withNode } from "../model/edits";
 import { type NodeId, newId } from "../model/types";
 import { attempt } from "../state/saving";
-import { edit, get, project, readableOf, seedOf, select, unreadyOf, useStudio } from "../state/store";
-import { expressionHere, view } from "../state/view";
+import { edit, get, project, readableOf, recipeOf, select, unreadyOf, useStudio } from "../state/store";
+import { view } from "../state/view";
 import { useTexts } from "../texts";
 
 /** Photos of a library that are nearest to a picture; a click puts one on the canvas. */
@@ -19,7 +19,7 @@ export function Search({ node }: { node: NodeId | null }) {
   const [matches, setMatches] = useState<readonly Match[] | null>(null);
   if (!node || !ready) return <p className="empty">{t("vary.none")}</p>;
   const search = async (): Promise<void> => {
-    const found = await attempt(() => api.search(expressionHere(node), library, seedOf(project(), node), 24));
+    const found = await attempt(() => api.search(recipeOf(project(), get().specs, node), library, 24));
     setMatches(found?.matches ?? []);
   };
   const put = (match: Match): void => {

@@ -1,6 +1,6 @@
 import type { ReactNode } from "react";
 import { pin } from "../state/ideas";
-import type { Shown } from "../state/pictures";
+import { type Shown, WAITING } from "../state/pictures";
 import { type Made, set, useStudio } from "../state/store";
 import { useTexts } from "../texts";
 import { Frame } from "../ui/Frame";
@@ -16,6 +16,15 @@ interface Props {
   readonly use?: (() => void) | undefined;
   readonly children?: ReactNode; // more buttons
 }
+
+/** Returns an image that stands as tiles show it. */
+export const shownOfMade = (made: Made): Shown => ({
+  ...WAITING,
+  status: "done",
+  progress: 1,
+  image: made.image,
+  job: made.job,
+});
 
 /** A picture in a grid: a click looks closer, its corner pins, uses, chooses. */
 export function Tile({ shown, made, label, caption, chosen, onChoose, use, children }: Props) {

@@ -7,6 +7,7 @@ import { cancelRun, madeAt, run, shownOf, useRuns } from "../state/runs";
 import { readableOf, recipeOf, unreadyOf, useStudio } from "../state/store";
 import { useTexts } from "../texts";
 import { Icon } from "../ui/Icon";
+import { ChosenActs, useChoosing } from "./Choosing";
 import { saveSheet } from "./exporting";
 import { Tile } from "./Tile";
 
@@ -40,6 +41,7 @@ function Sheets({ node, of }: { node: NodeId; of: Recipe }) {
       return one ? [{ made: one, label: t("node.seed", { seed }) }] : [];
     }),
   );
+  const { picked, choice } = useChoosing(made.map((one) => one.made));
   const begun = runs[keys[0]!] !== undefined;
   return (
     <>
@@ -71,7 +73,9 @@ function Sheets({ node, of }: { node: NodeId; of: Recipe }) {
           <Icon name="export" size={16} />
           {t("vary.save")}
         </button>
+        <ChosenActs picked={picked} />
       </div>
+      <p className="note">{t("vary.choose")}</p>
       <div className="grid">
         {recipes.flatMap((recipe, sheet) =>
           (recipe.seeds ?? []).map((seed, i) => {
@@ -81,6 +85,7 @@ function Sheets({ node, of }: { node: NodeId; of: Recipe }) {
                 key={seed}
                 shown={shownOf(found, i)}
                 made={madeAt(found, i)}
+                {...choice(madeAt(found, i))}
                 label={t("vary.one", { seed })}
                 use={() => branch(node, seed)}
               />

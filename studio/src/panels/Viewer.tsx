@@ -4,11 +4,11 @@ import { openRecipe } from "../state/adding";
 import { pin } from "../state/ideas";
 import { attempt } from "../state/saving";
 import { set, useStudio } from "../state/store";
+import { readable } from "../state/view";
 import { useTexts } from "../texts";
 import { Dialog } from "../ui/Dialog";
 import { Icon } from "../ui/Icon";
 import { copySnippet, copyText, saveDrawing, savePicture, saveRecipe } from "./exporting";
-import { readable } from "./Pins";
 
 /** One picture, large, with all that can be done with it. */
 export function Viewer() {

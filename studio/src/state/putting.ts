@@ -56,7 +56,7 @@ export function put(recipe: Recipe, tree: Tree, old: NodeId | null, names: Names
     return kept(next);
   });
   select([root]);
-  requestAnimationFrame(() => (old ? view.focus(root) : view.fit()));
+  requestAnimationFrame(() => view.focus(root, !old));
   return root;
 }
 

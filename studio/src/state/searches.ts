@@ -2,7 +2,7 @@
 
 import { create } from "zustand";
 import { api, Refused } from "../api/client";
-import type { Match } from "../api/types";
+import type { Match, Recipe } from "../api/types";
 import { t } from "../texts";
 
 const COUNT = 9;
@@ -17,9 +17,8 @@ interface Found {
 export const useSearches = create<{ byKey: Readonly<Record<string, Found>> }>(() => ({ byKey: {} }));
 
 export interface Asked {
-  readonly expression: string;
+  readonly recipe: Recipe;
   readonly library: string;
-  readonly seed: number;
 }
 
 function set(key: string, found: Found): void {
@@ -36,7 +35,7 @@ export function search(asked: Asked): () => void {
   let over = false;
   const ask = async (): Promise<void> => {
     try {
-      const { matches } = await api.search(asked.expression, asked.library, asked.seed, COUNT);
+      const { matches } = await api.search(asked.recipe, asked.library, COUNT);
       set(key, { matches, error: null });
     } catch (error) {
       const busy = error instanceof Refused && (error.status === 503 || error.status === 429);

@@ -51,6 +51,7 @@ interface State {
   // the screen
   readonly panel: Panel;
   readonly panelNode: NodeId | null;
+  readonly wide: boolean; // the panel shows sixteen pictures at once
   readonly branched: NodeId | null; // made of a variation: the panel stays with what it was made from
   readonly palette: PaletteAsk | null;
   readonly viewed: Made | null;
@@ -76,6 +77,7 @@ export const useStudio = create<State>(() => ({
   examples: null,
   panel: null,
   panelNode: null,
+  wide: false,
   branched: null,
   palette: null,
   viewed: null,

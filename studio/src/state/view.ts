@@ -1,15 +1,16 @@
 /** What is seen, and what it is called. */
 
 import type { Spot } from "../model/edits";
+import { photoNames } from "../model/text";
 import type { NodeId, StudioNode } from "../model/types";
 import { named, t } from "../texts";
-import { expressionOf, get, project } from "./store";
+import { get, project } from "./store";
 
 /** Where new nodes go unless somebody says it; the canvas keeps it at the middle of what is seen. */
 export const view = {
   middle: (): Spot => ({ x: 0, y: 0 }),
   fit: (_ids?: readonly NodeId[]): void => undefined,
-  focus: (_id: NodeId): void => undefined,
+  focus: (_id: NodeId, _always?: boolean): void => undefined,
 };
 
 export function titleOf(node: StudioNode): string {
@@ -27,10 +28,6 @@ export function titleOf(node: StudioNode): string {
 
 export const operatorTitle = (op: string): string => named("op", op, get().specs[op]?.summary ?? op);
 
-export function expressionHere(id: NodeId): string {
-  return expressionOf(project(), get().specs, id);
-}
-
 /** Returns the node whose picture is meant: of a search, what it looks for. */
 export function pictureOf(id: NodeId): NodeId {
   const node = project().nodes[id];
@@ -44,4 +41,10 @@ export function current(): NodeId | null {
   const first = one ? pictureOf(one) : null;
   const now = project();
   return first && now.nodes[first] ? first : panelNode && now.nodes[panelNode] ? panelNode : now.active;
+}
+
+/** Returns an expression with the photos' names of this project. */
+export function readable(expression: string): string {
+  const names = photoNames(project());
+  return expression.replace(/photo:[0-9a-f]{32}/g, (id) => names.get(id) ?? `${id.slice(6, 12)}…`);
 }

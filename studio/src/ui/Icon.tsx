@@ -32,7 +32,8 @@ const PATHS = {
   again: "M20 11a8 8 0 1 0-2 6M20 5v6h-6",
   stop: "M7 7h10v10H7z",
   check: "m5 12.5 4.5 4.5L19 7.5",
-  command: "m5 8 4 4-4 4M12 17h7",
+  command: "M4 6h16M4 12h16M4 18h9M18 15v6M15 18h6",
+  wide: "M4 5h16v14H4zM14 5v14M11 12H7m0 0 2-2m-2 2 2 2",
   board: "M4 4h16v16H4zM12 4v16M4 12h8",
   back: "m14 6-6 6 6 6",
 } as const;
