@@ -96,8 +96,12 @@ docs: $(STAMP)
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs $(ARGS)
 	@echo "the site is in $(CURDIR)/build/docs/index.html"
 
+# In two processes, which have about the same work.
+HALF := README or first-picture or real-weights or studio
 docs-first: $(STAMP)
-	$(BIN)/python -m pytest -p no:cacheprovider -m first tests/pages $(ARGS)
+	@$(BIN)/python -m pytest -p no:cacheprovider -m first tests/pages -k "$(HALF)" $(ARGS) & other=$$!; \
+		$(BIN)/python -m pytest -p no:cacheprovider -m first tests/pages -k "not ($(HALF))" $(ARGS); \
+		code=$$?; wait $$other && exit $$code
 
 docs-test: $(STAMP)
 	$(BIN)/python -m pytest -m 'docs or not docs' tests/pages $(ARGS)
