@@ -19,7 +19,7 @@ OF_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix 
 	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo studio web test quick coverage e2e fuzz lint format lock docs docs-test release tiny clean
+.PHONY: help setup demo studio web test quick coverage e2e fuzz lint format lock docs docs-first docs-test release tiny clean
 
 help:
 	@echo "make setup   .venv with everything (the other targets do it themselves)"
@@ -27,7 +27,8 @@ help:
 	@echo "make studio  the studio: builds its page where it is not built, and opens it in the browser"
 	@echo "make test    the tests (ARGS='-k seeds' for some of them); make coverage counts the lines that they run"
 	@echo "make quick   the inner loop: lint, and the tests that take seconds"
-	@echo "make docs    the site, in build/docs; make docs-test runs every command of README and documentation"
+	@echo "make docs    the site, in build/docs"
+	@echo "make docs-test  every command of README and documentation; make docs-first, those of README and tutorials"
 	@echo "make release rehearses a release: builds twice, compares, installs in clean environments"
 	@echo "make e2e     the studio's tests in chromium, and those of its model"
 	@echo "make fuzz    damaged inputs at every door, for MINUTES=10 (ARGS='--door photos' for one)"
@@ -94,6 +95,13 @@ coverage: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/docs $(ARGS)
 	@echo "the site is in $(CURDIR)/build/docs/index.html"
+
+# In two processes, which have about the same work.
+HALF := README or first-picture or real-weights or studio
+docs-first: $(STAMP)
+	@$(BIN)/python -m pytest -p no:cacheprovider -m first tests/pages -k "$(HALF)" $(ARGS) & other=$$!; \
+		$(BIN)/python -m pytest -p no:cacheprovider -m first tests/pages -k "not ($(HALF))" $(ARGS); \
+		code=$$?; wait $$other && exit $$code
 
 docs-test: $(STAMP)
 	$(BIN)/python -m pytest -m 'docs or not docs' tests/pages $(ARGS)

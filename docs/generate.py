@@ -190,10 +190,13 @@ def recipe_page() -> str:
     parts = ["# The recipe's schema", "", "Made from `pops.Recipe`; [recipes.md](../../recipes.md) explains it."]
     for name, part in {"Recipe": schema, **schema.get("$defs", {})}.items():
         parts += ["", f"## {name}", "", " ".join((part.get("description") or "").split())]
+        if "properties" not in part:
+            parts += ["Any value of JSON."]
+            continue
         parts += ["", "| field | type | default |", "|---|---|---|"]
-        for field, about in part.get("properties", {}).items():
-            default = json.dumps(about["default"]) if "default" in about else ""
-            parts.append(f"| `{field}` | {_cell(_kind(about))} | {_cell(default)} |")
+        for field, about in part["properties"].items():
+            default = f"`{json.dumps(about['default'])}`" if "default" in about else ""
+            parts.append(f"| `{field}` | {_cell(_kind(about))} | {default} |")
     return "\n".join(parts) + "\n"
 
 
@@ -203,7 +206,7 @@ def _kind(about: dict[str, Any]) -> str:
     if "anyOf" in about or "oneOf" in about:
         return " or ".join(dict.fromkeys(_kind(each) for each in about.get("anyOf", about.get("oneOf", []))))
     if "enum" in about:
-        return " or ".join(json.dumps(each) for each in about["enum"])
+        return " or ".join(f"`{json.dumps(each)}`" for each in about["enum"])
     if about.get("type") == "array":
         inner = about.get("items") or (about.get("prefixItems") or [{}])[0]
         return f"list of {_kind(inner)}"

@@ -45,8 +45,8 @@ def main() -> None:
                 sys.exit(f"{path.name} is larger than {LARGEST / 1e6:.0f} MB, which the package index refuses")
             shutil.copy(path, dist)
         wheel = next(path for path in first if path.suffix == ".whl")
-        for python in [] if args.no_install else [sys.executable, *args.python]:
-            try_out(wheel, python, Path(folder) / f"tried-{Path(python).name}")
+        for number, python in enumerate([] if args.no_install else [sys.executable, *args.python]):
+            try_out(wheel, python, Path(folder) / f"tried-{number}")
 
 
 def run(*command: str, **how: object) -> str:

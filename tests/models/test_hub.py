@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -308,3 +309,16 @@ def test_the_list_of_names(hub: dict[str, Any], folder: Path, monkeypatch: pytes
     assert list(rows) == ["tiny", "kandinsky-2-2"]
     assert (rows["tiny"]["here"], rows["kandinsky-2-2"]["here"]) == (True, False)
     assert all(set(row) == {"name", "summary", "source", "needs", "get", "here"} for row in rows.values())
+
+
+@pytest.mark.parametrize(("offline", "why"), [(True, "HF_HUB_OFFLINE is set"), (False, "the hub is not reachable")])
+def test_the_line_says_why_the_hub_gave_nothing(
+    hub: dict[str, Any], monkeypatch: pytest.MonkeyPatch, offline: bool, why: str
+) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    hub[HUB["kandinsky-2-2"].prior] = LocalEntryNotFoundError("none")
+    with pytest.raises(ModelError, match=re.escape(f"cannot be fetched ({why}); connect to the network")):
+        resolve("kandinsky-2-2")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _WHY = re.compile(r"<!-- no-run: (?P<why>.+?) -->")
-APART = ("log", "log.md", "training.md")  # a diary; a page whose commands a test of its own runs on smaller data
+TRAINING = (ROOT / "docs/tutorials/operator.md", ROOT / "docs/training.md")  # tests/training/test_tutorial.py runs them
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,14 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Returns the README and the pages of the site, but for those APART."""
+    """Returns the README and the pages of the site, but for the diary and those that are made from the code."""
     found = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    return [page for page in found if not {page.name, page.parent.name} & set(APART) and "made" not in page.parts]
+    return [page for page in found if page.stem != "log" and not {"log", "made"} & set(page.parts)]
+
+
+def first() -> list[Path]:
+    """Returns the pages that a newcomer reads: the README and the tutorials."""
+    return [page for page in pages() if page.name == "README.md" or page.parent.name == "tutorials"]
 
 
 def blocks(page: Path) -> list[Block]:
@@ -51,3 +56,9 @@ def commands(text: str) -> list[str]:
     """Returns the command lines of a block for a shell, continued lines joined, notes left out."""
     lines = text.replace("\\\n", " ").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def prose(page: Path) -> str:
+    """Returns a page without its blocks of code and the rules of its tables."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"\|[-|: ]*", " ", text)

@@ -18,7 +18,7 @@ import yaml
 from typer.main import get_command
 
 import pops
-from pages.blocks import ROOT, Block, blocks, commands, pages
+from pages.blocks import ROOT, TRAINING, Block, blocks, commands, first, pages, prose
 from pops.cli.main import app
 
 SHELL = ("sh", "bash")
@@ -125,15 +125,31 @@ def parse_command(words: list[str], where: str) -> None:
         raise AssertionError(f"{where}: pops {' '.join(words)}: {e}") from e
 
 
-@pytest.mark.docs
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def marked() -> list[Any]:
+    """Every page, those that a newcomer reads marked so."""
+    marks = {True: (pytest.mark.docs, pytest.mark.first), False: (pytest.mark.docs,)}
+    return [pytest.param(page, marks=marks[page in first()], id=str(page.relative_to(ROOT))) for page in pages()]
+
+
+@pytest.mark.parametrize("page", marked())
 def test_the_blocks_of_a_page_run(page: Path, home: Path) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
-        if block.why is None:
+        if block.why is None and page not in TRAINING:
             run(block, page, names)
         else:
             check(block, f"{page.relative_to(ROOT)}:{block.line}")
+
+
+def test_no_page_is_longer_than_a_reader_is_patient() -> None:
+    words = {str(page.relative_to(ROOT)): len(prose(page).split()) for page in (ROOT / "docs").rglob("*.md")}
+    assert {name: count for name, count in words.items() if count > 1500 and "made" not in Path(name).parts} == {}
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
+def test_every_picture_has_a_text_alternative() -> None:
+    bare = [page.name for page in pages() if "![](" in page.read_text(encoding="utf-8")]
+    assert bare == []
 
 
 def test_what_is_not_run_says_why_and_is_the_exception() -> None:

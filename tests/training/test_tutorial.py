@@ -1,30 +1,22 @@
-"""The tutorial's own commands, as they stand in docs/training.md, on fewer examples and for a few steps."""
+"""The commands of the tutorial and of docs/training.md, as they stand there, on fewer examples and for a few steps."""
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
 
-import pytest
 from typer.testing import CliRunner
 
+from pages.blocks import TRAINING, blocks
 from pops.cli.main import app
 
-PAGE = Path(__file__).parents[2] / "docs" / "training.md"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
-
-@pytest.fixture
-def blocks() -> list[tuple[str, str]]:
-    return BLOCK.findall(PAGE.read_text(encoding="utf-8"))
-
-
-def test_the_tutorial_runs(blocks: list[tuple[str, str]], tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     ran = []
-    for kind, text in blocks:
+    for block in (block for page in TRAINING for block in blocks(page) if block.why is None):
+        kind, text = block.kind, block.text
         if kind == "python":
             assert "range(30)" in text and "size=96" in text
             exec(text.replace("range(30)", "range(14)").replace("size=96", "size=32"), {})  # noqa: S102  our own page
@@ -41,6 +33,6 @@ def test_the_tutorial_runs(blocks: list[tuple[str, str]], tmp_path: Path, monkey
                 done = CliRunner().invoke(app, words)
                 assert done.exit_code == 0, (line, done.output)
                 ran.append(words[0])
-    assert ran == ["data", "train", "train", "evaluate", "run", "train"]
+    assert ran == ["data", "train", "train", "run", "evaluate", "train"]
     for name in ("gilded-operator/operator.json", "gilded.html", "out.png", "other-operator/operator.json"):
         assert Path(name).is_file(), name

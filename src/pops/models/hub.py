@@ -256,7 +256,13 @@ def _without_weights(folder: Path) -> list[str]:
 
 def _why_not(error: Exception, repo: str, name: str, advice: str) -> str:
     """Returns one line: what was asked for, why it failed, what to do."""
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     if isinstance(error, GatedRepoError):
         return f"{repo} on the hub asks for an agreement; accept it on its page and log in with `hf auth login`"
@@ -264,4 +270,7 @@ def _why_not(error: Exception, repo: str, name: str, advice: str) -> str:
         return f"there is no {repo!r} on the hub or as a folder{suggest(name, _names())}; check the name"
     what = name if name == repo else f"{name} ({repo})"
     told = f"{what} {'are' if ', ' in name else 'is'} not on this machine and cannot be fetched"
-    return f"{told} ({type(error).__name__}); connect to the network, {advice}"
+    why = type(error).__name__
+    if isinstance(error, LocalEntryNotFoundError):  # the hub client's name for either
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub is not reachable"
+    return f"{told} ({why}); connect to the network, {advice}"
