@@ -19,14 +19,14 @@ def test_two_photos_become_a_picture_that_is_varied_pinned_and_found_again(windo
     one.reads("texturing(mug.png, tiger.png)")
     one.picture("texturing")
 
-    # Vary: pictures come one by one; one is pinned, and the rest is stopped.
+    # Vary: pictures come one by one; the rest is stopped, and one is pinned.
     page.keyboard.press("v")
     first = page.locator(".tile", has=page.locator("img.arrives")).first
     first.wait_for(timeout=PICTURE)
-    first.hover()
-    first.get_by_role("button", name="Pin").click()
     page.get_by_role("button", name="Stop").first.click()
     page.wait_for_selector(".says:text-is('Stopped')")
+    first.hover()
+    first.get_by_role("button", name="Pin").click()
     page.get_by_role("tab", name="Pinned").click()
     assert page.locator(".panel .tile").count() == 1
 
