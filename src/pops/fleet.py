@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -105,9 +106,12 @@ def _start(ray: Any, address: str) -> None:
     """Connects to a cluster, unless this process is connected."""
     if ray.is_initialized():
         return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if colon and port.isdecimal():  # Ray itself ends the process where nobody listens
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         how = {"include_dashboard": False} if address == LOCAL else {"address": address}
         ray.init(log_to_driver=False, logging_level="error", **how)
-    except (ConnectionError, ValueError, RuntimeError) as e:
+    except (OSError, OverflowError, ValueError, RuntimeError) as e:
         first = (str(e).strip().splitlines() or [""])[0]
         raise ConfigError(f"there is no Ray cluster at {address} ({first}); give local, or host:port") from e

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,6 +95,16 @@ def test_what_a_cluster_does_not_make(more: tuple[str, ...], told: str, call: An
     done = call(*words(tmp_path, tmp_path, *more))
     assert done.exit_code == 2 and told in done.stderr
     assert not list(tmp_path.glob("i*")) + list(tmp_path.glob("[ge].*"))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999999"])
+def test_a_cluster_that_is_not_there_is_one_line(
+    address: str, call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))  # it is not asked
+    done = call(*words(tmp_path, tmp_path, "--ray", address))
+    assert done.exit_code == 2 and f"there is no Ray cluster at {address} (" in done.stderr, done.output
+    assert not list(tmp_path.glob("i*"))
 
 
 def test_without_ray_there_is_one_line(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
