@@ -54,13 +54,13 @@ def prior(
         python -m benchmarks prior --batch 1 --guidance 8 --precision bfloat16,int8 --no-training
         python -m benchmarks prior --layers 2 --rounds 1 --json > figures.json
     """
-    import pops
     from benchmarks import prior as bench
     from benchmarks import prior_tables
+    from pops.models.model import device_for
 
     if markdown is not None:
         check_place(markdown)
-    place = pops.load("tiny", device=device).model.device
+    place = device_for(device)
     usual = "float32,bfloat16" + (",int8" if place == "cpu" else "")
     precisions = tuple(listed(usual if precision is None else precision, "--precision", "float32,int8"))
     plan = bench.Plan(

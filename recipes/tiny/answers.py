@@ -4,8 +4,8 @@
 
 An operator's answer is near the true result's embedding, not equal to it; a renderer that is trained on such answers
 with their true images renders them better (docs/log.md). Writes answers.safetensors: the answers at two guidance
-scales, and the row of each one's true image among the latents; the companies' images, for unions alone, come last. The
-operators are those trained here, or the shipped ones.
+scales, and the row of each one's true image among the latents; the companies' images, for unions alone, come after all
+others, and then those of settings.MORE. The operators are those trained here, or the shipped ones.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pops.operators.checkpoint import load_operator
 from pops.operators.official import operator_at, spec_at
 from pops.operators.operator import Operator
 from pops.prior.transformer import PriorModel
@@ -24,9 +25,12 @@ from pops.seeds import generators
 from recipes.tiny import data, operators, settings
 from recipes.tiny.encode import latents, text_states, tokenizer, towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE, Embedded
+from recipes.tiny.render import more
 
 GUIDANCES = (1.0, 2.0)
-SHARES = {"texturing": 0.4, "union": 0.2, "scene": 0.2, "instruct": 0.2}  # of the answers in a batch
+# Of the answers in a batch. "more": pictures of settings.MORE, by their own embeddings, which are no operator's answers
+# but drawn like them.
+SHARES = {"texturing": 0.34, "union": 0.18, "scene": 0.16, "instruct": 0.18, "clothes": 0.07, "more": 0.07}
 
 
 class Rows(Embedded):
@@ -49,6 +53,21 @@ def jobs(name: str, embedded: Embedded, rows: Rows) -> tuple[list[list[Tensor]],
     return [[e[0], states[w]] for e, w in zip(operands, words, strict=True)], operators.instruct(rows)[1][:, 0]
 
 
+def dressings(pictures: Tensor, seeds: int) -> tuple[list[list[Tensor]], list[int]]:
+    """Returns the operands of every example of clothes among settings.MORE, and the row of its result.
+
+    pictures: embeddings of what `more` draws for so many seeds, in a row.
+    """
+    operands, results, at = [], [], 0
+    for seed in range(seeds):
+        count = len(more(seed))
+        if settings.MORE[seed % len(settings.MORE)] == "clothes":
+            operands.append(list(pictures[at : at + count - 1]))
+            results.append(at + count - 1)
+        at += count
+    return operands, results
+
+
 @torch.no_grad()
 def answer(operator: Operator, triplets: list[list[Tensor]]) -> Tensor:
     """Applies an operator in one step => float16 [n, guidances, D]."""
@@ -63,6 +82,12 @@ def answer(operator: Operator, triplets: list[list[Tensor]]) -> Tensor:
                 gens = generators(part.tolist())
                 out[part, g] = operator.sample(condition, gens, steps=1, guidance=guidance).half().cpu()
     return out
+
+
+def near(answers: Tensor, truth: Tensor) -> list[float]:
+    """Mean cosines of answers [n, guidances, D] to the truth [n, D]."""
+    cosines = torch.cosine_similarity(answers.float(), truth[:, None], -1).mean(0) if len(truth) else torch.zeros(0)
+    return [round(float(c), 3) for c in cosines]
 
 
 def main() -> None:
@@ -87,15 +112,31 @@ def main() -> None:
         of.append(true[some])
         which.append(torch.full((len(some),), k))
         truth = torch.cat([embedded.e, embedded.company])[true[some]]
-        near = [torch.cosine_similarity(embeds[-1][:, g].float(), truth).mean() for g in range(len(GUIDANCES))]
-        print(name, len(some), "of", len(triplets), "answers; cosine", [round(float(c), 3) for c in near], flush=True)
-    images, _ = data.load_companies()
+        print(name, len(some), "of", len(triplets), "answers; cosine", near(embeds[-1], truth), flush=True)
+
+    # What pairs do not show: dressed figures as the operator clothes answers, and everything by its own embedding.
+    rows_before = len(embedded.e) + len(embedded.company)
+    drawn = load_file(args.encoded / "embeds.safetensors")
+    pictures, seeds = drawn.get("more", torch.zeros(0, settings.DIM)).float(), int(drawn.get("mores", 0))
+    worn, results = dressings(pictures, seeds)
+    clothes = load_operator(home / "operators" / "clothes", base, space=SPACE)
+    for k, made, true in (
+        (len(OPERATORS), answer(clothes, worn), torch.tensor(results, dtype=torch.long)),
+        (len(OPERATORS) + 1, pictures.half()[:, None].expand(-1, len(GUIDANCES), -1), torch.arange(len(pictures))),
+    ):
+        embeds.append(made)
+        of.append(rows_before + true)
+        which.append(torch.full((len(true),), k))
+        print(list(SHARES)[k], len(true), "answers; cosine", near(made, pictures[true]), flush=True)
+
+    coder = vae(args.vae).to(args.device)
     none = torch.zeros(0, settings.LATENT, *[settings.CANVAS // 8] * 2).half()
+    images = {name: data.load_others(split)[0] for name, split in (("company", "union"), ("more", "more"))}
     made = {
         "of": torch.cat(of),
         "operator": torch.cat(which),
         "embeds": torch.cat(embeds),
-        "company": latents(vae(args.vae).to(args.device), images) if len(images) else none,
+        **{name: latents(coder, some) if len(some) else none for name, some in images.items()},
     }
     partial = args.encoded / "answers.partial"
     save_file(made, partial)

@@ -25,7 +25,7 @@ from recipes.tiny.control import build_control
 from recipes.tiny.encode import average_of, tokenizer, towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE
 
-VERSION = "6.1"
+VERSION = "7"
 CLOTHES = "clothes"  # the operator that pops' own commands train
 ABOUT = {
     "name": "tiny",
@@ -37,7 +37,7 @@ ABOUT = {
     "photo_side": settings.SIZE,
     "steps": 10,
     "mix_steps": 20,
-    "guidance": 5.0,
+    "guidance": 3.0,
     "mix_guidance": 3.0,
     "licence": "Apache-2.0",
 }

@@ -25,7 +25,8 @@ from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from pops.toybox.pairs import OPERATORS, draw_triplet, triplet
+from pops.toybox.draw import draw
+from pops.toybox.pairs import OPERATORS, triplet
 from recipes.tiny import data, settings
 from recipes.tiny.loop import Budget, Stage, compiled, half, prepare
 
@@ -35,8 +36,8 @@ CONFIG = {
     "latent_channels": settings.LATENT,
     "encoder_block_out_channels": (WIDTH,) * 4,
     "decoder_block_out_channels": (WIDTH,) * 4,
-    "num_encoder_blocks": (0, 0, 4, 8),
-    "num_decoder_blocks": (8, 5, 1, 0),
+    "num_encoder_blocks": (0, 0, 6, 8),
+    "num_decoder_blocks": (8, 6, 2, 0),
 }
 COLOUR = 2.0  # latent units of the three colour channels for one unit of the picture (-1..1)
 
@@ -134,7 +135,7 @@ def losses(model: AutoencoderTiny, x: Tensor, noise: Tensor, bf16: bool = True) 
 def held_out_truths(count: int = 16) -> Tensor:
     """True results of each operator's held-out triplets at CANVAS pixels, float32 in -1..1."""
     specs = [triplet(name, seed, "test") for seed in range(count) for name in OPERATORS]
-    return data.to_unit(torch.stack([draw_triplet(t, settings.CANVAS)[1] for t in specs]))
+    return data.to_unit(torch.stack([draw(t.result, settings.CANVAS) for t in specs]))
 
 
 class Watch:

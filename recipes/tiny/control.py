@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderTiny, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForDepthEstimation
 
 from recipes.tiny import data, encode, poses, settings
-from recipes.tiny.diffusion import SCHEDULER, SIDE, UNET, trained
+from recipes.tiny.diffusion import SCHEDULER, SIDE, UNET, newest, trained
 from recipes.tiny.loop import Budget, Stage, half, prepare
 
 CONTROL = {
@@ -96,7 +96,7 @@ def main() -> None:
     args = parser.parse_args()
     device = prepare(args)
     rows = {k: v.to(device) for k, v in supply(device).items()}
-    empty = load_file(settings.WORK / "prompts.safetensors")["empty"].float().to(device)
+    empty = load_file(newest() / "prompts.safetensors")["empty"].float().to(device)
     unet = renderer().to(device)
     net = build_control(unet).to(device)
     if args.begin is not None:
@@ -139,7 +139,7 @@ def main() -> None:
 @torch.no_grad()
 def grid(stage: Stage, unet: UNet2DConditionModel, empty: Tensor, rows: dict[str, Tensor], columns: int = 12) -> None:
     """Draws two rows: images from embeddings of one pose with the depth of another, and that depth."""
-    vae = AutoencoderTiny.from_pretrained(settings.WORK / "vae").to(stage.device)
+    vae = encode.vae().to(stage.device)
     mirror = build_control().to(stage.device)
     mirror.load_state_dict(stage.average.values)
     at = torch.arange(columns) * poses.POSES % (len(rows["embeds"]) - 1)

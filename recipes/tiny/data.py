@@ -59,9 +59,9 @@ def load(guides: bool = True, size: int = settings.CANVAS, shrunk: bool = False)
     return Pictures(images, thumbs if guides else thumbs[:0], labels, families, grids, changes)
 
 
-def load_companies(size: int = settings.CANVAS) -> tuple[Tensor, int]:
-    """Pictures of all companies in a row, and how many companies there are."""
-    paths, count = shards("union", size), 0
+def load_others(split: str, size: int = settings.CANVAS) -> tuple[Tensor, int]:
+    """Pictures of all seeds of the split union (companies) or more in a row, and how many seeds there are."""
+    paths, count = shards(split, size), 0
     for path in paths:
         with safe_open(path, "pt") as file:  # older shards do not say how many they hold
             count += int((file.metadata() or {}).get("seeds", settings.FAMILIES_A_SHARD // 5))

@@ -25,17 +25,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pops.toybox.pairs import CHANGE_PICTURES, CHANGES, GRID, GRID_PICTURES, PICTURES
 from recipes.tiny import data, settings
 from recipes.tiny.answers import SHARES as SHARES_OF_ANSWERS
+from recipes.tiny.deeper import carry
 from recipes.tiny.encode import averaged, embed, towers
 from recipes.tiny.loop import Budget, Stage, compiled, half, prepare
-from recipes.tiny.operators import OPERATORS
 
 SIDE = settings.CANVAS // 8
 TOKENS = 4  # image tokens: as many as diffusers expects of a plain projection
-# 10.6 M parameters with the adapter: version 5's, from whose weights a training goes on at 16 x 16 latents. Wider ones
-# were measured, from nothing, on one CPU thread, bf16, batch 16, and a float32 forward of 2: (128, 224) 14.9 M,
-# 15 samples/s, 83 ms; (112, 224) 14.1 M, 16/s, 79 ms; (128, 256) 18.1 M, 14/s, 96 ms; (128, 192), two layers a block,
-# 17.8 M, 11/s, 126 ms; (128, 224) with attention at 8 x 8 alone 13.6 M, 23/s, 66 ms, but a pattern's size is that of
-# the finer level, where attention had to be added once already (docs/log.md).
+# 11.7 M parameters with the adapter: version 6's 10.6, and one layer more at 16 x 16, where patterns are decided, which
+# costs a quarter more operations (1.78 => 2.20 GFLOP a forward of one). A training goes on from the older weights (see
+# deeper.py). Wider ones were measured, from nothing, on one CPU thread, bf16, batch 16, and a float32 forward of 2:
+# (128, 224) 14.9 M, 15 samples/s, 83 ms; (112, 224) 14.1 M, 16/s, 79 ms; (128, 256) 18.1 M, 14/s, 96 ms; (128, 192),
+# two layers a block, 17.8 M, 11/s, 126 ms; (128, 224) with attention at 8 x 8 alone 13.6 M, 23/s, 66 ms, but a
+# pattern's size is that of the finer level, where attention had to be added once already (docs/log.md).
 UNET: dict[str, Any] = {
     "sample_size": SIDE,
     "in_channels": settings.LATENT,
@@ -43,7 +44,8 @@ UNET: dict[str, Any] = {
     "block_out_channels": (96, 192),
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    "layers_per_block": 1,
+    "layers_per_block": 1,  # one number for all levels: diffusers' ControlNetModel takes no tuple
+    "transformer_layers_per_block": (2, 1),
     "attention_head_dim": (2, 4),  # the number of heads, despite its name
     "norm_num_groups": 16,
     "cross_attention_dim": settings.DIM,
@@ -72,15 +74,16 @@ SHARES = {
 def build(start: Path | None = None) -> UNet2DConditionModel:
     """Builds the UNet with the adapter's processors and projection, all trainable but the projection's biases.
 
-    start: a renderer's folder of these shapes (at any size of latents), whose weights it has; None for random ones.
+    start: a renderer's folder of these widths and at most as many layers (at any size of latents), whose weights it
+    has; None for random ones.
     """
     torch.manual_seed(0)
     unet = UNet2DConditionModel(**UNET)
+    unet._load_ip_adapter_weights([fresh_adapter(unet)])
     if start is not None:
-        unet.load_state_dict(
-            UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32).state_dict()
-        )
-    unet._load_ip_adapter_weights([fresh_adapter(unet) if start is None else adapter_in(start)])
+        old = UNet2DConditionModel.from_pretrained(start / "unet", torch_dtype=torch.float32)
+        old._load_ip_adapter_weights([adapter_in(start)])
+        carry(old, unet)
     for name, p in unet.named_parameters():
         p.requires_grad_(not (name.startswith("encoder_hid_proj") and name.endswith("bias")))
     return unet.to(memory_format=torch.channels_last)
@@ -165,10 +168,11 @@ class Supply:
         path = folder / "answers.safetensors"
         self.answers = load_file(path, device=str(device)) if path.exists() else None
         if self.answers is not None:
-            self.latents = torch.cat([self.latents, self.answers["company"]])
-            share = torch.tensor([SHARES_OF_ANSWERS[name] for name in OPERATORS], device=device)
+            others = [self.answers[name] for name in ("company", "more") if name in self.answers]
+            self.latents = torch.cat([self.latents, *others])
+            share = torch.tensor(list(SHARES_OF_ANSWERS.values()), device=device)
             which = self.answers["operator"]
-            self.chances = (share / which.bincount(minlength=len(OPERATORS)))[which]
+            self.chances = (share / which.bincount(minlength=len(share)))[which]
 
     def batch(self, n: int, gen: torch.Generator, noise: float) -> tuple[Tensor, Tensor, Tensor]:
         """Draws (latents, image embeddings, prompt states).
@@ -252,14 +256,33 @@ def train(rank: int, args: argparse.Namespace) -> None:
     if args.workers > 1:
         meeting = settings.WORK / "diffusion.meeting"
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=args.workers)
-    folder = newest()
-    supply, looked = Supply(folder, device), time.time()
     unet = build(args.start if args.start.exists() else None).to(device)
     stage = Stage("diffusion", unet, Budget.of(args), args.lr, ema=args.ema, decay=args.decay, save_seconds=240)
     abar = DDIMScheduler(**SCHEDULER).alphas_cumprod.to(device)
     fast = compiled(unet, device)
     # on a CPU attention as plain products: for so few tokens its backward is faster than the fused one's (docs/log.md)
     attention = [SDPBackend.MATH] if device.type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+
+    def loss_of(z: Tensor, e: Tensor, prompt: Tensor, gen: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
+        t = timesteps(len(z), gen)
+        a = abar[t].view(-1, 1, 1, 1)
+        eps = torch.randn(z.shape, generator=gen, device=device)
+        noisy = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
+        want = a.sqrt() * eps - (1 - a).sqrt() * z
+        with half(device), sdpa_kernel(attention):
+            got = fast(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
+        return (got.float() - want).square().mean(), {}
+
+    if args.follow and device.type == "cuda":  # compile while there are no latents yet
+        at: dict[str, Any] = {"device": device}
+        n, gen = args.batch // args.workers, torch.Generator(device).manual_seed(0)
+        e, prompt = torch.zeros(n, settings.DIM, **at), torch.zeros(n, settings.PROMPT, settings.DIM, **at)
+        stage.rehearse(lambda step: loss_of(torch.zeros(n, settings.LATENT, SIDE, SIDE, **at), e, prompt, gen))
+    while args.follow and not (newest() / "prompts.safetensors").exists():
+        time.sleep(0.5)
+    folder, looked = newest(), time.time()
+    supply = Supply(folder, device)
+    print(f"diffusion: {len(supply.latents)} images from {folder}", flush=True)
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         nonlocal folder, supply, looked
@@ -270,15 +293,7 @@ def train(rank: int, args: argparse.Namespace) -> None:
                 supply = Supply(folder, device)
                 print(f"diffusion: step {step}: {len(supply.latents)} images from {folder}", flush=True)
         gen = stage.generator()
-        z, e, prompt = supply.batch(args.batch // args.workers, gen, args.noise)
-        t = timesteps(len(z), gen)
-        a = abar[t].view(-1, 1, 1, 1)
-        eps = torch.randn(z.shape, generator=gen, device=device)
-        noisy = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
-        want = a.sqrt() * eps - (1 - a).sqrt() * z
-        with half(device), sdpa_kernel(attention):
-            got = fast(noisy, t, prompt, added_cond_kwargs={"image_embeds": [e[:, None]]}).sample
-        return (got.float() - want).square().mean(), {}
+        return loss_of(*supply.batch(args.batch // args.workers, gen, args.noise), gen)
 
     stage.run(step_loss, lambda: grid(stage, supply, folder), picture_every=args.look)
 

@@ -124,26 +124,32 @@ def write_latents(out: Path, pictures: data.Pictures, coder: AutoencoderTiny) ->
     save_file({"latents": latents(coder, pictures.images)}, out / "latents.safetensors")
 
 
-def write_embeddings(out: Path, pictures: data.Pictures, device: torch.device) -> None:
-    """Writes embeds.safetensors, captions.safetensors and prompts.safetensors: needs stage 2a alone."""
+def write_embeddings(out: Path, pictures: data.Pictures, device: torch.device, each: int = 3) -> None:
+    """Writes embeds.safetensors, captions.safetensors and prompts.safetensors: needs stage 2a alone.
+
+    each: how many captions a picture has, drawn from all that are true.
+    """
     clip, words = towers().to(device), tokenizer()
-    images, companies = data.load_companies()
+    others: dict[str, Tensor] = {}
+    for split, name, count in (("union", "company", "companies"), ("more", "more", "mores")):
+        images, seeds = data.load_others(split)
+        made = embed(clip, images).half() if len(images) else torch.zeros(0, settings.DIM).half()
+        others |= {name: made, count: torch.tensor(seeds)}
     rows = {
         "embeds": embed(clip, pictures.images).half(),
         "families": torch.tensor(pictures.families),
         "grids": torch.tensor(pictures.grids),
-        "company": embed(clip, images).half() if len(images) else torch.zeros(0, settings.DIM).half(),
-        "companies": torch.tensor(companies),
+        **others,
     }
     save_file(rows, out / "embeds.safetensors")
     captions = data.load_captions(pictures.families, pictures.grids, pictures.changes)
     rng = random.Random(0)
-    some, three = torch.tensor([rng.choices(of, k=3) for of in captions.of]).unique(return_inverse=True)
+    some, drawn = torch.tensor([rng.choices(of, k=each) for of in captions.of]).unique(return_inverse=True)
     texts = [captions.texts[int(k)] for k in some]
     tokens = words([*texts, ""], padding="longest", truncation=True, return_tensors="pt")
     embeds, hidden = text_states(clip, tokens["input_ids"], tokens["attention_mask"])
     save_file(
-        {"embeds": embeds, "hidden": hidden, "length": tokens["attention_mask"].sum(1), "of": three},
+        {"embeds": embeds, "hidden": hidden, "length": tokens["attention_mask"].sum(1), "of": drawn},
         out / "captions.safetensors",
     )
     short = {"padding": "max_length", "max_length": settings.PROMPT, "truncation": True, "return_tensors": "pt"}
@@ -151,7 +157,7 @@ def write_embeddings(out: Path, pictures: data.Pictures, device: torch.device) -
         {
             "hidden": text_states(clip, words(texts, **short)["input_ids"])[1],
             "empty": text_states(clip, words([""], **short)["input_ids"])[1],
-            "of": three,
+            "of": drawn,
         },
         out / "prompts.safetensors",
     )
@@ -163,6 +169,7 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=("latents", "embeddings", "all"), default="all")
     parser.add_argument("--vae", type=Path, default=None, help="a folder of the autoencoder to use")
     parser.add_argument("--out", type=Path, default=settings.WORK)
+    parser.add_argument("--captions", type=int, default=3, help="captions a picture, drawn from all that are true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
@@ -172,7 +179,7 @@ def main() -> None:
     if args.part != "embeddings":
         write_latents(args.out, pictures, vae(args.vae).to(args.device))
     if args.part != "latents":
-        write_embeddings(args.out, pictures, torch.device(args.device))
+        write_embeddings(args.out, pictures, torch.device(args.device), args.captions)
 
 
 if __name__ == "__main__":

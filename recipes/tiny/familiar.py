@@ -126,7 +126,7 @@ def familiar_pictures() -> Tensor:
     rng, gen = random.Random(1), torch.Generator().manual_seed(1)
     pictures = data.load(guides=False)
     chosen = pictures.images[torch.randperm(len(pictures), generator=gen)[:DRAWN]]
-    companies = data.load_companies()[0][::4]
+    companies = data.load_others("union")[0][::4]
     plain = torch.cat([data.shrink(chosen), data.shrink(companies), other_sizes(), swatches()])
     changed = torch.cat([plain, coded(chosen[:CODED], gen)])
     images = (Image.fromarray(x.permute(1, 2, 0).numpy()) for x in changed)

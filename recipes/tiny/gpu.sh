@@ -8,6 +8,7 @@
 #   recipes/tiny/gpu.sh autoencoder MINUTES    there: renders beside it, trains both halves, then sharpens the decoder
 #   recipes/tiny/gpu.sh diffusion MINUTES      there: renders, encodes and answers beside it, again and again
 #   recipes/tiny/gpu.sh upscaler MINUTES       there: renders at 512 pixels beside it
+#   recipes/tiny/gpu.sh all MINUTES            there: autoencoder, diffusion, then control and upscaler side by side
 #   recipes/tiny/gpu.sh collect FOLDER         at home: makes checkpoints in runs/tiny of what came back
 #
 # A stage begins with the weights that `python -m recipes.tiny.carry pack` put into runs/tiny/carried, if they came
@@ -38,9 +39,10 @@ seconds() { awk -v m="$(left "${1:-100}")" 'BEGIN { printf "%d", m * 60 }'; }
 
 case $what in
 aside)
-    parts="renderer/unet renderer/ip_adapter renderer/controlnets depth_estimator"
-    [ "${2:-}" = diffusion ] && parts="renderer/controlnets depth_estimator"  # it goes on from the shipped UNet
+    parts="renderer/text_encoder renderer/unet renderer/ip_adapter renderer/controlnets depth_estimator"
+    [ "${2:-}" = diffusion ] && parts="renderer/text_encoder renderer/controlnets depth_estimator" # from shipped UNet
     [ "${2:-}" = upscaler ] && parts="$parts prior operators"
+    [ "${2:-}" = all ] && parts="renderer/text_encoder"
     for part in $parts; do
         [ -e "$shipped/$part" ] || continue
         mkdir -p "$(dirname "$aside/$part")"
@@ -49,7 +51,7 @@ aside)
     done
     exit ;;
 back)
-    for part in renderer/unet renderer/ip_adapter renderer/controlnets depth_estimator prior operators; do
+    for part in renderer/text_encoder renderer/unet renderer/ip_adapter renderer/controlnets depth_estimator prior operators; do
         [ -e "$aside/$part" ] || continue
         mv "$aside/$part" "$shipped/$part"
         say "$aside/$part => $shipped/$part"
@@ -63,7 +65,7 @@ wheels)
 collect)
     recipe carry collect "${2:?usage: gpu.sh collect FOLDER}"
     exit ;;
-speed | autoencoder | diffusion | upscaler) : "${minutes:?usage: gpu.sh $what MINUTES}" ;;
+speed | autoencoder | diffusion | upscaler | all) : "${minutes:?usage: gpu.sh $what MINUTES}" ;;
 *)
     sed -n '2,/^set -/p' "$0" | sed '$d; s/^# \{0,1\}//'
     exit 2 ;;
@@ -84,7 +86,7 @@ threads=$([ "$device" = cpu ] && echo 1 || echo 4)
 on="--device $device --threads $threads"
 renderer= encoder=
 mkdir -p "$out" "$work"
-trap 'kill $renderer $encoder $(pgrep -P "${encoder:-none}" 2>/dev/null) 2>/dev/null || true' EXIT
+trap 'for job in $(jobs -p); do kill $(pgrep -P $job) $job 2>/dev/null || true; done' EXIT
 say "$what for $minutes minutes on $device, $workers workers, results in $out"
 
 # 2) What came along.
@@ -111,8 +113,9 @@ await() { # a first shard of training pictures of a size, then $2 seconds more
 }
 encode() { # all pictures so far into a new folder of their own, which appears when it is whole
     local next=$work/next-$1
-    recipe encode $on --out "$next" || return
-    recipe answers $on --encoded "$next" --most "${MOST:-8000}" || say "no answers: going on without"
+    local answers="recipe answers --threads 4 --encoded $next --most ${MOST:-8000}"
+    recipe encode $on --captions "${CAPTIONS:-1}" --out "$next" || return
+    $answers --device "$device" || $answers --device cpu || say "no answers: going on without"
     mv "$next" "$work/encoded-$1"
     say "encoded-$1: $(tail -n 1 "$work/render.log") rendered"
 }
@@ -162,9 +165,55 @@ upscaler)
     [ "$device" = cpu ] && how="--batch ${BATCH:-8}" || how="--batch ${BATCH:-64} --lr 5e-4"
     training upscaler $on $how --follow --until "$(until_time)" --look "${LOOK:-1000}"
     made="upscaler" ;;
+all)
+    # Shares of the time: autoencoder 27 %, diffusion 56 %, the rest for what stands on it. What compiles does so early.
+    export POPS_TINY_SHARD=${POPS_TINY_SHARD:-25}
+    rm -rf "$work"/encoded-* "$work"/next-* "$work/poses.safetensors"
+    first=$(until_time 27) second=$(until_time 83) last=$(until_time)
+    all=$workers
+    workers=$((all > 4 ? all - 4 : all))
+    render --minutes "$(left 70)"
+    { # what the last two stages learn on
+        few="nice -n 15 $python -m recipes.tiny" some="--workers $((all > 4 ? 3 : 1))"
+        $few.poses --seeds "${POSES:-2000}" $some
+        $few.render --split train --families "${LARGE:-150}" --size 512 --samples 1 $some
+    } >"$work/early.log" 2>&1 &
+    early=$!
+    [ "$device" = cpu ] && batch=32 || batch=512
+    training diffusion $on --batch "${BATCH:-$batch}" --lr 1e-3 --ema 0.999 --follow --until "$second" \
+        --look "${LOOK:-4000}" &
+    diffusion=$!
+    await 128 1
+    [ "$device" = cpu ] && batch=16 || batch=512
+    training autoencoder $on --batch "${BATCH:-$batch}" --lr 1.5e-3 --follow --until "$first" --look "${LOOK:-4000}"
+    recipe carry pack autoencoder --out "$out" &
+    encode 000
+    {
+        for k in 001 002; do
+            sleep "$(seconds 12)"
+            [ "$(date +%s)" -lt "$(awk -v s="$second" 'BEGIN { printf "%d", s - 60 }')" ] || break
+            encode $k || break
+        done
+    } &
+    encoder=$!
+    wait $diffusion
+    kill $encoder 2>/dev/null || true
+    recipe carry pack diffusion --out "$out"
+    wait $early || true
+    say "drawn for the last stages: $(tail -n 1 "$work/early.log")"
+    [ "$device" = cpu ] && batch=8 || batch=256
+    training control $on --batch "${BATCH:-$batch}" --lr 8e-4 --begin $shipped/renderer/controlnets/depth \
+        --until "$last" &
+    control=$!
+    [ "$device" = cpu ] && batch=8 || batch=64
+    training upscaler $on --batch "${BATCH:-$batch}" --lr 5e-4 --adversarial 0.02 --until "$last" --look "${LOOK:-1000}"
+    wait $control
+    made="autoencoder diffusion control upscaler" ;;
 esac
 say "rendered in all: $(tail -n 1 "$work/render.log")"
 
 # 4) Home.
 recipe carry pack $made --out "$out"
+(cd "$out" && tar cf about.tar ./*-grid.jpg ./*-log.txt && rm -f ./*-grid.jpg ./*-log.txt)
+ls -l "$out"
 say "done"

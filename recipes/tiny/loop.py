@@ -98,16 +98,18 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.values = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        state = module.state_dict()  # the module's own tensors: listed once, for listing them costs a step on CUDA
+        self.values = {k: v.detach().clone() for k, v in state.items()}
+        floats = [k for k, v in state.items() if v.is_floating_point()]
+        self.pairs = [self.values[k] for k in floats], [state[k] for k in floats]
+        self.others = [(self.values[k], state[k]) for k in state.keys() - set(floats)]
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         keep = min(self.decay, (1 + step) / (10 + step))
-        state = module.state_dict()
-        floats = [k for k, v in state.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.values[k] for k in floats], [state[k] for k in floats], 1 - keep)
-        for k in state.keys() - set(floats):
-            self.values[k].copy_(state[k])
+        torch._foreach_lerp_(*self.pairs, 1 - keep)
+        for mean, value in self.others:
+            mean.copy_(value)
 
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:
@@ -193,6 +195,13 @@ class Stage:
         """On the stage's device; seeded by the step (and the worker) alone."""
         return torch.Generator(self.device).manual_seed((self.step * self.world + self.rank) * 1009)
 
+    def rehearse(self, step_loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor | float]]]) -> None:
+        """Computes one step's gradients and drops them: what compiles does so now, not in the first step's time."""
+        begun = time.time()
+        self._gradients(step_loss, fallback=True)
+        self.optimizer.zero_grad(set_to_none=True)
+        print(f"{self.name}: compiled in {time.time() - begun:.0f} s", flush=True)
+
     def run(
         self,
         step_loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor | float]]],
@@ -219,7 +228,7 @@ class Stage:
             # the fused optimiser leaves out such a step
             setattr(self.optimizer, "found_inf", (~torch.isfinite(norm)).float())  # noqa: B010
             self.optimizer.step()
-            self.average.update(self.module, self.step)
+            self.average.update(self.step)
             self.step += 1
             for k, v in {"loss": loss, **figures}.items():
                 sums[k] = sums.get(k, 0.0) + (v.detach() if isinstance(v, Tensor) else v) / log_every

@@ -5,8 +5,8 @@
     python -m recipes.tiny.render --split train --families 60 --size 512 --samples 1    # for the upscaler
     python -m recipes.tiny.render --measure 10 --device cuda        # pictures a second on a device, and no shards
 
-Besides families it renders grids, changes and companies (see pops.toybox.pairs), in the proportions of SHARES and
-interleaved, so that an early end leaves some of each.
+Besides families it renders grids, changes and companies (see pops.toybox.pairs) and examples of MORE, in the
+proportions of SHARES and interleaved, so that an early end leaves some of each.
 """
 
 from __future__ import annotations
@@ -30,13 +30,24 @@ from pops.toybox.adjectives import ADJECTIVES
 from pops.toybox.draw import draw
 from pops.toybox.materials import MATERIALS
 from pops.toybox.objects import CATEGORIES
-from pops.toybox.pairs import PICTURES, Picture, change, company, draw_alike, draw_family, draw_grid, family, grid
+from pops.toybox.pairs import (
+    PICTURES,
+    Picture,
+    change,
+    company,
+    draw_alike,
+    draw_family,
+    draw_grid,
+    family,
+    grid,
+    triplet,
+)
 from pops.toybox.scenes import SCENES
 from pops.toybox.shot import Shot
 from pops.toybox.world import SceneSpec, SwatchSpec
 from recipes.tiny import settings
 
-SHARES = {"train": 1.0, "grid": 0.29, "change": 0.65, "union": 0.065}  # for each family
+SHARES = {"train": 1.0, "grid": 0.29, "change": 0.65, "union": 0.065, "more": 0.1}  # for each family
 LABELS = ("category", "category_b", "material", "material_b", "scene", "adjective")  # -1: none, or no name
 
 
@@ -53,7 +64,8 @@ def label(spec: SceneSpec | SwatchSpec) -> list[int]:
             if k >= len(spec.objects):
                 row.append(-1)
             elif attribute == "category":
-                row.append(names["c"].index(spec.objects[k].category))
+                category = spec.objects[k].category
+                row.append(names["c"].index(category) if category in names["c"] else -1)
             else:
                 m = spec.objects[k].material
                 row.append(names["m"].index(m.name) if m.kind == "named" else -1)
@@ -105,6 +117,9 @@ class Job:
         if self.split == "union":
             together = company(seed).pictures()
             return [*together], [draw(s, *how) for s in together], [None] * len(together)
+        if self.split == "more":
+            some = more(seed)
+            return [*some], *draw_alike(some, *how)  # type: ignore[return-value]
         f = family(seed)
         images, shots = draw_family(f, *how)
         return [f.pictures()[n] for n in PICTURES], [images[n] for n in PICTURES], [shots.get(n) for n in PICTURES]
@@ -129,9 +144,15 @@ class Job:
         return len(images)
 
 
+def more(seed: int) -> list[SceneSpec]:
+    """The operands and the result, in this order, of a training example of one of MORE."""
+    drawn = triplet(settings.MORE[seed % len(settings.MORE)], seed // len(settings.MORE), "train")
+    return [s for s in (*drawn.operands, drawn.result) if isinstance(s, SceneSpec)]
+
+
 def jobs(split: str, count: int, size: int, samples: int, device: str) -> list[Job]:
     """Returns the shards of `count` seeds of a split that are still to be rendered."""
-    step = max(1, settings.FAMILIES_A_SHARD // (5 if split == "union" else 1))
+    step = max(1, settings.FAMILIES_A_SHARD // (5 if split in ("union", "more") else 1))
     folder, found = settings.data(size), []
     for k, start in enumerate(range(0, count, step)):
         path, seeds = folder / f"{split}-{k:05d}.safetensors", range(start, min(start + step, count))

@@ -13,6 +13,7 @@ SIZE = 96  # pixels, square: what the image tower sees
 CANVAS = 128  # pixels, square: what the autoencoder codes and the renderer draws
 LARGE = 512  # pixels, square: what the upscaler makes of it
 THUMB = 24  # pixels of the masks and depths that guide the image tower
+MORE = ("clothes", "union_3", "union_4")  # what beside pairs the renderer sees: of each the seeds in turn
 FAMILIES_A_SHARD = int(os.environ.get("POPS_TINY_SHARD", "100"))  # the same for all shards of a folder
 
 DIM = 256  # the space, the text tower's width, the renderer's cross-attention

@@ -152,7 +152,7 @@ def test_rendering_goes_on_where_it_stopped_and_reads_in_order(work: Path) -> No
     pictures = data.load(size=16)
     assert (pictures.families, pictures.grids, pictures.changes) == (3, 0, 0)
     assert len(pictures) == len(pictures.labels) == 27
-    companies, count = data.load_companies(16)
+    companies, count = data.load_others("union", 16)
     assert (len(companies), count) == (counts[1], 1)
     growing = data.Growing(16, torch.device("cpu"), ("train",))
     assert len(growing.images) == 27

@@ -128,18 +128,7 @@ class Model:
     @once
     def device(self) -> str:
         """Where the networks run: cpu, cuda or mps."""
-        import torch
-
-        asked = self.loading.device or "auto"
-        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-        if asked == "auto":
-            return "cuda" if cuda else "mps" if mps else "cpu"
-        kind = asked.partition(":")[0]
-        ensure(kind in ("cpu", "cuda", "mps"), f"device is auto, cpu, cuda or mps, got {asked!r}", ConfigError)
-        there = kind == "cpu" or (kind == "cuda" and cuda) or (kind == "mps" and mps)
-        told = f"this machine has no {kind} device for torch {torch.__version__}; use --device cpu"
-        ensure(there, told, ConfigError)
-        return asked
+        return device_for(self.loading.device or "auto")
 
     @once
     def dtype(self) -> torch.dtype:
@@ -355,3 +344,17 @@ def _operator_folder(source: str) -> Path:
     if is_repo(repo) and not expanded(source).exists():
         return located(repo, revision=revision or None)
     return expanded(source)
+
+
+def device_for(asked: str) -> str:
+    """Where networks run: auto is the best of this machine's devices; raises ConfigError for one that it lacks."""
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if asked == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    kind = asked.partition(":")[0]
+    ensure(kind in ("cpu", "cuda", "mps"), f"device is auto, cpu, cuda or mps, got {asked!r}", ConfigError)
+    there = kind == "cpu" or (kind == "cuda" and cuda) or (kind == "mps" and mps)
+    ensure(there, f"this machine has no {kind} device for torch {torch.__version__}; use --device cpu", ConfigError)
+    return asked
