@@ -24,20 +24,21 @@ RABBIT, TEAPOT, DOG, TIGER = (
 )
 CLOSE = "nu=0.7, k_min=0.1, k_max=0.7"  # the preset style: the layout's shape in fine detail
 FREE = CLOSE  # the preset object: a new object in the layout's place
+FREER = "nu=0.9, k_min=0.1, k_max=0.7"
 BREED = "nu=0.8, k_min=0.2, k_max=0.7"
 REMOVE = 'reach="text", nu=1, k_min=0.3, k_max=0.9'
 
 # name -> (expression, seed); each is drawn as an equation, layout and content before the =
 RECIPES: dict[str, tuple[str, int]] = {
     "rabbit-tiger": (f'mix({RABBIT}, "tiger")', 0),
-    "teapot-cactus": (f'mix({TEAPOT}, "a cactus", {FREE})', 4),
-    "dog-coffee-machine": (f'mix({DOG}, "a coffee machine", nu=0.9, k_min=0.2, k_max=0.75)', 4),
+    "teapot-cactus": (f'mix({TEAPOT}, "a cactus", {FREER})', 4),
+    "dog-coffee-machine": (f'mix({DOG}, "a coffee machine", nu=0.95, k_min=0.2, k_max=0.85)', 0),
     "breed": (f'mix({RABBIT}, "a cat", {BREED})', 1),
-    "texts": ('mix("a car", "a pumpkin", nu=0.85, k_min=0.1, k_max=0.7)', 5),
+    "texts": ('mix("a house", "a mushroom", nu=0.95, k_min=0.1, k_max=0.85)', 1),
     "photos": (f"mix({RABBIT}, {OBJECTS}/cat.png, {FREE})", 1),
     "expression": (f"mix({RABBIT}, texturing({TEAPOT}, {TIGER}), {CLOSE})", 0),
-    "inside": (f'texturing(mix({TEAPOT}, "a cactus", {FREE}), {TIGER})', 0),
-    "style": (f'mix({OBJECTS}/house.png, "an ice house", nu=0.92, k_min=0.1, k_max=0.7)', 0),
+    "inside": (f'texturing(mix({TEAPOT}, "a cactus", {FREER}), {TIGER})', 0),
+    "style": (f'mix({OBJECTS}/house.png, "an ice house", nu=0.98, k_min=0.1, k_max=0.7)', 0),
     "removal": (f'mix(texturing({TEAPOT}, {TIGER}), "a tiger:-0.5 teapot", {REMOVE})', 0),
 }
 # name -> arguments of pops mix

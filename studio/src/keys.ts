@@ -89,7 +89,7 @@ function plain(event: KeyboardEvent): boolean {
     case "Enter": {
       if (onButton) return false;
       const made = currentPicture();
-      if (made) set({ viewed: made });
+      if (made) set({ viewed: made, among: [] });
       return made !== null;
     }
     case "p":

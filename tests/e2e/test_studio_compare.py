@@ -24,6 +24,17 @@ def test_variations_are_compared_and_the_best_one_is_saved(window: Windows, tmp_
     page.get_by_role("button", name="More room").click()
     last = page.locator(".tile").nth(15).bounding_box()
     assert last["y"] + last["height"] <= 844  # sixteen are seen at once
+    page.locator(".tile .look").nth(2).click()
+    turns, large = page.locator(".turns"), page.locator(".viewer .frame img")
+    expect(turns).to_contain_text("3 of 16")
+    third = large.get_attribute("src")
+    page.keyboard.press("ArrowRight")
+    expect(turns).to_contain_text("4 of 16")
+    assert large.get_attribute("src") != third
+    page.get_by_role("button", name="Previous picture").click()
+    expect(turns).to_contain_text("3 of 16")
+    assert large.get_attribute("src") == third
+    page.keyboard.press("Escape")
     for tile in (2, 5):
         page.locator(".tile .choose").nth(tile).check()
     page.get_by_role("button", name="Compare 2").click()

@@ -85,6 +85,7 @@ def test_a_phone_browses_varies_and_runs(window: Windows) -> None:
     page.get_by_role("button", name="Ideas").tap()
     page.locator(".panel .tile").first.wait_for()
     assert page.get_by_role("button", name="Vary").last.is_visible()
+    assert page.get_by_role("button", name="Model: tiny").is_visible()
     assert faults(page) == []
     page.get_by_role("tab", name="History").tap()
     page.locator(".panel input[type=search]").wait_for()

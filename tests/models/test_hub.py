@@ -320,5 +320,6 @@ def test_the_line_says_why_the_hub_gave_nothing(
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     hub[HUB["kandinsky-2-2"].prior] = LocalEntryNotFoundError("none")
-    with pytest.raises(ModelError, match=re.escape(f"cannot be fetched ({why}); connect to the network")):
+    with pytest.raises(ModelError, match=re.escape(f"cannot be fetched ({why}); connect to the network")) as caught:
         resolve("kandinsky-2-2")
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__, "a traceback says it once"

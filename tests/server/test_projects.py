@@ -172,6 +172,8 @@ def bombs() -> list[tuple[str, bytes, str]]:
         ("deep JSON", zipped(("project.json", b'{"a":' * 5000)), "project.json is damaged"),
         ("newer", zipped(about(version=2, other=1), ("sounds/x", b"")), "update pops"),
         ("document", zipped(about(document=[])), "JSON object"),
+        ("newer document", zipped(about(document={"format": 2})), "format 2, this studio reads 1; update pops"),
+        ("odd document", zipped(about(document={"format": True})), "document.format is a number"),
         ("lists", zipped(about(document={"pins": ["../x"]})), "list of ids"),
         ("name", zipped(about(name="a\nb")), "project's name"),
         ("path", zipped(about(), ("../../x", b"x")), "no part of a project"),

@@ -240,7 +240,8 @@ def _fetch(repo: str, name: str, advice: str = _COPY, patterns: Sequence[str] = 
         if half := [f"{part}/*.fp16*.safetensors" for part in _without_weights(folder)]:
             snapshot_download(repo, allow_patterns=half, ignore_patterns=_NEVER)  # there is no full precision of these
     except Exception as e:  # the hub client lets its HTTP library's own errors through, which differ by version
-        raise ModelError(_why_not(e, repo, name, advice)) from e
+        logger.debug("%s cannot be fetched", repo, exc_info=True)
+        raise ModelError(_why_not(e, repo, name, advice)) from (None if _told(e) else e)
     logger.info("fetched %s to %s in %.1f s", repo, folder, time.perf_counter() - begun)
     return folder
 
@@ -252,6 +253,18 @@ def _without_weights(folder: Path) -> list[str]:
         part for part in parts if not any(part.glob("*.safetensors")) and not (part / "tokenizer_config.json").exists()
     )
     return [part.relative_to(folder).as_posix() for part in bare]
+
+
+def _told(error: Exception) -> bool:
+    """Returns whether `_why_not` says all that the hub client says: then a traceback needs none of its own."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    return isinstance(error, (GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError))
 
 
 def _why_not(error: Exception, repo: str, name: str, advice: str) -> str:

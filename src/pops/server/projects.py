@@ -1,6 +1,7 @@
 """Projects: the studio's documents, named, with a revision that two windows cannot both overwrite.
 
-What a document says is the studio's own business, but for the photos and images that it lists: these are kept.
+What a document says is the studio's own business, but for its format and the photos and images that it lists: these are
+kept.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pops.files import check_depth
 from pops.server.references import ID
 from pops.server.store import Store
 
+FORMAT = 1  # of documents, which the studio writes (Project in studio/src/model/types.ts)
 MAX_DOCUMENT = 2 * 2**20  # bytes of one, as JSON
 MAX_DEPTH = 64  # of its lists and objects within one another
 MAX_LISTED = 10_000  # photos or pins of one
@@ -51,8 +53,12 @@ class Project:
 
 
 def check_document(document: Any) -> str:
-    """Returns a document as it is stored; ConfigError where it is too large, or lists what are no ids."""
+    """Returns a document as it is stored; ConfigError where it is too large or a later studio's, or lists no ids."""
     ensure(isinstance(document, dict), "a project's document is a JSON object; send one", ConfigError)
+    form = document.get("format", FORMAT)
+    ensure(type(form) is int and form >= 1, f"document.format is a number from 1, got {form!r}; mend it", ConfigError)
+    told = f"the project's document has the format {form}, this studio reads {FORMAT}; update pops"
+    ensure(form <= FORMAT, told, ConfigError)
     try:
         check_depth(document, MAX_DEPTH)
         text = json.dumps(document, allow_nan=False)

@@ -34,7 +34,7 @@ export function MadeBody({ node }: { node: MadeNode }) {
   return (
     <div className="node made">
       {/* biome-ignore lint/a11y/noStaticElementInteractions: the toolbar has a button for it */}
-      <div onDoubleClick={() => made && set({ viewed: made })}>
+      <div onDoubleClick={() => made && set({ viewed: made, among: [] })}>
         <Frame shown={shown} alt={title}>
           {node.kind === "board" && !shown?.image && <Board node={node} />}
           {unready && <span className="says">{unreadyText(unready, model)}</span>}

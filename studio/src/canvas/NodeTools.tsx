@@ -43,7 +43,7 @@ export function NodeTools({ node, title }: { node: StudioNode; title: string }) 
             label={t("node.view")}
             keys="Space"
             disabled={!made}
-            onClick={() => made && set({ viewed: made })}
+            onClick={() => made && set({ viewed: made, among: [] })}
           />
           {("options" in node || more) && (
             <Menu

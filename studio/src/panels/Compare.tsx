@@ -40,7 +40,7 @@ export function Compare() {
               type="button"
               className="look"
               aria-label={`${t("node.view")}: ${t("node.seed", { seed: made.seed })}`}
-              onClick={() => set({ viewed: made })}
+              onClick={() => set({ viewed: made, among: [] })}
             >
               <span className="frame">
                 <img src={imageUrl(made.image)} alt={readable(made.recipe.expression)} />

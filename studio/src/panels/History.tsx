@@ -3,7 +3,7 @@ import { api } from "../api/client";
 import type { Job } from "../api/types";
 import { openRecipe } from "../state/adding";
 import { attempt } from "../state/saving";
-import { madeOf, useStudio } from "../state/store";
+import { type Made, madeOf, useStudio } from "../state/store";
 import { readable } from "../state/view";
 import { useTexts } from "../texts";
 import { IconButton } from "../ui/IconButton";
@@ -49,6 +49,11 @@ export function History() {
     if (done !== undefined)
       setJobs((before) => before?.map((j) => (j.id === job.id ? { ...j, favourite: next } : j)) ?? null);
   };
+  const shown = (job: Job): readonly Made[] =>
+    job.images
+      .slice(0, whole.has(job.id) ? undefined : FEW)
+      .map((image) => madeOf(image, job.id, job.recipe.seeds ?? [0], job.recipe));
+  const all = (jobs ?? []).flatMap(shown);
   return (
     <>
       <div className="filters">
@@ -82,13 +87,13 @@ export function History() {
       {jobs?.length === 0 && <p className="empty">{t(asked ? "history.nothing" : "history.none")}</p>}
       <div className="grid">
         {jobs?.flatMap((job) => [
-          ...job.images.slice(0, whole.has(job.id) ? undefined : FEW).map((image) => {
-            const made = madeOf(image, job.id, job.recipe.seeds ?? [0], job.recipe);
+          ...shown(job).map((made) => {
             return (
               <Tile
-                key={image.id}
+                key={made.image}
                 shown={shownOfMade(made)}
                 made={made}
+                among={all}
                 label={readable(job.recipe.expression)}
                 caption={`${t("node.seed", { seed: made.seed })} · ${readable(job.recipe.expression)}`}
               >

@@ -39,6 +39,7 @@ export function Pins() {
             key={made.image}
             shown={shownOfMade(made)}
             made={made}
+            among={all}
             label={readable(made.recipe.expression)}
             caption={`${t("node.seed", { seed: made.seed })} · ${readable(made.recipe.expression)}`}
             {...choice(made)}

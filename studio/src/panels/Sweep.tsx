@@ -117,6 +117,7 @@ export function Sweep({ node }: { node: NodeId | null }) {
             key={value}
             shown={shownOf(runs[key], 0)}
             made={madeAt(runs[key], 0)}
+            among={made.map((one) => one.made)}
             label={`${axis.label} ${value}`}
             caption={`${axis.label} ${value}`}
             use={() => edit(() => cell(value))}

@@ -13,6 +13,7 @@ interface Props {
   readonly caption?: string;
   readonly chosen?: boolean | undefined;
   readonly onChoose?: () => void;
+  readonly among?: readonly Made[]; // the pictures of the grid
   readonly use?: (() => void) | undefined;
   readonly children?: ReactNode; // more buttons
 }
@@ -27,7 +28,7 @@ export const shownOfMade = (made: Made): Shown => ({
 });
 
 /** A picture in a grid: a click looks closer, its corner pins, uses, chooses. */
-export function Tile({ shown, made, label, caption, chosen, onChoose, use, children }: Props) {
+export function Tile({ shown, made, label, caption, chosen, onChoose, among = [], use, children }: Props) {
   const t = useTexts();
   const pinned = useStudio((state) => made !== null && state.history.now.pinned.some((p) => p.image === made.image));
   return (
@@ -37,7 +38,7 @@ export function Tile({ shown, made, label, caption, chosen, onChoose, use, child
         className="look"
         disabled={!made}
         aria-label={label}
-        onClick={() => made && set({ viewed: made })}
+        onClick={() => made && set({ viewed: made, among })}
       >
         <Frame shown={shown} alt={label} />
       </button>

@@ -58,9 +58,7 @@ export function TopBar() {
           onClick={() => set({ palette: { at: null, from: null } })}
         />
       </span>
-      <span className="wide">
-        <ModelMenu />
-      </span>
+      <ModelMenu />
       <span className="wide">
         <IconButton icon="keys" label={t("menu.help")} keys="?" onClick={() => set({ help: true })} />
       </span>

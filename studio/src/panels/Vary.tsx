@@ -85,6 +85,7 @@ function Sheets({ node, of }: { node: NodeId; of: Recipe }) {
                 key={seed}
                 shown={shownOf(found, i)}
                 made={madeAt(found, i)}
+                among={made.map((one) => one.made)}
                 {...choice(madeAt(found, i))}
                 label={t("vary.one", { seed })}
                 use={() => branch(node, seed)}

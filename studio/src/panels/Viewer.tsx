@@ -8,6 +8,7 @@ import { readable } from "../state/view";
 import { useTexts } from "../texts";
 import { Dialog } from "../ui/Dialog";
 import { Icon } from "../ui/Icon";
+import { IconButton } from "../ui/IconButton";
 import { copySnippet, copyText, saveDrawing, savePicture, saveRecipe } from "./exporting";
 
 /** One picture, large, with all that can be done with it. */
@@ -16,6 +17,7 @@ export function Viewer() {
   const made = useStudio((state) => state.viewed);
   const pinned = useStudio((state) => state.history.now.pinned.some((p) => p.image === made?.image));
   const open = useStudio((state) => state.id !== null);
+  const among = useStudio((state) => state.among);
   const job = made?.job;
   const [favourite, setFavourite] = useState(false);
   useEffect(() => {
@@ -28,13 +30,37 @@ export function Viewer() {
   if (!made) return null;
   const close = (): void => set({ viewed: null });
   const recipe = made.recipe;
+  const at = among.findIndex((one) => one.image === made.image);
+  const turn = (by: number): void => {
+    const next = among[at + by];
+    if (at >= 0 && next) set({ viewed: next });
+  };
   return (
-    <Dialog title={t("view.title")} onClose={close} className="viewer">
+    <Dialog
+      title={t("view.title")}
+      onClose={close}
+      onKey={(key) => turn(key === "ArrowLeft" ? -1 : key === "ArrowRight" ? 1 : 0)}
+      className="viewer"
+    >
       <div className="viewer-body">
         <div className="frame">
           <img src={imageUrl(made.image)} alt={readable(recipe.expression)} />
         </div>
         <div className="viewer-side">
+          {at >= 0 && among.length > 1 && (
+            <div className="turns">
+              <IconButton icon="back" label={t("view.before")} disabled={at === 0} onClick={() => turn(-1)} />
+              <span className="quiet" role="status">
+                {t("view.count", { n: at + 1, all: among.length })}
+              </span>
+              <IconButton
+                icon="next"
+                label={t("view.after")}
+                disabled={at === among.length - 1}
+                onClick={() => turn(1)}
+              />
+            </div>
+          )}
           <p className="code">{readable(recipe.expression)}</p>
           <p className="quiet">{t("node.seed", { seed: made.seed })}</p>
           <button type="button" className="button" aria-pressed={pinned} onClick={() => pin(made)} disabled={!open}>

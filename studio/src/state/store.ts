@@ -55,6 +55,7 @@ interface State {
   readonly branched: NodeId | null; // made of a variation: the panel stays with what it was made from
   readonly palette: PaletteAsk | null;
   readonly viewed: Made | null;
+  readonly among: readonly Made[]; // the pictures beside the viewed one, through which its arrows lead
   readonly compared: readonly Made[] | null;
   readonly help: boolean;
   readonly toasts: readonly Toast[];
@@ -81,6 +82,7 @@ export const useStudio = create<State>(() => ({
   branched: null,
   palette: null,
   viewed: null,
+  among: [],
   compared: null,
   help: false,
   toasts: [],

@@ -5,13 +5,14 @@ import { IconButton } from "./IconButton";
 interface Props {
   readonly title: string;
   readonly onClose: (() => void) | null; // null: only what is inside closes it
+  readonly onKey?: (key: string) => void; // pressed anywhere in it
   readonly className?: string;
   readonly bare?: boolean; // without a visible head
   readonly children: ReactNode;
 }
 
 /** A window over the page, which holds the focus while it is open. */
-export function Dialog({ title, onClose, className = "", bare, children }: Props) {
+export function Dialog({ title, onClose, onKey, className = "", bare, children }: Props) {
   const t = useTexts();
   const ref = useRef<HTMLDialogElement>(null);
   const heading = useId();
@@ -21,7 +22,6 @@ export function Dialog({ title, onClose, className = "", bare, children }: Props
     return () => dialog?.close();
   }, []);
   return (
-    // biome-ignore lint/a11y/useKeyWithClickEvents: Escape closes it, as the browser does it
     <dialog
       ref={ref}
       className={className}
@@ -30,6 +30,7 @@ export function Dialog({ title, onClose, className = "", bare, children }: Props
         event.preventDefault();
         onClose?.();
       }}
+      onKeyDown={(event) => onKey?.(event.key)}
       onClick={(event) => event.target === ref.current && onClose?.()}
     >
       {bare ? (

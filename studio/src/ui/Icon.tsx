@@ -36,6 +36,7 @@ const PATHS = {
   wide: "M4 5h16v14H4zM14 5v14M11 12H7m0 0 2-2m-2 2 2 2",
   board: "M4 4h16v16H4zM12 4v16M4 12h8",
   back: "m14 6-6 6 6 6",
+  next: "m10 6 6 6-6 6",
 } as const;
 
 export type IconName = keyof typeof PATHS;
