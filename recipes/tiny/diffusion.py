@@ -32,10 +32,11 @@ from recipes.tiny.loop import Budget, Stage, compiled, half, prepare
 SIDE = settings.CANVAS // 8
 TOKENS = 4  # image tokens: as many as diffusers expects of a plain projection
 # 11.4 M parameters with the adapter: version 6's 10.6, and a second transformer block in the layers at 16 x 16, where
-# patterns are decided (1.78 => 2.04 GFLOP a forward of one). A training goes on from the older weights (see deeper.py). Wider ones were measured, from nothing, on one CPU thread, bf16, batch 16, and a float32 forward of 2:
-# (128, 224) 14.9 M, 15 samples/s, 83 ms; (112, 224) 14.1 M, 16/s, 79 ms; (128, 256) 18.1 M, 14/s, 96 ms; (128, 192),
-# two layers a block, 17.8 M, 11/s, 126 ms; (128, 224) with attention at 8 x 8 alone 13.6 M, 23/s, 66 ms, but a
-# pattern's size is that of the finer level, where attention had to be added once already (docs/log.md).
+# patterns are decided (1.78 => 2.04 GFLOP a forward of one). A training goes on from the older weights (see deeper.py).
+# Wider ones were measured, from nothing, on one CPU thread, bf16, batch 16, and a float32 forward of 2: (128, 224)
+# 14.9 M, 15 samples/s, 83 ms; (112, 224) 14.1 M, 16/s, 79 ms; (128, 256) 18.1 M, 14/s, 96 ms; (128, 192), two layers a
+# block, 17.8 M, 11/s, 126 ms; (128, 224) with attention at 8 x 8 alone 13.6 M, 23/s, 66 ms, but a pattern's size is
+# that of the finer level, where attention had to be added once already (docs/log.md).
 UNET: dict[str, Any] = {
     "sample_size": SIDE,
     "in_channels": settings.LATENT,
