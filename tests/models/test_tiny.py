@@ -74,12 +74,13 @@ def test_same_seed_same_bytes(tiny: Pops) -> None:
 def test_a_batch_equals_its_items(tiny: Pops) -> None:
     expression = f"texturing({OBJECTS}/teapot.png, _)"
     together = tiny.evaluate(expression, seed=[0, 1, 2])
-    pictures = tiny.render(together, seed=[0, 1, 2], steps=4)
+    pictures = {upscale: tiny.render(together, seed=[0, 1, 2], steps=4, upscale=upscale) for upscale in (1, 4)}
     for k in range(3):
         alone = tiny.evaluate(expression, seed=k)
         assert relative(together.vectors[k], alone.vectors[0]) < 1e-5
-        picture = tiny.render(alone, seed=k, steps=4)[0]
-        assert _grey_levels_apart(pictures[k], picture) <= 1
+        for upscale, most in ((1, 1), (4, 2)):  # the upscaler is told of a grey level, and may make two of it
+            picture = tiny.render(alone, seed=k, steps=4, upscale=upscale)[0]
+            assert _grey_levels_apart(pictures[upscale][k], picture) <= most
 
 
 def _grey_levels_apart(a: Image.Image, b: Image.Image) -> int:
