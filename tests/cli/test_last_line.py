@@ -33,6 +33,13 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(milliseconds: int) -> Non
     assert "Traceback" not in told and told.count("\n") <= 1, told
 
 
+def test_ctrl_c_in_a_finaliser_is_not_lost() -> None:
+    finaliser = "type('Finaliser', (), {'__del__': lambda self: signal.raise_signal(signal.SIGINT)})()"
+    code = f"{HEARD}import pops.cli, time; {finaliser}; time.sleep(30)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)
+    assert done.stderr == "pops: stopped; no partial files were left\n" and done.returncode == -signal.SIGINT
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
 def test_a_full_stdout_is_one_line() -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123
