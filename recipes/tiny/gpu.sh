@@ -214,6 +214,6 @@ say "rendered in all: $(tail -n 1 "$work/render.log")"
 
 # 4) Home.
 recipe carry pack $made --out "$out"
-(cd "$out" && tar cf about.tar ./*-grid.jpg ./*-log.txt && rm -f ./*-grid.jpg ./*-log.txt)
+(cd "$out" && find . -name '*-grid.jpg' -o -name '*-log.txt' | tar cf about.tar -T - --remove-files) # eight files at most
 ls -l "$out"
 say "done"
