@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from pops.errors import ConfigError, PhotoError
-from pops.images import PHOTO_SUFFIXES, load_photo, read_recipe, read_rgb, save_picture
+from pops.images import PHOTO_SUFFIXES, load_photo, read_recipe, read_rgb, save_picture, with_recipe
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -774,3 +774,23 @@ def test_hostile_recipes_are_one_line(tmp_path: Path, text: str, suffix: str) ->
     with pytest.raises(PhotoError, match="its recipe is damaged") as caught:
         read_recipe(path)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("before", [{"a": "x"}, None])
+@pytest.mark.parametrize("after", [{"b": "é", "long": "y" * 5000}, None])
+def test_another_recipe_in_a_png_is_as_if_written_with_it(
+    tmp_path: Path, before: dict[str, str] | None, after: dict[str, str] | None
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    save_picture(image, tmp_path / "a.png", before)
+    save_picture(image, tmp_path / "b.png", after)
+    assert with_recipe((tmp_path / "a.png").read_bytes(), after, "a") == (tmp_path / "b.png").read_bytes()
+
+
+def test_another_recipe_in_a_damaged_png_is_refused_by_name(tmp_path: Path) -> None:
+    save_picture(Image.new("RGB", (40, 30)), tmp_path / "a.png", {"a": "x"})
+    png = bytearray((tmp_path / "a.png").read_bytes())
+    for damaged in (bytes(png[:-20]), b"", bytes(png[:60]) + b"?" + bytes(png[61:])):
+        with pytest.raises(PhotoError, match=r"^a\.png came damaged"):
+            with_recipe(damaged, {"b": "y"}, "a.png")

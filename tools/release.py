@@ -75,10 +75,13 @@ def digest(path: Path) -> str:
 
 
 def try_out(wheel: Path, python: str, room: Path) -> None:
-    """Installs the wheel alone in a clean environment, and composes a picture there, without a network."""
+    """Installs the wheel alone in a clean environment, and composes a picture there, without a network; then with the
+    extra `server`, and opens the studio.
+    """
     run(python, "-m", "venv", str(room / "venv"))
     bin_ = room / "venv" / ("Scripts" if os.name == "nt" else "bin")
-    run(str(bin_ / "python"), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), str(wheel))
+    install = [str(bin_ / "python"), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
+    run(*install, str(wheel))
     work = room / "work"
     work.mkdir()
     alone = without_network()
@@ -94,6 +97,9 @@ def try_out(wheel: Path, python: str, room: Path) -> None:
     if digest(work / "out.png") != digest(work / "again.png"):
         sys.exit("a picture that was made again has other bytes")
     run(*alone, str(bin_ / "python"), str(ROOT / "tools" / "import_all.py"), cwd=work, env=env)
+    run(*install, f"{wheel}[server]")
+    studio = [*alone, str(bin_ / "python"), str(ROOT / "tools" / "try_studio.py"), str(bin_ / "pops")]
+    print(run(*studio, cwd=work, env=env).strip())
     size = sum(path.stat().st_size for path in (room / "venv").rglob("*") if path.is_file())
     network = "no network" if alone else "the network left on"
     print(

@@ -37,7 +37,7 @@ ABOUT = {
     "photo_side": settings.SIZE,
     "steps": 10,
     "mix_steps": 20,
-    "guidance": 3.0,
+    "guidance": settings.GUIDANCE,
     "mix_guidance": 3.0,
     "licence": "Apache-2.0",
 }

@@ -5,8 +5,10 @@
 
 It learns on what the renderer gives, not on shrunken truths: round trips through the autoencoder
 with noise on the latents, and, if there is a UNet, truths noised to a quarter and to a half of the way and denoised
-again. Where an input is uncertain, the mean of what may be true is blur; so after a lead of pixels the loss is
-adversarial, and pixels hold it only on a leash, mostly by the averages of 4 x 4.
+again, and whole results: what the UNet draws for the truth's embedding alone, which shows the same things in other
+places. Where an input is uncertain, the mean of what may be true is blur; so after a lead of pixels the loss is
+adversarial, and pixels hold it only on a leash, mostly by the averages of 4 x 4. A whole result has no truth to be held
+to: there the leash is the result's own averages of 8 x 8.
 
 The result, `runs/tiny/upscaler/model`, is config.json (the arguments of Upscaler) and model.safetensors (float16).
 """
@@ -36,12 +38,13 @@ from recipes.tiny.autoencoder import Discriminator, hinge
 from recipes.tiny.diffusion import sample, trained
 from recipes.tiny.encode import embed, latents, text_states, tokenizer, towers, vae
 from recipes.tiny.loop import Budget, Stage, compiled, half, prepare
+from recipes.tiny.settings import GUIDANCE
 
 SCALE = settings.LARGE // settings.CANVAS
 CROP = 32  # pixels of a training crop of the input
 AMOUNTS = (0.0, 0.1, 0.2)  # noise on the latents of the round trips
 BEGINS = (250, 500)  # timesteps from which the UNet denoises truths again
-LEAD = 0.25  # share of the budget over which the adversarial term takes over from pixels
+LEAD = 0.25  # by default, the share of the budget over which the adversarial term takes over from pixels
 CONFIG = {"channels": 3, "width": 64, "blocks": 8, "scale": SCALE}
 
 
@@ -72,11 +75,17 @@ class Renderer:
 
     @property
     def ways(self) -> int:
+        """How many inputs `spoil` makes of a truth; with a UNet the last is a whole result, unlike it in its places."""
+        return self.aligned + (self.unet is not None)
+
+    @property
+    def aligned(self) -> int:
+        """How many of the inputs, the first ones, show everything where the truth does."""
         return len(AMOUNTS) + (len(BEGINS) if self.unet is not None else 0)
 
     @torch.no_grad()
     def spoil(self, truths: Tensor) -> Tensor:
-        """Truths uint8 [N, 3, LARGE, LARGE] => inputs uint8 [N, ways, 3, CANVAS, CANVAS], aligned, on the CPU."""
+        """Truths uint8 [N, 3, LARGE, LARGE] => inputs uint8 [N, ways, 3, CANVAS, CANVAS] on the CPU."""
         device, rows = self.coder.device, []
         for part in truths.split(32):
             small = F.avg_pool2d(part.to(device).float(), SCALE).round().to(torch.uint8)
@@ -85,7 +94,8 @@ class Renderer:
             made = [z + amount * torch.randn(z.shape, generator=gen).to(z) for amount in AMOUNTS]
             if self.unet is not None:
                 e, nothing = embed(self.eye, small).to(device), self.empty.expand(len(z), -1, -1)
-                made += [sample(self.unet, e, nothing, self.empty, 2.0, 12, z, begin) for begin in BEGINS]
+                made += [sample(self.unet, e, nothing, self.empty, GUIDANCE, 12, z, begin) for begin in BEGINS]
+                made.append(sample(self.unet, e, nothing, self.empty, GUIDANCE, 12))
             rows.append(torch.stack([data.to_bytes(self.coder.decode(m).sample) for m in made], 1).cpu())
         return torch.cat(rows)
 
@@ -125,8 +135,8 @@ class Pairs:
         save_file({"inputs": inputs}, kept, by)
         return inputs
 
-    def crops(self, count: int, gen: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random crops of inputs and the same places of truths, in 0..1, half of them mirrored."""
+    def crops(self, count: int, gen: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Random crops of inputs and the same places of truths, in 0..1, half of them mirrored; which are aligned."""
         at: dict[str, Any] = {"generator": gen, "device": self.device}
         rows = torch.randint(len(self.truths), (count,), **at)
         ways = torch.randint(self.inputs.shape[1], (count,), **at)
@@ -144,6 +154,7 @@ class Pairs:
         return (
             cut(1, lambda y, x: self.inputs[rows[n], ways[n], :, y, x]),
             softened(cut(SCALE, lambda y, x: self.truths[rows[n], :, y, x])),
+            ways < self.renderer.aligned,
         )
 
 
@@ -164,10 +175,17 @@ class Finishing(nn.Module):
 
 
 def losses(
-    nets: Finishing, enlarge: Callable[[Tensor], Tensor], small: Tensor, truth: Tensor, adversarial: float, lead: float
+    nets: Finishing,
+    enlarge: Callable[[Tensor], Tensor],
+    small: Tensor,
+    truth: Tensor,
+    aligned: Tensor,
+    adversarial: float,
+    lead: float,
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """Loss of both networks in one: each one's term leaves the other's weights alone.
 
+    aligned: bool [B], the crops whose input shows what the truth does, in the same places.
     lead: 1 for pixels alone, with which training has to begin, to 0.
     """
     with half(small.device):
@@ -175,11 +193,16 @@ def losses(
         # clamped, else ever larger values would please it ever more
         pleased, told = hinge(nets.discriminator, 2 * truth - 1, 2 * made.clamp(0, 1) - 1)
     made = made.float()
-    l1 = (made - truth).abs().mean()
-    coarse = (F.avg_pool2d(made, SCALE) - F.avg_pool2d(truth, SCALE)).abs().mean()
-    pixels = (0.1 + 0.9 * lead) * l1 + 0.25 * coarse
+
+    def off(target: Tensor, pool: int, chosen: Tensor) -> Tensor:
+        """Mean absolute difference of averages of pool x pixels, over the chosen of the crops."""
+        there = F.avg_pool2d(made, pool) - F.avg_pool2d(target, pool * target.shape[-1] // made.shape[-1])
+        return (there.abs().mean((1, 2, 3)) * chosen).mean()
+
+    l1, coarse, own = off(truth, 1, aligned), off(truth, SCALE, aligned), off(small, 2 * SCALE, ~aligned)
+    pixels = (0.1 + 0.9 * lead) * l1 + 0.25 * coarse + 0.5 * own
     loss = adversarial * (1 - lead) * pleased + 2 * pixels + told  # pixels as in -1..1
-    return loss, {"l1": l1.detach(), "coarse": coarse.detach(), "told": told.detach()}
+    return loss, {"l1": l1.detach(), "coarse": coarse.detach(), "own": own.detach(), "told": told.detach()}
 
 
 class Watch:
@@ -191,6 +214,7 @@ class Watch:
         truths = torch.stack([draw(s, settings.LARGE, 1) for s in specs])
         inputs = renderer.spoil(truths)
         turn = torch.arange(len(specs)) % renderer.ways  # every way of spoiling in turn
+        self.aligned = (turn < renderer.aligned).to(stage.device)
         chosen = inputs[torch.arange(len(specs)), turn].float() / 255
         self.truths, self.inputs = truths.to(stage.device), chosen.to(stage.device)
 
@@ -202,7 +226,7 @@ class Watch:
         write(model, self.stage.folder / "model")
         large = F.interpolate(self.inputs, scale_factor=SCALE, mode="nearest")
         made, truths = model(self.inputs), data.to_unit(self.truths)
-        error = (F.avg_pool2d(2 * made - 1, SCALE) - F.avg_pool2d(truths, SCALE)).abs().mean()
+        error = (F.avg_pool2d(2 * made - 1, SCALE) - F.avg_pool2d(truths, SCALE))[self.aligned].abs().mean()
         sharp = gradient(made) / gradient(truths / 2 + 0.5)
         row = f"step {self.stage.step}: held out averages {error:.4f} off, gradients {sharp:.3f} of the truths'"
         print(self.stage.name, row, flush=True)
@@ -222,6 +246,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=4e-4)
     parser.add_argument("--adversarial", type=float, default=0.1)
+    parser.add_argument("--lead", type=float, default=LEAD, help="share of the budget that pixels alone lead")
     parser.add_argument("--vae", type=Path, default=None, help="a folder of the autoencoder to use")
     parser.add_argument("--follow", action="store_true", help="take in pictures as they are rendered")
     parser.add_argument("--look", type=int, default=1000, help="steps from one look at held-out pictures to the next")
@@ -251,7 +276,7 @@ def main() -> None:
         if args.follow and time.time() - looked > 20:
             pairs.grow()
             looked = time.time()
-        lead = max(0.0, 1 - stage.share / LEAD)
+        lead = max(0.0, 1 - stage.share / max(args.lead, 1e-9))
         return losses(nets, enlarge, *pairs.crops(args.batch, stage.generator()), args.adversarial, lead)
 
     stage.run(step_loss, Watch(stage, renderer), log_every=100, picture_every=args.look)

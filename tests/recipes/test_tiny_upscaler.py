@@ -18,7 +18,7 @@ from pops.diffusion.upscaler import Upscaler
 class Shrunken:
     """A renderer that only shrinks, in two ways that are the same."""
 
-    name, ways = "shrunken", 2
+    name, ways, aligned = "shrunken", 2, 1
 
     def spoil(self, truths: Tensor) -> Tensor:
         small = F.avg_pool2d(truths.float(), SCALE).round().to(torch.uint8)
@@ -54,7 +54,8 @@ def test_pairs_show_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     save_file({"images": truths(2)}, settings.data(settings.LARGE) / "train-00000.safetensors")
     pairs = Pairs(Shrunken(), torch.device("cpu"))  # type: ignore[arg-type]
-    small, truth = pairs.crops(5, torch.Generator().manual_seed(1))
+    small, truth, aligned = pairs.crops(5, torch.Generator().manual_seed(1))
+    assert aligned.any() and not aligned.all()  # of two ways the first is called so
     assert small.shape == (5, 3, CROP, CROP)
     assert truth.shape == (5, 3, SCALE * CROP, SCALE * CROP)
     assert float((F.avg_pool2d(truth, SCALE) - small).abs().max()) < 0.03  # softened
@@ -67,8 +68,18 @@ def test_pairs_show_the_same_place(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_each_network_gets_gradients_from_its_own_terms() -> None:
     nets = Finishing()
     small, truth = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
-    loss, figures = losses(nets, nets.upscaler, small, truth, 0.1, 0.0)
+    loss, figures = losses(nets, nets.upscaler, small, truth, torch.tensor([True, False]), 0.1, 0.0)
     loss.backward()
     assert any(float(p.grad.abs().sum()) > 0 for p in nets.upscaler.last.parameters() if p.grad is not None)
     assert all(p.grad is not None for p in nets.discriminator.parameters())
-    assert set(figures) == {"l1", "coarse", "told"}
+    assert set(figures) == {"l1", "coarse", "own", "told"}
+
+
+def test_where_the_truth_shows_other_places_the_input_is_the_leash() -> None:
+    nets = Finishing()  # untrained it enlarges: its averages are the input's
+    small, truth = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 64, 64)
+    none, both = torch.tensor([False, False]), torch.tensor([True, True])
+    _, figures = losses(nets, nets.upscaler, small, truth, none, 0.1, 0.0)
+    assert float(figures["own"]) == pytest.approx(0, abs=1e-6) and float(figures["l1"]) == 0
+    _, figures = losses(nets, nets.upscaler, small, truth, both, 0.1, 0.0)
+    assert float(figures["l1"]) > 0.1 and float(figures["own"]) == 0

@@ -15,10 +15,11 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import typer
+from PIL import Image
 
 from pops import errors
 from pops.cli.outputs import Outputs, Places, place_remote
@@ -27,13 +28,10 @@ from pops.errors import Cancelled, ConfigError, OperandError, PhotoError, PopsEr
 from pops.expression import parse
 from pops.expression.nodes import Given, Saved, walk
 from pops.expression.plan import plan
-from pops.files import expanded, shown
-from pops.images import save_picture
+from pops.files import expanded, shown, write_whole
+from pops.images import save_picture, with_recipe
 from pops.recipe import Recipe
 from pops.server.references import MAP, PHOTO, photo_id, photos_in, renamed
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 WAIT = 30  # seconds that one question may take the server to answer
 TRIES = 60  # of a full queue
@@ -81,9 +79,14 @@ def _made(client: Client, recipe: Recipe, outputs: Outputs, places: Places, *, q
     for own, sent, paths in wanted:
         job = client.job(sent)
         for image in job["images"]:
-            picture = client.image(image["id"])
-            data = _as_asked(picture.info.pop("pops"), own, names)
-            save_picture(picture, paths[image["number"]], data if outputs.recipe else None)
+            path, png = paths[image["number"]], client.image(image["id"])
+            with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+                data = _as_asked(picture.info.pop("pops"), own, names) if outputs.recipe else None
+                if path.suffix.lower() != ".png":
+                    save_picture(picture, path, data)
+            if path.suffix.lower() == ".png":
+                with write_whole(path) as temporary:
+                    temporary.write_bytes(with_recipe(png, data, shown(path)))
             if not quiet:
                 typer.echo(str(paths[image["number"]]))
         for note in job["notes"]:
@@ -160,13 +163,9 @@ class Client:
             raise _error(job["error"])
         return job
 
-    def image(self, image: str) -> Image.Image:
-        """Returns an image, with its recipe's text in info["pops"]."""
-        from PIL import Image
-
-        picture = Image.open(io.BytesIO(self._ask("GET", f"/images/{image}")[2]), formats=["PNG"])
-        picture.load()
-        return picture
+    def image(self, image: str) -> bytes:
+        """Returns an image, a PNG with its recipe's text in info["pops"]."""
+        return self._ask("GET", f"/images/{image}")[2]
 
     def _json(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(self._ask(method, path, body)[2])

@@ -37,11 +37,13 @@ from pops.images.recipes import (
     picture_of,
     read_recipe,
     save_picture,
+    with_recipe,
 )
 
 __all__ = [
     "FITS", "HEIF_SUFFIXES", "MAX_PIXELS", "MAX_SIDE", "PHOTO_SUFFIXES", "PICTURE_SUFFIXES", "Picture", "RAW_SUFFIXES",
     "check_recipe", "date_taken", "find_recipe", "load_photo", "picture_of", "read_recipe", "read_rgb", "save_picture",
+    "with_recipe",
 ]  # fmt: skip
 
 MAX_SIDE = 4096  # pixels of an image that is made

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -18,6 +20,7 @@ from pops.images.opening import opened
 Target: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]"
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what save_picture writes
+PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any] | None = None) -> None:
@@ -37,6 +40,34 @@ def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any]
         image, options = image.convert("RGB"), {"quality": 95, **options}
     with write_whole(path) as temporary:
         Image.Image.save(image, temporary, form, **options)
+
+
+def with_recipe(png: bytes, recipe: Mapping[str, Any] | None, name: str) -> bytes:
+    """Returns a PNG that `save_picture` wrote with another recipe, or with none, as that would write it: the same
+    pixels, which are not compressed again.
+
+    Raises PhotoError, naming it, for a file that is damaged, and for a recipe that is too long.
+    """
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            image.verify()
+    except Exception as e:  # PIL raises many kinds
+        raise PhotoError(f"{name} came damaged ({e}); make it again") from None
+    rest, parts = len(PNG_START), [PNG_START]
+    while rest < len(png):
+        end = rest + 12 + int.from_bytes(png[rest : rest + 4], "big")  # length, kind, data, CRC
+        kind, data = png[rest + 4 : rest + 8], png[rest + 8 : end - 4]
+        if not (kind == b"iTXt" and data.startswith(RECIPE.encode() + b"\0")):
+            parts.append(png[rest:end])
+        if kind == b"IHDR":
+            for own in _with_recipe(recipe, "PNG", name)["pnginfo"].chunks:
+                parts.append(_chunk(own[0], own[1]))
+        rest = end
+    return b"".join(parts)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
 
 class Picture(Image.Image):

@@ -55,10 +55,11 @@ class _Server(uvicorn.Server):
 def bound(host: str, port: int) -> socket.socket:
     """Returns a socket that listens there; ConfigError that says why it cannot. Port 0 takes a free one."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as e:
         raise ConfigError(f"there is no address {host!r} ({e.strerror}); choose another --host") from None
-    listener = socket.socket(family, kind)
+    # the protocol by name: asyncio sets TCP_NODELAY on no other, and then every answer's body waits 40 ms
+    listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
