@@ -27,6 +27,7 @@ FULL = Recipe(
     rendering=Rendering(
         steps=5,
         guidance=1.5,
+        guidance_interval=(0.25, 0.5),
         size=(24, 40),
         prompt="red",
         negative="blue",
@@ -167,6 +168,11 @@ def test_the_schema_names_every_field() -> None:
         ({"version": "1"}, "has the format '1', this pops reads 1; write \"version\": 1"),
         ({"rendering": {"guidance": "3"}}, "rendering.guidance cannot be '3'"),
         ({"rendering": {"guidance": True}}, "rendering.guidance cannot be True"),
+        (
+            {"rendering": {"guidance_interval": [0.5, 0.5]}},
+            "rendering.guidance_interval cannot be [0.5, 0.5]: it begins",
+        ),
+        ({"rendering": {"guidance_interval": [0, 1.5]}}, "rendering.guidance_interval.1 cannot be 1.5"),
         ({"rendering": {"guidance": 1e300}}, "rendering.guidance cannot be 1e+300"),
         ({"rendering": {"seeds": []}}, "rendering.seeds cannot be []"),
         ({"loading": {"offload": "yes"}}, "loading.offload cannot be 'yes'"),
@@ -251,7 +257,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "all of rendering": (
         "union(a.png, b.png)",
         {"steps": 2, "render_steps": 2, "render_guidance": 2.0, "size": (24, 40), "prompt": "red", "negative": "tiger",
-         "scale": 0.5, "enlarge": 3, "render_seed": 8},
+         "scale": 0.5, "enlarge": 3, "render_seed": 8, "render_guidance_interval": (0, 0.5)},
     ),
     "let and seeds": ("let t = texturing(a.png, b.png, steps=2); union(t, t@7, steps=2)", {"seed": 5}),
     "precision": ("union(a.png, b.png)", {"steps": 2, "precision": "bfloat16"}),

@@ -72,6 +72,16 @@ else:
     Text = _text_of(0, MAX_LENGTH)
     Name = _text_of(1, 4096)  # of a file, a model, a backend
 Scale = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _in_order(shares: tuple[float, float] | None) -> tuple[float, float] | None:
+    if shares is not None and not shares[0] < shares[1]:
+        raise ValueError("it begins before it ends")
+    return shares
+
+
+Interval = Annotated[tuple[Share, Share] | None, Field(strict=False), AfterValidator(_in_order)]
 
 
 def _refuse_bools(value: object) -> object:
@@ -138,6 +148,7 @@ class Rendering(Part):
     place: ClassVar[str] = "rendering."
     steps: Annotated[StrictInt, Field(ge=1, le=1000)] | None = None
     guidance: Scale | None = None
+    guidance_interval: Interval = None  # (start, stop), shares of the steps between which guidance acts
     size: Annotated[tuple[int, int] | None, Field(strict=False), _whole] = None  # (height, width) in pixels
     prompt: Text = ""
     negative: Text = ""
@@ -190,6 +201,7 @@ class Options(TypedDict, total=False):
     fit: str | None
     render_steps: int | None
     render_guidance: float | None
+    render_guidance_interval: tuple[float, float] | None
     render_seed: int | Sequence[int] | None
     size: tuple[int, int] | None
     prompt: str | None
@@ -453,6 +465,7 @@ PLACES: dict[str, tuple[str, str]] = {
     **{name: ("rendering", name) for name in _RENDERING},
     "render_steps": ("rendering", "steps"),
     "render_guidance": ("rendering", "guidance"),
+    "render_guidance_interval": ("rendering", "guidance_interval"),
     "render_seed": ("rendering", "seeds"),
     **{name: ("loading", name) for name in Loading.model_fields},
 }
@@ -472,7 +485,7 @@ def _plain(option: str, value: Any) -> Any:
         return value
     if isinstance(value, Real):  # NumPy's numbers, too
         return int(value) if isinstance(value, Integral) else float(value)
-    if option == "size" and isinstance(value, Iterable):
+    if option in ("size", "render_guidance_interval") and isinstance(value, Iterable):
         return tuple(_plain("", side) for side in value)
     return value
 

@@ -459,4 +459,5 @@ def _refuse(recipe: Recipe, planned: Plan, given: Mapping[str, Any], figures: Se
         ensure(not useless, f"{told}{'; set it inside mix(...)' if is_mix(planned.root) else ''}", ConfigError)
 
 
-_OPTION = {"steps": "render_steps", "guidance": "render_guidance", "seeds": "render_seed"}  # of Rendering's fields
+# Of Rendering's fields, where the option has another name.
+_OPTION = {name: f"render_{name}" for name in ("steps", "guidance", "guidance_interval")} | {"seeds": "render_seed"}

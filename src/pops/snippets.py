@@ -72,6 +72,8 @@ def _flag(name: str, value: Any) -> list[str]:
         return [flag] if value else []
     if name == "seed":
         return [flag, ",".join(map(str, value))]
+    if name == "render_guidance_interval":
+        return [flag, ",".join(map(str, value))]
     if name == "size":
         return [flag, "x".join(map(str, value))]
     return [

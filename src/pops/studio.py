@@ -341,6 +341,7 @@ class Pops:
         size: tuple[int, int] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         prompt: str = "",
         negative: str = "",
         output: str = "pil",
@@ -357,18 +358,20 @@ class Pops:
         """Renders every row. Image j of row i uses seed + j, or seed[i] + j for a list; row by row.
 
         renderer: as in pops.load; library: of photos, for the renderer "retrieval"; size: (height, width) in pixels;
-        steps, guidance: None for the renderer's own; prompt, negative: words beside the embedding; output: "pil", or
-        "latent" for tensors; upscale: 1 leaves the renderer's upscaler out; scale: the embedding's weight; control:
-        {"depth": photo, "canny": photo, ...}, each a path, a PIL image or, ready already, "map:PATH"; control_scale: a
-        number, or {kind: number}. An image's `info["pops"]` is its recipe. Raises ConfigError for what the renderer
-        cannot take, SpaceError for an embedding of another space.
+        steps, guidance: None for the renderer's own; guidance_interval: (start, stop), shares of the steps between
+        which guidance acts (arXiv 2404.07724), (0, 1) for all of them; prompt, negative: words beside the embedding;
+        output: "pil", or "latent" for tensors; upscale: 1 leaves the renderer's upscaler out; scale: the embedding's
+        weight; control: {"depth": photo, "canny": photo, ...}, each a path, a PIL image or, ready already, "map:PATH";
+        control_scale: a number, or {kind: number}. An image's `info["pops"]` is its recipe. Raises ConfigError for what
+        the renderer cannot take, SpaceError for an embedding of another space.
         """
         sources, _ = _control_sources(control)
         seeds, made = seed_list(seed), self.runner.recipe_of(embedding)
         ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
         rendering = Rendering(
-            size=size, steps=steps, guidance=guidance, prompt=prompt, negative=negative,
-            upscale=upscale, scale=scale, control=sources, control_scale=control_scale,  # type: ignore[arg-type]  # checked there
+            size=size, steps=steps, guidance=guidance, guidance_interval=guidance_interval,
+            prompt=prompt, negative=negative, upscale=upscale, control=sources,
+            scale=scale, control_scale=control_scale,  # type: ignore[arg-type]  # checked there
             seeds=None if made is not None and list(made.seeds) == seeds else tuple(seeds),
         )  # fmt: skip
         asked = Loading(renderer=renderer, library=_text(library))
@@ -465,6 +468,7 @@ class Pops:
         library: str | Path | None = None,
         render_steps: int | None = None,
         render_guidance: float | None = None,
+        render_guidance_interval: tuple[float, float] | None = None,
         size: tuple[int, int] | None = None,
         upscale: int | None = None,
         prompt: str = "",
@@ -488,9 +492,9 @@ class Pops:
         sources, values = _control_sources(control)
         recipe = Recipe.of(
             text, seed=seed_list(seed), num_images=num_images, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
-            renderer=renderer, library=library, render_steps=render_steps, render_guidance=render_guidance, size=size,
-            prompt=prompt, negative=negative, scale=scale, control=sources, control_scale=control_scale,
-            upscale=upscale,
+            renderer=renderer, library=library, render_steps=render_steps, render_guidance=render_guidance,
+            render_guidance_interval=render_guidance_interval, size=size, prompt=prompt, negative=negative,
+            scale=scale, control=sources, control_scale=control_scale, upscale=upscale,
         )  # fmt: skip
         return self.run(
             recipe, given={**(given or {}), **values}, on_progress=on_progress, on_preview=on_preview,

@@ -1,5 +1,9 @@
 import { expect, test } from "vitest";
+import { fresh } from "../src/model/edits";
 import { rowsOf, said, sameMore, withoutRow } from "../src/model/recipes";
+import { readSpecs } from "../src/model/specs";
+import { EMPTY, type Project, type StudioNode } from "../src/model/types";
+import { recipeOf } from "../src/state/store";
 
 test("a recipe of several images says the seed of the one that it names", () => {
   expect(said({ expression: "a.png", seeds: [3, 7, 9], image: 1 }).seed).toBe(7);
@@ -36,4 +40,26 @@ test("everything beside is kept, and what enlarges is told apart", () => {
   expect(sameMore(more, { ...more, making: { sampler: "ddim", steps: 8 } })).toBe(true);
   expect(sameMore(more, {})).toBe(false);
   expect(sameMore({ making: {} }, {})).toBe(true);
+});
+
+test("settings of all pictures are said of those alone in which they change something", () => {
+  const place = { x: 0, y: 0 };
+  const specs = readSpecs({ texturing: { roles: [{ name: "object" }, { name: "texture" }] } });
+  const more = { making: { steps: 4, fit: "pad" }, rendering: { steps: 6 } };
+  const nodes: Record<string, StudioNode> = {
+    a: { kind: "photo", id: "a", ...place, photo: "examples/a.png", name: "a.png" },
+    sum: { kind: "sum", id: "sum", ...place, inputs: ["a"], weights: [1] },
+    mix: { ...fresh("mix", specs, place), id: "mix", inputs: ["a", "a"] } as StudioNode,
+    call: { ...fresh("texturing", specs, place), id: "call", inputs: ["sum", null] } as StudioNode,
+    of: { ...fresh("mix", specs, place), id: "of", inputs: ["call", "a"] } as StudioNode,
+  };
+  const project: Project = { ...EMPTY, nodes, settings: { ...EMPTY.settings, enlarge: 2, more } };
+  const told = (id: string) => {
+    const { making, rendering } = recipeOf(project, specs, id);
+    return { making, rendering };
+  };
+  expect(told("sum")).toEqual({ making: { fit: "pad" }, rendering: { steps: 6, enlarge: 2 } });
+  expect(told("mix")).toEqual({ making: { fit: "pad" }, rendering: { enlarge: 2 } });
+  expect(told("call")).toEqual({ making: { steps: 4, fit: "pad" }, rendering: { steps: 6, enlarge: 2 } });
+  expect(told("of")).toEqual({ making: { steps: 4, fit: "pad" }, rendering: { enlarge: 2 } });
 });

@@ -305,9 +305,15 @@ def test_the_embedding_of_a_run_is_whole(call: Any) -> None:
     assert saved.n == 20 and saved.provenance["seeds"] == list(range(20))
 
 
-@pytest.mark.parametrize("option", ["--render-steps", "--render-guidance", "--prompt", "--embedding-scale"])
-def test_a_setting_that_the_renderer_does_not_have_is_refused(call: Any, option: str) -> None:
-    done = call("run", "a.png", "-m", "$M", "--renderer", "swatch", option, "2", "-o", "x.png")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *((option, "2") for option in ("--render-steps", "--render-guidance", "--prompt", "--embedding-scale")),
+        ("--render-guidance-interval", "0,0.5"),
+    ],
+)
+def test_a_setting_that_the_renderer_does_not_have_is_refused(call: Any, option: str, value: str) -> None:
+    done = call("run", "a.png", "-m", "$M", "--renderer", "swatch", option, value, "-o", "x.png")
     assert done.exit_code == 2 and "the renderer swatch" in done.stderr and not Path("x.png").exists()
 
 

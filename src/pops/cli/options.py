@@ -26,6 +26,16 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
+def _interval(text: str) -> tuple[float, float]:
+    """Parses `0.1,0.8`."""
+    try:
+        start, stop = (float(part) for part in text.split(","))
+    except ValueError:
+        told = f"--render-guidance-interval is START,STOP, shares of the steps such as 0.1,0.8; got {text!r}"
+        raise ConfigError(told) from None
+    return start, stop
+
+
 def named_paths(
     words: Sequence[str], option: str = "--operator", such_as: str = "texturing=learned_prior.pth"
 ) -> dict[str, str]:
@@ -110,6 +120,10 @@ OPTIONS: dict[str, Option] = {
     "sampler": Option(Text, "--sampler", "Sampler of every operator. [default: ancestral]"),
     "render_steps": Option(Whole, "--render-steps", "Sampling steps of the renderer.", bounds=(1, 1000)),
     "render_guidance": Option(Number, "--render-guidance", "Guidance scale of the renderer.", bounds=(0, None)),
+    "render_guidance_interval": Option(
+        Text, "--render-guidance-interval",
+        "START,STOP: the share of the steps at which the renderer's guidance begins, and at which it ends.", _interval,
+    ),
     "renderer": Option(Text, "--renderer", "Renderer name, folder or hub id, in place of the model's own."),
     "library": Option(Text, "--library", "Library of photos (pops index) that --renderer retrieval searches."),
     "adapter": Option(Text, "--adapter", "IP-Adapter file, in place of the renderer's own."),

@@ -24,6 +24,16 @@ def check_guidance(guidance: object) -> None:
     ensure(is_number(guidance) and guidance >= 0, f"guidance must be 0 or more, got {guidance!r}", ConfigError)
 
 
+def check_interval(interval: object) -> None:
+    """Raises ConfigError unless the interval of guidance is (start, stop), shares of the steps in order."""
+    pair = isinstance(interval, (list, tuple)) and len(interval) == 2 and all(is_number(share) for share in interval)
+    ensure(
+        pair and 0 <= interval[0] < interval[1] <= 1,  # type: ignore[index]
+        f"guidance_interval is start, stop: shares of the steps such as 0.1, 0.8, got {interval!r:.60}",
+        ConfigError,
+    )
+
+
 def check_finite(values: Tensor, dtype: torch.dtype | None = None) -> None:
     """Raises PopsError for NaN or infinity. dtype: the network's, where the values have another."""
     if not bool(values.isfinite().all()):

@@ -138,6 +138,10 @@ def _read_info(folder: Path) -> dict[str, Any]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or value < 0 or (value < 1 and not key.endswith("guidance")):
             raise ModelError(f"{path}: {key} cannot be {value!r}; {again}")
+    shares = info.get("guidance_interval", [0, 1])
+    pair = isinstance(shares, list) and len(shares) == 2 and all(type(share) in (int, float) for share in shares)
+    if not pair or not 0 <= shares[0] < shares[1] <= 1:
+        raise ModelError(f"{path}: guidance_interval is two shares of the steps in order, got {shares!r:.60}; {again}")
     if not isinstance(info.get("renderer", ""), (str, type(None))):
         raise ModelError(f"{path}: renderer is the name of a folder, got {info['renderer']!r}; {again}")
     return info

@@ -60,6 +60,7 @@ class RenderOptions:
 
     steps: int | None = None  # of the sampler
     guidance: float | None = None  # 1 or less for none
+    guidance_interval: tuple[float, float] | None = None  # shares of the steps, between which it acts; (0, 1): all
     prompt: str = ""  # words beside the embedding
     negative: str = ""  # words of guidance's uncond branch
     output: str = "pil"  # or "latent", for CPU tensors
@@ -98,7 +99,9 @@ class RendererOptions:
     space: str  # id of the CLIP space of the model it belongs to
     device: str = "cpu"
     dtype: torch.dtype | None = None  # of the weights; None for float32
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # the model's own "size" in pixels, "steps", "guidance"
+    defaults: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the model's own "size" in pixels, "steps", "guidance", ...
     max_batch: int = 8  # images denoised together
     offload: bool = False  # networks are on the device only while they run
     adapter: Path | None = None  # the IP-Adapter's file, where it is not the folder's own

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pops.diffusion.checks import check_finite, check_guidance, memory_told
+from pops.diffusion.checks import check_finite, check_guidance, check_interval, memory_told
 from pops.diffusion.folders import CONTROLNETS
 from pops.diffusion.kandinsky_folder import Decoder, read_decoder, reads_hint
-from pops.diffusion.loop import batches_of, images_of, on_device, preview_due
+from pops.diffusion.loop import batches_of, guided_steps, images_of, on_device, preview_due
 from pops.diffusion.scheduler import scheduler_of_call, step_arguments
 from pops.errors import ConfigError, ModelError, SpaceError, ensure
 from pops.loading.lock import LOADING
@@ -67,6 +67,7 @@ class KandinskyRenderer:
         self.native = (side, side)
         self.steps = int(options.defaults.get("steps", STEPS))
         self.guidance = float(options.defaults.get("guidance", GUIDANCE))
+        self.interval = tuple(options.defaults.get("guidance_interval", (0, 1)))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -98,7 +99,9 @@ class KandinskyRenderer:
         # 1) What is asked for, refused before anything is computed.
         steps = self.steps if options.steps is None else options.steps
         guidance = self.guidance if options.guidance is None else options.guidance
+        interval = self.interval if options.guidance_interval is None else options.guidance_interval
         check_guidance(guidance)
+        check_interval(interval)
         control = self._control(options.controls)
         decoder = self.decoder(control.kind if control else None)
         dtype = decoder.unet.dtype
@@ -110,7 +113,7 @@ class KandinskyRenderer:
         uncond = None
         if guidance > 1:
             uncond = check_width(self._zero_embedding(), decoder).to(self.device, dtype)
-        loop = Loop(decoder, steps, guidance, uncond, hint, self.device, self.offload)
+        loop = Loop(decoder, steps, guidance, interval, uncond, hint, self.device, self.offload)
 
         # 3) All latents, then all images: with offload each network moves once.
         began = time.perf_counter()
@@ -167,6 +170,7 @@ class Loop:
     decoder: Decoder
     steps: int
     guidance: float
+    interval: tuple[float, float]  # of guidance, shares of the steps
     uncond: Tensor | None  # [1, D], the embedding of guidance's other branch; None for no guidance
     hint: Tensor | None  # [1, 3, H, W] in 0 .. 1
     device: str
@@ -187,9 +191,8 @@ class Loop:
         """Samples latents [B, C, h, w] for vectors [B, D], un-normalised and on the device, and B seeds."""
         import torch
 
-        # 1) The conditions: B rows, or with guidance 2 B, uncond first.
+        # 1) The conditions: B rows, or with guidance 2 B, uncond first; a step without it takes the last B.
         decoder, count = self.decoder, len(seeds)
-        guided = self.uncond is not None
         rows = vectors if self.uncond is None else torch.cat([self.uncond.expand(count, -1), vectors])
         added = {"image_embeds": rows}
         if self.hint is not None:
@@ -204,12 +207,15 @@ class Loop:
 
         # 3) The loop.
         total = len(scheduler.timesteps)
+        guided = range(0) if self.uncond is None else guided_steps(self.interval, total)
         on_step = steps_of_part(options.on_step, batch, batches)
         for done, t in enumerate(scheduler.timesteps, start=1):
-            x_in = scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t)
-            out = decoder.unet(x_in, t, encoder_hidden_states=None, added_cond_kwargs=added, return_dict=False)[0]
+            two = done - 1 in guided
+            of_step = added if two else {name: value[-count:] for name, value in added.items()}
+            x_in = scheduler.scale_model_input(torch.cat([x, x]) if two else x, t)
+            out = decoder.unet(x_in, t, encoder_hidden_states=None, added_cond_kwargs=of_step, return_dict=False)[0]
             noise, variance = out[:, : decoder.channels], out[:, decoder.channels :]
-            if guided:
+            if two:
                 uncond, cond = noise.chunk(2)
                 noise = uncond + self.guidance * (cond - uncond)
                 variance = variance[count:]

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pops.diffusion.checks import check_finite, check_guidance, memory_told
+from pops.diffusion.checks import check_finite, check_guidance, check_interval, memory_told
 from pops.diffusion.folders import Networks, read_networks
 from pops.diffusion.ip_adapter import adapter_width, right_adapter
 from pops.diffusion.loop import (
     batches_of,
     decoded,
     guidance_embedding,
+    guided_steps,
     images_of,
     native_size,
     on_device,
@@ -58,6 +59,7 @@ class Call:
     steps: int
     guidance: float
     guided: bool  # two branches
+    interval: tuple[float, float]  # of guidance, shares of the steps
     size: tuple[int, int]  # (height, width) in pixels
     options: RenderOptions
     text: Tensor  # [1 or 2, tokens, width]
@@ -93,6 +95,7 @@ class StableDiffusionRenderer:
         self.native = (int(side), int(side)) if side else native_size(self.unet, self.factor)
         self.steps = int(options.defaults.get("steps", STEPS))
         self.guidance = float(options.defaults.get("guidance", GUIDANCE))
+        self.interval = tuple(options.defaults.get("guidance_interval", (0, 1)))
         self.distilled: int | None = self.unet.config.time_cond_proj_dim  # guidance is an input of the UNet (LCM)
         width = adapter_width(self.unet)
         ensure(width is not None, "this UNet has no IP-Adapter, which reads the embedding; give one", ModelError)
@@ -149,7 +152,9 @@ class StableDiffusionRenderer:
         steps = self.steps if options.steps is None else options.steps
         guidance = self.guidance if options.guidance is None else options.guidance
         check_request(vectors, seeds, steps, size, multiple=max(8, self.factor), several=True)
+        interval = self.interval if options.guidance_interval is None else options.guidance_interval
         check_guidance(guidance)
+        check_interval(interval)
         self._check_width(vectors)
         scales = scales_of(self.unet, options.scale, sdxl=self.sdxl)
 
@@ -172,7 +177,7 @@ class StableDiffusionRenderer:
                 ids = time_ids(size, len(texts), self.device, dtype)
                 added = {"text_embeds": torch.stack(pooled), "time_ids": ids}
             hints = self.controlnets.hints(options.controls, size, self.device)
-            call = Call(steps, guidance, guided, size, options, text, added, hints, self._embedded(guidance))
+            call = Call(steps, guidance, guided, interval, size, options, text, added, hints, self._embedded(guidance))
 
             # 3) All latents, then all images: with offload each network moves once.
             with self._running([self.unet, *(hint.network for hint in hints)]):
@@ -192,7 +197,7 @@ class StableDiffusionRenderer:
         """Samples latents [B, C, h, w] in the VAE's scaled space, for vectors [B, (m,) D] un-normalised and B seeds."""
         import torch
 
-        # 1) The conditions: [B] rows, or with guidance [2B] rows, uncond first.
+        # 1) The conditions: [B] rows, or with guidance [2B] rows, uncond first; a step without it takes the last B.
         device, dtype, count = self.device, self.unet.dtype, len(seeds)
         images = vectors.to(device, dtype).reshape(count, -1, self.dim)
         images = torch.cat([torch.zeros_like(images), images]) if call.guided else images
@@ -209,19 +214,23 @@ class StableDiffusionRenderer:
 
         # 3) The loop.
         options, total = call.options, len(scheduler.timesteps)
+        guided = guided_steps(call.interval, total) if call.guided else range(0)
         on_step = steps_of_part(options.on_step, batch, batches)
         for done, t in enumerate(scheduler.timesteps, start=1):
-            x_in = scheduler.scale_model_input(torch.cat([x, x]) if call.guided else x, t)
+            two = done - 1 in guided
+            rows = slice(None) if two else slice(-count, None)
+            of_step = {name: value[rows] for name, value in added.items()}
+            x_in = scheduler.scale_model_input(torch.cat([x, x]) if two else x, t)
             out = self.unet(
                 x_in,
                 t,
-                encoder_hidden_states=text,
+                encoder_hidden_states=text[rows],
                 timestep_cond=timestep,
-                added_cond_kwargs={**added, "image_embeds": [images]},
-                **residuals(call.hints, x_in, t, text, added),
+                added_cond_kwargs={**of_step, "image_embeds": [images[rows]]},
+                **residuals(call.hints, x_in, t, text[rows], of_step),
                 return_dict=False,
             )[0]
-            if call.guided:
+            if two:
                 uncond, cond = out.chunk(2)
                 out = uncond + call.guidance * (cond - uncond)
             before, stepped = x, scheduler.step(out, t, x, **arguments)

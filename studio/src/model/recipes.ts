@@ -1,7 +1,9 @@
 /** What a recipe says beside its expression, as the canvas keeps it. */
 
 import type { Recipe } from "../api/types";
-import type { More } from "./types";
+import { MIX } from "./specs";
+import { below } from "./tree";
+import type { More, NodeId, Project } from "./types";
 
 export interface Said {
   readonly seed: number; // of the one image that the recipe is of
@@ -35,6 +37,24 @@ export function said(recipe: Recipe): Said {
     seed: seedAt(recipe.seeds, row, image % each),
     more: Object.fromEntries(Object.entries(parts).filter(([, part]) => filled(part))),
     larger: larger ? { enlarge: whole(enlarge, 1), upscale: typeof upscale === "number" ? upscale : null } : null,
+  };
+}
+
+const only = (part: Readonly<Record<string, unknown>> = {}, ...names: string[]): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(part).filter(([name]) => names.includes(name)));
+
+/** Returns what the settings of all pictures say of one: the server refuses those that would change nothing there. */
+export function applying(more: More, project: Project, root: NodeId): More {
+  const top = project.nodes[root];
+  const sampled = [...below(project, root)].some((id) => {
+    const node = project.nodes[id];
+    return node?.kind === "text" || (node?.kind === "call" && node.op !== MIX.name);
+  });
+  const isMix = top?.kind === "call" && top.op === MIX.name;
+  return {
+    ...more,
+    ...(sampled ? {} : { making: only(more.making, "fit") }),
+    ...(isMix ? { rendering: only(more.rendering, "enlarge", "upscale") } : {}),
   };
 }
 

@@ -3,6 +3,7 @@
 import { create } from "zustand";
 import type { Example, Model, Need, Picture, Recipe } from "../api/types";
 import { changed, type History, redone, settled, started, undone } from "../model/history";
+import { applying } from "../model/recipes";
 import type { Specs } from "../model/specs";
 import { byId, byName, textOf, type Unready, unready } from "../model/text";
 import { EMPTY, isEnd, type More, type NodeId, type Project } from "../model/types";
@@ -182,7 +183,8 @@ export function moreOf(now: Project, id: NodeId): More {
   const { model, enlarge, more = {} } = now.settings;
   const own = node && "more" in node ? node.more : undefined;
   const rendering = { ...more.rendering, ...(enlarge > 1 ? { enlarge } : {}) };
-  return own ?? { ...more, rendering, loading: { ...more.loading, ...(model ? { model } : {}) } };
+  const all = { ...more, rendering, loading: { ...more.loading, ...(model ? { model } : {}) } };
+  return own ?? applying(all, now, id);
 }
 
 /** Returns the recipe of a node's picture: of its own seed, unless others are given. */
