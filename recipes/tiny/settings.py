@@ -26,7 +26,6 @@ VISION = {
 }
 TEXT = {"hidden_size": DIM, "intermediate_size": 640, "num_hidden_layers": 2, "num_attention_heads": 4}
 PROMPT = 24  # tokens of the renderer's prompts: longer than any caption of the world
-GUIDANCE = 3.0  # of the renderer, as it ships
 LATENT = 16  # channels of the autoencoder's latents; CANVAS / 8 of them along each side
 
 

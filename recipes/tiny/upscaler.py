@@ -38,12 +38,12 @@ from recipes.tiny.autoencoder import Discriminator, hinge
 from recipes.tiny.diffusion import sample, trained
 from recipes.tiny.encode import embed, latents, text_states, tokenizer, towers, vae
 from recipes.tiny.loop import Budget, Stage, compiled, half, prepare
-from recipes.tiny.settings import GUIDANCE
 
 SCALE = settings.LARGE // settings.CANVAS
 CROP = 32  # pixels of a training crop of the input
 AMOUNTS = (0.0, 0.1, 0.2)  # noise on the latents of the round trips
 BEGINS = (250, 500)  # timesteps from which the UNet denoises truths again
+GUIDANCE = 3.0  # of the UNet, at all of its steps
 LEAD = 0.25  # by default, the share of the budget over which the adversarial term takes over from pixels
 CONFIG = {"channels": 3, "width": 64, "blocks": 8, "scale": SCALE}
 
