@@ -221,7 +221,7 @@ def _through(renderer: Renderer, vectors: torch.Tensor, guidance: float) -> Call
     embedding = Embedding(vectors, renderer.capabilities.space)
 
     def ours(steps: int, seed: int) -> Image.Image:
-        asked = Rendering(steps=steps, guidance=guidance)
+        asked = Rendering(steps=steps, guidance=guidance, guidance_interval=(0, 1))  # as the stock one
         made: Image.Image = render_rows(renderer, embedding, asked, (), seeds=[seed], copies=range(1))[0]
         return made
 

@@ -170,7 +170,7 @@ def test_the_schema_names_every_field() -> None:
         ({"rendering": {"guidance": True}}, "rendering.guidance cannot be True"),
         (
             {"rendering": {"guidance_interval": [0.5, 0.5]}},
-            "rendering.guidance_interval cannot be [0.5, 0.5]: it begins",
+            "rendering.guidance_interval cannot be [0.5, 0.5]: its start must be less",
         ),
         ({"rendering": {"guidance_interval": [0, 1.5]}}, "rendering.guidance_interval.1 cannot be 1.5"),
         ({"rendering": {"guidance": 1e300}}, "rendering.guidance cannot be 1e+300"),

@@ -97,10 +97,10 @@ def try_out(wheel: Path, python: str, room: Path) -> None:
     if digest(work / "out.png") != digest(work / "again.png"):
         sys.exit("a picture that was made again has other bytes")
     run(*alone, str(bin_ / "python"), str(ROOT / "tools" / "import_all.py"), cwd=work, env=env)
+    size = sum(path.stat().st_size for path in (room / "venv").rglob("*") if path.is_file())
     run(*install, f"{wheel}[server]")
     studio = [*alone, str(bin_ / "python"), str(ROOT / "tools" / "try_studio.py"), str(bin_ / "pops")]
-    print(run(*studio, cwd=work, env=env).strip())
-    size = sum(path.stat().st_size for path in (room / "venv").rglob("*") if path.is_file())
+    print(run(*studio, cwd=work, env=env, timeout=600).strip())
     network = "no network" if alone else "the network left on"
     print(
         f"{run(python, '--version').strip()}: the wheel works in a clean environment of {size / 1e9:.1f} GB ({network})"

@@ -38,10 +38,8 @@ ABOUT = {
     "steps": 8,
     "mix_steps": 20,
     "guidance": 6.0,
-    "guidance_interval": [
-        0.13,
-        0.9,
-    ],  # of eight steps the second to the seventh: guided from the first, corners get specks
+    # of eight steps the second to the seventh: guided from the first on, pictures get specks in their corners
+    "guidance_interval": [0.2, 0.9],
     "mix_guidance": 3.0,
     "licence": "Apache-2.0",
 }

@@ -77,7 +77,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 def _in_order(shares: tuple[float, float] | None) -> tuple[float, float] | None:
     if shares is not None and not shares[0] < shares[1]:
-        raise ValueError("it begins before it ends")
+        raise ValueError("its start must be less than its stop")
     return shares
 
 

@@ -103,8 +103,8 @@ def check_rendering(backend: Renderer, asked: Rendering, output: str = "pil") ->
     for setting in ("steps", "guidance"):
         told = f"the renderer {name} has no {setting} to set; leave --render-{setting} out"
         ensure(getattr(able, setting) or getattr(asked, setting) is None, told, ConfigError)
-    told = f"the renderer {name} has no guidance to set; leave --render-guidance-interval out"
-    ensure(able.guidance or asked.guidance_interval is None, told, ConfigError)
+    told = f"the renderer {name} cannot be guided in a part of the steps; leave --render-guidance-interval out"
+    ensure(able.guidance_interval or asked.guidance_interval is None, told, ConfigError)
     told = f"the renderer {name} has no weight of the embedding; leave the scale out"
     ensure(able.scale or asked.scale is None, told, ConfigError)
     allowed = " or ".join(f'"{o}"' for o in able.outputs)

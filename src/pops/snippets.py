@@ -70,9 +70,7 @@ def _flag(name: str, value: Any) -> list[str]:
         return [word for key, item in value.items() for word in (flag, f"{key}={_text(item)}")]
     if isinstance(value, bool):
         return [flag] if value else []
-    if name == "seed":
-        return [flag, ",".join(map(str, value))]
-    if name == "render_guidance_interval":
+    if name in ("seed", "render_guidance_interval"):
         return [flag, ",".join(map(str, value))]
     if name == "size":
         return [flag, "x".join(map(str, value))]

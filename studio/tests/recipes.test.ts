@@ -61,5 +61,7 @@ test("settings of all pictures are said of those alone in which they change some
   expect(told("sum")).toEqual({ making: { fit: "pad" }, rendering: { steps: 6, enlarge: 2 } });
   expect(told("mix")).toEqual({ making: { fit: "pad" }, rendering: { enlarge: 2 } });
   expect(told("call")).toEqual({ making: { steps: 4, fit: "pad" }, rendering: { steps: 6, enlarge: 2 } });
+  const own: Project = { ...project, nodes: { ...nodes, sum: { ...nodes.sum, more } as StudioNode } };
+  expect(recipeOf(own, specs, "sum").making).toEqual({ fit: "pad" });
   expect(told("of")).toEqual({ making: { steps: 4, fit: "pad" }, rendering: { enlarge: 2 } });
 });

@@ -211,7 +211,10 @@ def test_dry_run_computes_nothing(call: Any) -> None:
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--guidance", "inf"], "making.guidance cannot be inf"),
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--render-guidance", "inf"], "rendering.guidance cannot be inf"),
         (["run", "a.png", "-o", "x.png", "--render-guidance-interval", "0.1"], "is START,STOP, shares of the steps"),
-        (["run", "a.png", "-o", "x.png", "--render-guidance-interval", "0.8,0.1"], "it begins before it ends"),
+        (
+            ["run", "a.png", "-o", "x.png", "--render-guidance-interval", "0.8,0.1"],
+            "start must be less than its stop",
+        ),
         (["run", "1*a.png", "-m", "$M", "-o", "x.png", "--size", "9000"], "at most 4096, got 9000x9000"),
         (["run", "1e39*a.png", "-m", "$M", "-o", "x.png"], "the sum 1e+39*a.png is too large for float32"),
         (["run", f'text("{"red " * 99}")', "-m", "$M", "-o", "x.png"], "use fewer words"),

@@ -133,7 +133,7 @@ def test_a_control_is_computed_for_the_same_branches(name: str, tmp_path: Path) 
 )
 def test_what_is_no_interval_is_one_line(folder: Path, interval: Any) -> None:
     with pytest.raises(
-        ConfigError, match="guidance_interval is start, stop: shares of the steps such as 0.1, 0.8, got"
+        ConfigError, match=r"guidance_interval is \(start, stop\), 0 <= start < stop <= 1, such as \(0.1, 0.8\); got"
     ):
         draw(opened(folder), vectors(1), seeds=[0], guidance_interval=interval)
 
@@ -147,5 +147,25 @@ def test_a_model_with_another_interval_is_refused(interval: Any, random_model: P
     shutil.copytree(random_model, folder)
     about = json.loads((folder / "pops.json").read_text()) if (folder / "pops.json").exists() else {}
     (folder / "pops.json").write_text(json.dumps({**about, "guidance_interval": interval}))
-    with pytest.raises(ModelError, match="pops.json: guidance_interval is two shares of the steps in order, got"):
+    with pytest.raises(
+        ModelError, match=r"pops.json: guidance_interval is \[start, stop\], 0 <= start < stop <= 1, got"
+    ):
         read_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (
+            {"guidance_interval": (0.1, 0.12)},
+            ["no step of 6 lies between 0.1 and 0.12 of the way: the guidance interval"],
+        ),
+        ({"guidance": 1.0, "guidance_interval": INTERVAL}, ["guidance 1 is none: the guidance interval has no effect"]),
+        ({"guidance_interval": INTERVAL}, []),
+        ({"guidance": 1.0}, []),
+    ],
+)
+def test_an_interval_without_effect_is_told(folder: Path, how: dict[str, Any], told: list[str]) -> None:
+    notes: list[str] = []
+    draw(opened(folder), vectors(1), seeds=[0], on_note=notes.append, **how)
+    assert len(notes) == len(told) and all(note.startswith(text) for note, text in zip(notes, told, strict=True))

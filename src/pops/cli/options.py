@@ -122,7 +122,7 @@ OPTIONS: dict[str, Option] = {
     "render_guidance": Option(Number, "--render-guidance", "Guidance scale of the renderer.", bounds=(0, None)),
     "render_guidance_interval": Option(
         Text, "--render-guidance-interval",
-        "START,STOP: the share of the steps at which the renderer's guidance begins, and at which it ends.", _interval,
+        "START,STOP: guides the renderer only between these shares of its steps.", _interval,
     ),
     "renderer": Option(Text, "--renderer", "Renderer name, folder or hub id, in place of the model's own."),
     "library": Option(Text, "--library", "Library of photos (pops index) that --renderer retrieval searches."),

@@ -29,7 +29,7 @@ from pops.expression import parse
 from pops.expression.nodes import Given, Saved, walk
 from pops.expression.plan import plan
 from pops.files import expanded, shown, write_whole
-from pops.images import save_picture, with_recipe
+from pops.images import check_png, save_picture, with_recipe
 from pops.recipe import Recipe
 from pops.server.references import MAP, PHOTO, photo_id, photos_in, renamed
 
@@ -80,6 +80,7 @@ def _made(client: Client, recipe: Recipe, outputs: Outputs, places: Places, *, q
         job = client.job(sent)
         for image in job["images"]:
             path, png = paths[image["number"]], client.image(image["id"])
+            check_png(png, shown(path))
             with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
                 data = _as_asked(picture.info.pop("pops"), own, names) if outputs.recipe else None
                 if path.suffix.lower() != ".png":

@@ -29,7 +29,7 @@ def check_interval(interval: object) -> None:
     pair = isinstance(interval, (list, tuple)) and len(interval) == 2 and all(is_number(share) for share in interval)
     ensure(
         pair and 0 <= interval[0] < interval[1] <= 1,  # type: ignore[index]
-        f"guidance_interval is start, stop: shares of the steps such as 0.1, 0.8, got {interval!r:.60}",
+        f"guidance_interval is (start, stop), 0 <= start < stop <= 1, such as (0.1, 0.8); got {interval!r:.60}",
         ConfigError,
     )
 

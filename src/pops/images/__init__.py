@@ -32,6 +32,7 @@ from pops.images.pixels import LARGE, Pixels
 from pops.images.recipes import (
     PICTURE_SUFFIXES,
     Picture,
+    check_png,
     check_recipe,
     find_recipe,
     picture_of,
@@ -42,8 +43,8 @@ from pops.images.recipes import (
 
 __all__ = [
     "FITS", "HEIF_SUFFIXES", "MAX_PIXELS", "MAX_SIDE", "PHOTO_SUFFIXES", "PICTURE_SUFFIXES", "Picture", "RAW_SUFFIXES",
-    "check_recipe", "date_taken", "find_recipe", "load_photo", "picture_of", "read_recipe", "read_rgb", "save_picture",
-    "with_recipe",
+    "check_png", "check_recipe", "date_taken", "find_recipe", "load_photo", "picture_of", "read_recipe", "read_rgb",
+    "save_picture", "with_recipe",
 ]  # fmt: skip
 
 MAX_SIDE = 4096  # pixels of an image that is made

@@ -42,17 +42,22 @@ def save_picture(image: Image.Image, path: str | Path, recipe: Mapping[str, Any]
         Image.Image.save(image, temporary, form, **options)
 
 
+def check_png(png: bytes, name: str) -> None:
+    """Raises PhotoError, naming it, for what is no whole PNG; decodes no pixels."""
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            image.verify()
+    except Exception as e:  # PIL raises many kinds
+        raise PhotoError(f"{name} came damaged ({e}); make it again") from None
+
+
 def with_recipe(png: bytes, recipe: Mapping[str, Any] | None, name: str) -> bytes:
     """Returns a PNG that `save_picture` wrote with another recipe, or with none, as that would write it: the same
     pixels, which are not compressed again.
 
     Raises PhotoError, naming it, for a file that is damaged, and for a recipe that is too long.
     """
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            image.verify()
-    except Exception as e:  # PIL raises many kinds
-        raise PhotoError(f"{name} came damaged ({e}); make it again") from None
+    check_png(png, name)
     rest, parts = len(PNG_START), [PNG_START]
     while rest < len(png):
         end = rest + 12 + int.from_bytes(png[rest : rest + 4], "big")  # length, kind, data, CRC

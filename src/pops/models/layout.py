@@ -28,8 +28,8 @@ class ModelFiles:
     """Where a model's files lie. operators: name -> folder with operator.json; renderer: None if it has none.
 
     parts: those of PARTS that do not lie at folder/<part>, None for one that the model lacks (see `part`); info: what
-    pops.json says ("version", "space", "size", "steps", "guidance", of mixes "mix_steps", "mix_guidance", ...), and
-    under "official" the operators that are official .pth files, name -> path.
+    pops.json says ("version", "space", "size", "steps", "guidance", "guidance_interval", of mixes "mix_steps",
+    "mix_guidance", ...), and under "official" the operators that are official .pth files, name -> path.
     """
 
     name: str
@@ -141,7 +141,9 @@ def _read_info(folder: Path) -> dict[str, Any]:
     shares = info.get("guidance_interval", [0, 1])
     pair = isinstance(shares, list) and len(shares) == 2 and all(type(share) in (int, float) for share in shares)
     if not pair or not 0 <= shares[0] < shares[1] <= 1:
-        raise ModelError(f"{path}: guidance_interval is two shares of the steps in order, got {shares!r:.60}; {again}")
+        raise ModelError(
+            f"{path}: guidance_interval is [start, stop], 0 <= start < stop <= 1, got {shares!r:.40}; {again}"
+        )
     if not isinstance(info.get("renderer", ""), (str, type(None))):
         raise ModelError(f"{path}: renderer is the name of a folder, got {info['renderer']!r}; {again}")
     return info

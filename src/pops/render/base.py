@@ -36,6 +36,7 @@ class Capabilities:
     scale: bool = False  # whether the embedding's weight can be set
     steps: bool = False  # whether it samples in steps that can be set
     guidance: bool = False  # whether it has a guidance scale
+    guidance_interval: bool = False  # whether it can be guided in a part of the steps
     outputs: tuple[str, ...] = ("pil",)  # of RenderOptions.output
     previews: bool = False  # whether on_preview is called
     several: bool = False  # whether vectors may be [n, m, D]: m embeddings of each image, as IP-Adapter takes them
@@ -99,9 +100,8 @@ class RendererOptions:
     space: str  # id of the CLIP space of the model it belongs to
     device: str = "cpu"
     dtype: torch.dtype | None = None  # of the weights; None for float32
-    defaults: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # the model's own "size" in pixels, "steps", "guidance", ...
+    # the model's own "size" in pixels, "steps", "guidance", "guidance_interval"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     max_batch: int = 8  # images denoised together
     offload: bool = False  # networks are on the device only while they run
     adapter: Path | None = None  # the IP-Adapter's file, where it is not the folder's own
@@ -139,6 +139,22 @@ def check_size(size: tuple[int, int], *, multiple: int) -> None:
         f"height and width must be multiples of {multiple}, got {height}x{width}; the nearest that works is {nearest}"
     )
     ensure(min(size) >= multiple and height % multiple == 0 and width % multiple == 0, told, ConfigError)
+
+
+def useless_notes(
+    options: RenderOptions, steps: int, guidance: float, interval: tuple[float, float], *, distilled: bool = False
+) -> list[str]:
+    """Returns notes on what was asked for and has no effect where no step is guided."""
+    why = f"guidance {guidance:g} is none"
+    if distilled:
+        why = "this UNet has guidance built in"
+    elif guidance > 1:
+        why = f"no step of {steps} lies between {interval[0]:g} and {interval[1]:g} of the way"
+    given = {
+        "the negative text": bool(options.negative),
+        "the guidance interval": options.guidance_interval is not None,
+    }
+    return [f"{why}: {what} has no effect" for what, asked in given.items() if asked]
 
 
 class SwatchRenderer:

@@ -26,7 +26,7 @@ from pops.diffusion.scheduler import scheduler_of_call, step_arguments
 from pops.errors import ConfigError, ModelError, SpaceError, ensure
 from pops.loading.lock import LOADING
 from pops.progress import steps_of_part
-from pops.render.base import Capabilities, Control, RendererOptions, RenderOptions, check_request
+from pops.render.base import Capabilities, Control, RendererOptions, RenderOptions, check_request, useless_notes
 from pops.seeds import generators, randn_items
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class KandinskyRenderer:
         kinds = tuple(kind for kind in self._decoders if kind is not None)
         return Capabilities(
             self.space, self.native, self._multiple, controls=kinds, steps=True, guidance=True,
-            outputs=("pil", "latent"), previews=True,
+            guidance_interval=True, outputs=("pil", "latent"), previews=True,
         )  # fmt: skip
 
     def decoder(self, kind: str | None = None) -> Decoder:
@@ -111,8 +111,11 @@ class KandinskyRenderer:
         # 2) The conditions, the same for every batch.
         hint = None if control is None else hint_of(control.image, size).to(self.device, dtype)
         uncond = None
-        if guidance > 1:
+        if guidance > 1 and guided_steps(interval, steps):
             uncond = check_width(self._zero_embedding(), decoder).to(self.device, dtype)
+        elif options.on_note:
+            for note in useless_notes(options, steps, guidance, interval):
+                options.on_note(note)
         loop = Loop(decoder, steps, guidance, interval, uncond, hint, self.device, self.offload)
 
         # 3) All latents, then all images: with offload each network moves once.

@@ -37,7 +37,7 @@ from pops.diffusion.scheduler import Scheduler, scheduler_of_call, step_argument
 from pops.diffusion.text import TextEncoders, tell_cut
 from pops.errors import ModelError, SpaceError, ensure
 from pops.progress import steps_of_part
-from pops.render.base import Capabilities, RendererOptions, RenderOptions, check_request
+from pops.render.base import Capabilities, RendererOptions, RenderOptions, check_request, useless_notes
 from pops.render.controlnets import ControlNets, Hint, residuals
 from pops.render.scales import prepare, scales_of, scaling
 from pops.seeds import generators, randn_items
@@ -134,6 +134,7 @@ class StableDiffusionRenderer:
             scale=True,
             steps=True,
             guidance=True,
+            guidance_interval=True,
             outputs=("pil", "latent"),
             previews=True,
             several=True,
@@ -163,12 +164,14 @@ class StableDiffusionRenderer:
         turn = self._turn if self.offload else nullcontext()
         batches = batches_of(len(seeds), self.max_batch)
         with turn, torch.no_grad(), memory_told(min(len(seeds), self.max_batch), size), scaling(scales):
-            guided = guidance > 1 and self.distilled is None
+            guided = guidance > 1 and self.distilled is None and bool(guided_steps(interval, steps))
             uncond = [self.texts.encode(options.negative, negative=True)] if guided else []
             texts = [*uncond, self.texts.encode(options.prompt)]
             tell_cut(texts, options.on_note)
-            if options.on_note and options.negative and not guided:
-                options.on_note(self._why_unguided(guidance))
+            if options.on_note and not guided:
+                distilled = self.distilled is not None
+                for note in useless_notes(options, steps, guidance, interval, distilled=distilled):
+                    options.on_note(note)
             dtype = self.unet.dtype
             text = torch.stack([each.hidden for each in texts]).to(dtype)
             pooled = [each.pooled.to(dtype) for each in texts if each.pooled is not None]
@@ -248,10 +251,6 @@ class StableDiffusionRenderer:
         if self.distilled is None:
             return None
         return guidance_embedding(guidance, self.distilled).to(self.device, self.unet.dtype)
-
-    def _why_unguided(self, guidance: float) -> str:
-        why = f"guidance {guidance:g} is none" if self.distilled is None else "this UNet has guidance built in"
-        return f"{why}: the negative text has no effect"
 
     def _decode(self, latents: Tensor) -> list[Image.Image]:
         """Decodes latents [B, C, h, w] to B images (8-bit sRGB)."""

@@ -55,7 +55,9 @@ class _Server(uvicorn.Server):
 def bound(host: str, port: int) -> socket.socket:
     """Returns a socket that listens there; ConfigError that says why it cannot. Port 0 takes a free one."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+        )[0]
     except OSError as e:
         raise ConfigError(f"there is no address {host!r} ({e.strerror}); choose another --host") from None
     # the protocol by name: asyncio sets TCP_NODELAY on no other, and then every answer's body waits 40 ms

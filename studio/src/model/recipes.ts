@@ -43,13 +43,15 @@ export function said(recipe: Recipe): Said {
 const only = (part: Readonly<Record<string, unknown>> = {}, ...names: string[]): Record<string, unknown> =>
   Object.fromEntries(Object.entries(part).filter(([name]) => names.includes(name)));
 
-/** Returns what the settings of all pictures say of one: the server refuses those that would change nothing there. */
+/** Returns what settings say of a node's picture: the server refuses those that would change nothing there. */
 export function applying(more: More, project: Project, root: NodeId): More {
   const top = project.nodes[root];
-  const sampled = [...below(project, root)].some((id) => {
-    const node = project.nodes[id];
-    return node?.kind === "text" || (node?.kind === "call" && node.op !== MIX.name);
-  });
+  const sampled =
+    !more.making ||
+    [...below(project, root)].some((id) => {
+      const node = project.nodes[id];
+      return node?.kind === "text" || (node?.kind === "call" && node.op !== MIX.name);
+    });
   const isMix = top?.kind === "call" && top.op === MIX.name;
   return {
     ...more,
@@ -78,7 +80,7 @@ export interface Row {
 export function rowsOf(more: More): Row[] {
   return PARTS.flatMap((part) =>
     Object.entries(more[part] ?? {}).map(([field, value]) => {
-      const own = part === "rendering" && ["steps", "guidance", "seeds"].includes(field);
+      const own = part === "rendering" && ["steps", "guidance", "guidance_interval", "seeds"].includes(field);
       const name = own ? `render ${field}` : field.replaceAll("_", " ");
       const size = field === "size" && Array.isArray(value);
       const text = size ? value.join(" × ") : typeof value === "object" ? JSON.stringify(value) : String(value);

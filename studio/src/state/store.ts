@@ -184,7 +184,7 @@ export function moreOf(now: Project, id: NodeId): More {
   const own = node && "more" in node ? node.more : undefined;
   const rendering = { ...more.rendering, ...(enlarge > 1 ? { enlarge } : {}) };
   const all = { ...more, rendering, loading: { ...more.loading, ...(model ? { model } : {}) } };
-  return own ?? applying(all, now, id);
+  return applying(own ?? all, now, id);
 }
 
 /** Returns the recipe of a node's picture: of its own seed, unless others are given. */
