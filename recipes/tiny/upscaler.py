@@ -2,6 +2,7 @@
 
     python -m recipes.tiny.render --split train --families 60 --size 512 --samples 1
     python -m recipes.tiny.upscaler --minutes 60
+    python -m recipes.tiny.upscaler --toward src/pops/models/tiny/renderer/upscaler --share 0.5
 
 It learns on what the renderer gives, not on shrunken truths: round trips through the autoencoder
 with noise on the latents, and, if there is a UNet, truths noised to a quarter and to a half of the way and denoised
@@ -10,7 +11,9 @@ places. Where an input is uncertain, the mean of what may be true is blur; so af
 adversarial, and pixels hold it only on a leash, mostly by the averages of 4 x 4. A whole result has no truth to be held
 to: there the leash is the result's own averages of 8 x 8.
 
-The result, `runs/tiny/upscaler/model`, is config.json (the arguments of Upscaler) and model.safetensors (float16).
+The last command trains nothing: it takes the result half of the way back to an older one, for where adversarial weights
+leave specks. The result, `runs/tiny/upscaler/model`, is config.json (the arguments of Upscaler) and model.safetensors
+(float16).
 """
 
 from __future__ import annotations
@@ -54,6 +57,14 @@ def write(model: Upscaler, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"_class_name": "Upscaler", **CONFIG}, indent=2) + "\n")
     state = {k: v.detach().half().cpu().contiguous() for k, v in model.state_dict().items()}
     save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+def toward(folder: Path, other: Path, share: float) -> Upscaler:
+    """Returns a folder's upscaler with its weights a share of the way to those of another folder."""
+    model, theirs = Upscaler.load(folder), Upscaler.load(other)
+    mixed = {k: torch.lerp(v, theirs.state_dict()[k], share) for k, v in model.state_dict().items()}
+    model.load_state_dict(mixed)
+    return model
 
 
 class Renderer:
@@ -250,7 +261,13 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default=None, help="a folder of the autoencoder to use")
     parser.add_argument("--follow", action="store_true", help="take in pictures as they are rendered")
     parser.add_argument("--look", type=int, default=1000, help="steps from one look at held-out pictures to the next")
+    parser.add_argument("--toward", type=Path, default=None, help="a folder to whose weights the result is taken")
+    parser.add_argument("--share", type=float, default=0.5, help="of the way there")
     args = parser.parse_args()
+    if args.toward is not None:
+        made = settings.WORK / "upscaler" / "model"
+        write(toward(made, args.toward, args.share), made)
+        return
     device = prepare(args)
     renderer = Renderer(args.vae, device)
     pairs, looked = Pairs(renderer, device), time.time()

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from recipes.tiny import settings, upscaler
-from recipes.tiny.upscaler import CROP, SCALE, Finishing, Pairs, losses, write
+from recipes.tiny.upscaler import CROP, SCALE, Finishing, Pairs, losses, toward, write
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -84,3 +84,14 @@ def test_where_the_truth_shows_other_places_the_input_is_the_leash() -> None:
     assert float(figures["own"]) == pytest.approx(0, abs=1e-6) and float(figures["l1"]) == 0
     _, figures = losses(nets, nets.upscaler, small, truth, both, 0.1, 0.0)
     assert float(figures["l1"]) > 0.1 and float(figures["own"]) == 0
+
+
+def test_weights_are_taken_a_share_of_the_way(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        model = Upscaler(**upscaler.CONFIG)
+        for p in model.parameters():
+            torch.nn.init.constant_(p, value)
+        write(model, tmp_path / name)
+    mixed = toward(tmp_path / "a", tmp_path / "b", 0.25)
+    assert all(bool((p == 1.25).all()) for p in mixed.parameters())
+    assert all(bool((p == 1).all()) for p in Upscaler.load(tmp_path / "a").parameters())
