@@ -37,8 +37,9 @@ def many(page: Any) -> None:
         document,
     )
     page.goto(page.url.split("#")[0] + f"#/p/{made['id']}")
-    page.wait_for_selector(".react-flow__node >> nth=20")
+    page.wait_for_selector(".react-flow__node")  # those in sight alone are drawn
     page.keyboard.press("1")
+    page.wait_for_selector(".react-flow__node >> nth=20")
     page.wait_for_timeout(1500)
 
 
