@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from pops.errors import ConfigError, PhotoError
-from pops.images import PHOTO_SUFFIXES, load_photo, read_recipe, read_rgb, save_picture, with_recipe
+from pops.images import PHOTO_SUFFIXES, check_png, load_photo, read_recipe, read_rgb, save_picture, with_recipe
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -788,9 +788,10 @@ def test_another_recipe_in_a_png_is_as_if_written_with_it(
     assert with_recipe((tmp_path / "a.png").read_bytes(), after, "a") == (tmp_path / "b.png").read_bytes()
 
 
-def test_another_recipe_in_a_damaged_png_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_damaged_png_is_refused_by_name(tmp_path: Path) -> None:
     save_picture(Image.new("RGB", (40, 30)), tmp_path / "a.png", {"a": "x"})
     png = bytearray((tmp_path / "a.png").read_bytes())
     for damaged in (bytes(png[:-20]), b"", bytes(png[:60]) + b"?" + bytes(png[61:])):
         with pytest.raises(PhotoError, match=r"^a\.png came damaged"):
-            with_recipe(damaged, {"b": "y"}, "a.png")
+            check_png(damaged, "a.png")
+    check_png(bytes(png), "a.png")

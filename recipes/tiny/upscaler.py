@@ -34,6 +34,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pops.diffusion.upscaler import Upscaler
+from pops.errors import PopsError
 from pops.toybox.draw import draw
 from pops.toybox.pairs import OPERATORS, triplet
 from recipes.tiny import data, settings
@@ -266,7 +267,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.toward is not None:
         made = settings.WORK / "upscaler" / "model"
-        write(toward(made, args.toward, args.share), made)
+        try:
+            write(toward(made, args.toward, args.share), made)
+        except PopsError as e:
+            raise SystemExit(str(e)) from None
         return
     device = prepare(args)
     renderer = Renderer(args.vae, device)

@@ -80,7 +80,7 @@ def _made(client: Client, recipe: Recipe, outputs: Outputs, places: Places, *, q
         job = client.job(sent)
         for image in job["images"]:
             path, png = paths[image["number"]], client.image(image["id"])
-            check_png(png, shown(path))
+            check_png(png, shown(path))  # once, before anything is read of it
             with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
                 data = _as_asked(picture.info.pop("pops"), own, names) if outputs.recipe else None
                 if path.suffix.lower() != ".png":
