@@ -1,7 +1,7 @@
 """What the server costs and gains: a job over HTTP beside Pops.run, sixteen that wait beside one by one, and
 `pops run --server` beside `pops run`.
 
-    python -m benchmarks.server [--render-steps 10] [--rounds 3] [--model tiny] [--threads 1]
+    python -m benchmarks.server [--render-steps 10] [--rounds 3] [--model tiny] [--threads 1] [--dtype bfloat16]
 
 It starts its own servers, in a folder that is removed. What is compared takes turns, so that both see the same machine.
 Times are medians, by the clock and of the processors (CPU: of all processes that have a part in it): on a machine that
@@ -124,11 +124,12 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     recipe: dict[str, Any] = {"expression": EXPRESSION, "loading": {"threads": given.threads}}
     if given.render_steps:
         recipe["rendering"] = {"steps": given.render_steps}
-    here, own = pops.load(given.model), Recipe.of_data(recipe, "here").trusted()
+    here, own = pops.load(given.model, dtype=given.dtype or "float32"), Recipe.of_data(recipe, "here").trusted()
     steps = ["--render-steps", str(given.render_steps)] if given.render_steps else []
-    run = [sys.executable, "-m", "pops", "run", EXPRESSION, "-q", "-o", str(folder / "o.png"), "--force", *steps]
+    kind = ["--dtype", given.dtype] if given.dtype else []
+    run = [sys.executable, "-m", "pops", "run", EXPRESSION, "-q", "-o", str(folder / "o.png"), "--force", *steps, *kind]
     figures: dict[str, Any] = {}
-    with serving(folder / "alone", given) as api:
+    with serving(folder / "alone", given, *kind) as api:
         figures |= taking_turns(
             {
                 "Pops.run": (lambda: here.run(own), time.process_time),
@@ -148,7 +149,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             },
             given.rounds,
         )
-    with serving(folder / "shared", given, "--shared-batches") as api:
+    with serving(folder / "shared", given, *kind, "--shared-batches") as api:
         recipes = [{**recipe, "seeds": [seed]} for seed in range(MANY)]
         figures |= taking_turns(
             {
@@ -169,6 +170,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--render-steps", type=int)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(given, Path(folder))

@@ -11,7 +11,7 @@ from pops.recipe import PLACES, SHIPPED, Recipe
 
 # Settings whose flag is not their name, and those that no flag has: a recipe with one of these is written to a file.
 _FLAGS = {"operators": "--operator", "controlnets": "--controlnet", "scale": "--embedding-scale", "enlarge": "--scale"}
-_FILE = ("image", "sweep", "render_seed", "dtype", "max_batch", "threads")
+_FILE = ("image", "sweep", "render_seed", "max_batch", "threads")
 _FIGURES = {"tree": "--tree", "equation": "--equation", "grid": "--grid"}
 Kind = Literal["python", "command"]
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pops.embedding import Embedding
 from pops.images import read_recipe
+from pops.render import names, registry
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "renderer"
 
@@ -46,6 +47,17 @@ def test_the_example_is_short() -> None:
     code = (EXAMPLE / "pops_stripes.py").read_text(encoding="utf-8").split('"""')[2]
     lines = [line for line in code.splitlines() if line.strip() and "import" not in line]
     assert len(lines) <= 10
+
+
+def test_one_that_is_installed_while_python_runs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "late" not in names()
+    package = tmp_path / "late-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[pops.renderers]\nlate = pops.render.registry:names\n")
+    assert "late" in names()
+    assert registry.get("late") is names
 
 
 def test_it_is_listed_with_what_it_can(installed: Path, random_model: Path) -> None:

@@ -91,6 +91,15 @@ def test_it_enlarges_images_and_keeps_what_they_carry(tmp_path: Path) -> None:
     assert large.tobytes() == bytes(wanted.flatten().tolist())
 
 
+def test_half_the_bits_give_the_same_image_but_for_rounding(tmp_path: Path) -> None:
+    folder, image = write(tmp_path / "u"), Image.effect_noise((12, 8), 60).convert("RGB")
+    half = Upscaler.load(folder, dtype=torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    (a,), (b,) = Upscaler.load(folder).images([image]), half.images([image])
+    assert a.tobytes() != b.tobytes()
+    assert (pixels_of(a) - pixels_of(b)).abs().max() < 0.03
+
+
 @pytest.mark.parametrize("name", ["width", "blocks", "scale", "channels"])
 @pytest.mark.parametrize("value", [None, 0, 4.0, "4", True, 10**6])
 def test_a_config_that_cannot_be(tmp_path: Path, name: str, value: object) -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 SWEPT = ("nu", "k_min", "k_max", "strength", "guidance", "steps")
 MAX_CELLS = 400  # along one axis of a grid
 OF_MIXES = (
-    "seed", "num_images", "fit", "model", "decoder", "adapter", "renderer", "operators", "precision", "controlnets",
-    "offload", "device", "upscale",
+    "seed", "num_images", "fit", "model", "decoder", "adapter", "renderer", "operators", "dtype", "precision",
+    "controlnets", "offload", "device", "upscale",
 )  # fmt: skip
 HELP = """Mix the shape of one thing with the look of another (MagicMix).
 

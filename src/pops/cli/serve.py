@@ -26,7 +26,7 @@ Examples:
     pops serve --model tiny --library mine=photos.library
     pops run "texturing(teapot.png, tiger.png)" -o out.png --server http://127.0.0.1:7860
 """
-LOADING = ("decoder", "precision", "operators", "renderer", "adapter", "controlnets", "offload", "device")
+LOADING = ("decoder", "dtype", "precision", "operators", "renderer", "adapter", "controlnets", "offload", "device")
 
 
 @command

@@ -20,7 +20,8 @@ from pops.images.opening import opened
 Target: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]"
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what save_picture writes
-COMPRESSION = 4  # of PNG, 1 to 9: about half the time of PIL's own 6, and files that are a little larger
+# Of PNG: matches of the byte before alone. An image takes a quarter of the time of PIL's own way, and as many bytes.
+COMPRESSION = {"compress_type": zlib.Z_RLE}
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
@@ -108,13 +109,13 @@ def _with_recipe(recipe: Mapping[str, Any] | None, form: str, name: str) -> dict
     """Returns the options of PIL that write the recipe into a file of this format; PhotoError if it is too long."""
     png = PngImagePlugin.PngInfo()
     if recipe is None:
-        return {"pnginfo": png, "compress_level": COMPRESSION} if form == "PNG" else {}
+        return {"pnginfo": png, **COMPRESSION} if form == "PNG" else {}
     text = _recipe_text(recipe, ascii_only=form != "PNG")
     if len(text.encode()) > MAX_RECIPE:
         raise PhotoError(f"{name}: the recipe is too long (over 1 MB); write the image without it")
     if form == "PNG":
         png.add_itxt(RECIPE, text)
-        return {"pnginfo": png, "compress_level": COMPRESSION}
+        return {"pnginfo": png, **COMPRESSION}
     exif = Image.Exif()
     exif.get_ifd(EXIF_IFD)[USER_COMMENT] = COMMENT_HEAD + text.encode("ascii")
     content = exif.tobytes()

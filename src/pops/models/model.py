@@ -263,7 +263,7 @@ class Model:
             if folder not in self._upscalers:
                 from pops.diffusion.upscaler import Upscaler
 
-                self._upscalers[folder] = Upscaler.load(folder / "upscaler", self.device)
+                self._upscalers[folder] = Upscaler.load(folder / "upscaler", self.device, self.dtype)
             return self._upscalers[folder]
 
     def _which_renderer(self, asked: str | None) -> tuple[str, Path | None, bool]:

@@ -6,7 +6,10 @@ An entry is a factory, (folder, options) -> Renderer; it is imported when its re
 from __future__ import annotations
 
 import logging
-from importlib.metadata import entry_points
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from pops.diffusion.folders import layout_of
@@ -40,14 +43,32 @@ def register(name: str, factory: Factory) -> None:
 
 def names() -> list[str]:
     """Returns the names of all renderers, sorted; imports none."""
-    return sorted({*_registered, *(entry.name for entry in entry_points(group=GROUP))})
+    return sorted({*_registered, *(entry.name for entry in _installed())})
+
+
+def _installed() -> Sequence[EntryPoint]:
+    """The entries of all installed packages: read once, and again where a package comes or goes."""
+    return _read(tuple((folder, _changed(folder)) for folder in sys.path))
+
+
+def _changed(folder: str) -> int:
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:  # Python itself passes over what is not there
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _read(folders: Sequence[tuple[str, int]]) -> Sequence[EntryPoint]:
+    """folders: where Python looks for packages, and when each changed last."""
+    return tuple(entry_points(group=GROUP))
 
 
 def get(name: str) -> Factory:
     """Returns a renderer's factory; ModelError for an unknown name, PopsError where its package cannot be imported."""
     if name in _registered:
         return _registered[name]
-    for entry in entry_points(group=GROUP, name=name):
+    for entry in (entry for entry in _installed() if entry.name == name):
         try:
             factory: Factory = entry.load()
         except Exception as e:  # whatever the package raises

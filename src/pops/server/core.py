@@ -184,21 +184,22 @@ class Core:
         """Accepts a recipe: from here on it is not lost. quick: behind those that a person asked for; reuse: unless the
         same one is made, or will be. Returns the job, and whether it was there.
         """
+        job, reused = await asyncio.to_thread(self._queue, data, quick, reuse)
+        if not reused:
+            self.metrics.jobs.labels("queued").inc()
+        self.lines[job.model].wake()
+        return job, reused
+
+    def _queue(self, data: Mapping[str, Any], quick: bool, reuse: bool) -> tuple[Job, bool]:
         limits = self.settings.limits
         if not reuse:  # what is too much is refused before it costs anything
-            await asyncio.to_thread(self.store.check_room, limits.queue, quick=quick)
-        recipe, model, photos = await asyncio.to_thread(self.checker.recipe, data)
-        if await asyncio.to_thread(self.store.used) >= limits.disk:
+            self.store.check_room(limits.queue, quick=quick)
+        recipe, model, photos = self.checker.recipe(data)
+        if self.store.used() >= limits.disk:
             raise StorageFull("the photos and images of the server take as much as they may; try again later")
         asked = recipe.to_data()
         key = key_of(model, self.lines[model].version, asked)
-        job, reused = await asyncio.to_thread(
-            self.store.add_job, model, asked, photos, limits.queue, key=key, quick=quick, reuse=reuse
-        )
-        if not reused:
-            self.metrics.jobs.labels("queued").inc()
-        self.lines[model].wake()
-        return job, reused
+        return self.store.add_job(model, asked, photos, limits.queue, key=key, quick=quick, reuse=reuse)
 
     async def cancel(self, job: Job) -> None:
         """Ends a job before its time: at once if it waits, within a step if it runs."""

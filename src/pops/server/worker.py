@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pops.studio import Pops
 
 PREVIEW = 128  # pixels of the longer side
+SILENCE = 1.0  # seconds between two messages of progress that nobody follows: they say that the worker moves
 logger = logging.getLogger("pops.server")
 
 
@@ -37,6 +38,7 @@ class Worker:
     def __init__(self) -> None:
         self._cancelled: set[str] = set()
         self._watched: set[str] = set()
+        self._told = 0.0  # when progress was told last
         self._lock = threading.Lock()
         self.inbox = Inbox(self._at_once)
 
@@ -187,6 +189,9 @@ class Worker:
 
     def _progress(self, jobs: list[Message], done: int, total: int, what: str) -> None:
         self._check(*jobs)
+        if not any(job["id"] in self._watched for job in jobs) and time.monotonic() < self._told + SILENCE:
+            return
+        self._told = time.monotonic()
         for job in jobs:
             told = {"done": done, "total": total, "what": what}
             self.inbox.tell({"job": job["id"], "event": "progress", "data": told})
