@@ -57,7 +57,8 @@ def test_one_that_is_installed_while_python_runs_is_found(tmp_path: Path, monkey
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1\n")
     (package / "entry_points.txt").write_text("[pops.renderers]\nlate = pops.render.registry:names\n")
     assert "late" in names()
-    assert registry.get("late") is names
+    late: object = registry.get("late")
+    assert late is names
 
 
 def test_it_is_listed_with_what_it_can(installed: Path, random_model: Path) -> None:

@@ -26,7 +26,7 @@ def test_steps_are_told_to_those_who_follow_them(watched: bool, count: int, monk
         made._watched.add("j")
     for step in range(30):
         time = 10 + next(now) / 2000
-        monkeypatch.setattr(worker.time, "monotonic", lambda time=time: time)
+        monkeypatch.setattr("time.monotonic", lambda time=time: time)
         made._progress([job], step, 30, "rendering")
     told: Any = made.inbox
     assert len(told.messages) == count  # of one that nobody follows, a sign of life a second
