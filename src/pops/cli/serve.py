@@ -84,8 +84,8 @@ def serve(
         shared=shared_batches,
         limits=Limits(queue=queue, history=history, disk=int(disk * 2**30), seconds=seconds),
     )
-    serving.log_to_stderr(as_json=log_json)
-    serving.serve(settings, lambda at: typer.echo(f"pops listens on {at}/api/v1 (data in {settings.data})"))
+    with serving.logs_on_stderr(as_json=log_json):
+        serving.serve(settings, lambda at: typer.echo(f"pops listens on {at}/api/v1 (data in {settings.data})"))
 
 
 def server() -> ModuleType:

@@ -63,16 +63,14 @@ def studio(
         port=free_port(serving) if port is None else port,
         libraries={n: expanded(p).resolve() for n, p in named_paths(library or [], "--library", "mine=DIR").items()},
     )
-    serving.log_to_stderr(as_json=False)
-    for name in ("pops", "uvicorn"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
     def listening(address: str) -> None:
         typer.echo(f"the studio is at {address} (data in {settings.data}); Ctrl-C ends it")
         if browser:
             show(address)
 
-    serving.serve(settings, listening, access=False)
+    with serving.logs_on_stderr(level=logging.WARNING):
+        serving.serve(settings, listening, access=False)
 
 
 def free_port(serving: Any) -> int:

@@ -280,18 +280,19 @@ def _judged(
 def _look(p: Pops, cases: Cases, images: Sequence[Image.Image], seed: int) -> dict[str, float]:
     """Returns figures of rendered images against the true ones of the same cases.
 
-    sharpness: share of the truth's mean luminance gradient at 256 pixels; fidelity: mean cosine of the image, embedded
-    again, to the truth; kernel_distance: of the two sets in the image tower's embeddings, times 1000.
+    sharpness: share of the truth's mean luminance gradient at 256 pixels, to which both are shrunk if they are larger;
+    fidelity: mean cosine of the image, embedded again, to the truth; kernel_distance: of the two sets in the image
+    tower's embeddings, times 1000.
     """
-    import torch
-
-    from pops.toybox.draw import draw
+    from pops.toybox.draw import draw, to_image
     from pops.toybox.pairs import triplet
 
     n = len(images)
     sharp = sharpness(stacked(images, SHARP_SIDE)).mean()
+    side = max(SHARP_SIDE, images[0].width)
     some = range(min(n, 64))  # of the truth at this size: enough for a mean
-    true = sharpness(torch.stack([draw(triplet(cases.operator, seed + k, "test").result, SHARP_SIDE) for k in some]))
+    drawn = [to_image(draw(triplet(cases.operator, seed + k, "test").result, side)) for k in some]
+    true = sharpness(stacked(drawn, SHARP_SIDE))
     again, truth = _embed(p, images), cases.truth[:n]
     return {
         "sharpness": float(sharp / true.mean()),
@@ -317,13 +318,19 @@ def right(
 def rendered(
     p: Pops, vectors: Tensor, seed: int, steps: int | None, what: str, on_progress: OnProgress | None
 ) -> list[Image.Image]:
-    """Renders vectors [n, D], row k with seed + k, in the renderer's own size."""
+    """Renders vectors [n, D], row k with seed + k, as large as the model makes images by default."""
     from pops.render.base import RenderOptions
 
     backend = p.renderer()
     seeds = [seed + k for k in range(len(vectors))]
     options = RenderOptions(steps=steps, on_step=named_steps(on_progress, what))
-    return backend.render(vectors, seeds, backend.capabilities.native, options)
+    return finished(p, backend.render(vectors, seeds, backend.capabilities.native, options))
+
+
+def finished(p: Pops, images: list[Image.Image]) -> list[Image.Image]:
+    """Returns images of the model's renderer as large as the model makes them: those of its upscaler, if it has one."""
+    upscaler = p.model.upscaler(p.renderer())
+    return images if upscaler is None else upscaler.images(images)
 
 
 def stacked(images: Sequence[Image.Image], side: int) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pops.errors import ConfigError
 from pops.measure.figures import cosines, hits
-from pops.measure.operators import rendered
+from pops.measure.operators import finished, rendered
 from pops.training.validation import error_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def with_all_pictures(
         made = backend.render(
             vectors, [seed + i for i in rows], backend.capabilities.native, RenderOptions(prompt=words)
         )  # fmt: skip
-        images |= dict(zip(rows, made, strict=True))
+        images |= dict(zip(rows, finished(p, made), strict=True))
         if on_progress:
             on_progress(len(images), count, f"rendering {ADAPTER}")
     return [images[i] for i in range(count)]

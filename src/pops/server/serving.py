@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -33,15 +34,23 @@ class JsonLines(logging.Formatter):
         return json.dumps(data)
 
 
-def log_to_stderr(*, as_json: bool) -> None:
-    """Has the loggers of pops and uvicorn write to stderr."""
+@contextmanager
+def logs_on_stderr(*, as_json: bool = False, level: int = logging.INFO) -> Iterator[None]:
+    """Has the loggers of pops and uvicorn write to stderr, from this level on; afterwards they are as they were."""
     handler = logging.StreamHandler(sys.stderr)
     plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if as_json else plain)
-    for name in ("pops", "uvicorn"):
-        logger = logging.getLogger(name)
+    loggers = [logging.getLogger(name) for name in ("pops", "uvicorn")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate, own) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(own)
 
 
 class _Server(uvicorn.Server):
