@@ -133,6 +133,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         figures |= taking_turns(
             {
                 "Pops.run": (lambda: here.run(own), time.process_time),
+                "Pops.run, saved": (lambda: here.run(own).save(folder / "here.png"), time.process_time),
                 "HTTP": (lambda: api.wait(api.queue(recipe)), api.cpu),
             },
             given.rounds,
@@ -158,7 +159,11 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             },
             max(1, given.rounds // 3),
         )
-    for name, over, under in (("overhead", "HTTP", "Pops.run"), ("gain", "one by one", "waiting")):
+    for name, over, under in (
+        ("overhead", "HTTP", "Pops.run"),
+        ("overhead, saved", "HTTP", "Pops.run, saved"),  # a job's image is a file, too
+        ("gain", "one by one", "waiting"),
+    ):
         figures[name] = {kind: round(figures[over][kind] / figures[under][kind], 3) for kind in ("clock", "cpu")}
     return figures
 

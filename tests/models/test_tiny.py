@@ -122,6 +122,15 @@ def test_pictures_of_some_triplets_are_judged(tiny: Pops) -> None:
     assert "6 held-out triplets" in markdown(report) and "Images of the first 2." in markdown(report)
 
 
+def test_what_is_judged_is_what_the_model_makes(tiny: Pops) -> None:
+    from pops.measure.operators import rendered
+
+    e = tiny.embed(str(OBJECTS / "teapot.png"))
+    (image,) = rendered(tiny, e.vectors, 3, 2, "", None)
+    assert image.size == (512, 512)
+    assert image.tobytes() == tiny.render(e, seed=3, steps=2)[0].tobytes()
+
+
 def test_stock_kandinsky_prior_pipeline_loads_and_runs(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
