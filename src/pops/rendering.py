@@ -66,6 +66,7 @@ def render_rows(
         steps=asked.steps,
         guidance=asked.guidance,
         guidance_interval=asked.guidance_interval,
+        pag_scale=asked.pag_scale,
         prompt=asked.prompt,
         negative=asked.negative,
         output=output,
@@ -105,6 +106,8 @@ def check_rendering(backend: Renderer, asked: Rendering, output: str = "pil") ->
         ensure(getattr(able, setting) or getattr(asked, setting) is None, told, ConfigError)
     told = f"the renderer {name} cannot be guided in a part of the steps; leave --render-guidance-interval out"
     ensure(able.guidance_interval or asked.guidance_interval is None, told, ConfigError)
+    told = f"the renderer {name} takes no perturbed-attention guidance; leave --pag-scale out"
+    ensure(able.pag_scale or not asked.pag_scale, told, ConfigError)
     told = f"the renderer {name} has no weight of the embedding; leave the scale out"
     ensure(able.scale or asked.scale is None, told, ConfigError)
     allowed = " or ".join(f'"{o}"' for o in able.outputs)

@@ -125,6 +125,9 @@ OPTIONS: dict[str, Option] = {
         Text, "--render-guidance-interval",
         "START,STOP: guides the renderer only between these shares of its steps.", _interval,
     ),
+    "pag_scale": Option(
+        Number, "--pag-scale", "Perturbed-attention guidance of the renderer; 0: none.", bounds=(0, None)
+    ),
     "renderer": Option(Text, "--renderer", "Renderer name, folder or hub id, in place of the model's own."),
     "library": Option(Text, "--library", "Library of photos (pops index) that --renderer retrieval searches."),
     "adapter": Option(Text, "--adapter", "IP-Adapter file, in place of the renderer's own."),

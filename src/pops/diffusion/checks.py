@@ -24,6 +24,11 @@ def check_guidance(guidance: object) -> None:
     ensure(is_number(guidance) and guidance >= 0, f"guidance must be 0 or more, got {guidance!r}", ConfigError)
 
 
+def check_pag(scale: object) -> None:
+    """Raises ConfigError unless the scale of perturbed-attention guidance is a finite number, 0 or more."""
+    ensure(is_number(scale) and scale >= 0, f"pag_scale must be 0 or more, got {scale!r}", ConfigError)
+
+
 def check_interval(interval: object) -> None:
     """Raises ConfigError unless the interval of guidance is (start, stop), shares of the steps in order."""
     pair = isinstance(interval, (list, tuple)) and len(interval) == 2 and all(is_number(share) for share in interval)

@@ -28,8 +28,9 @@ class ModelFiles:
     """Where a model's files lie. operators: name -> folder with operator.json; renderer: None if it has none.
 
     parts: those of PARTS that do not lie at folder/<part>, None for one that the model lacks (see `part`); info: what
-    pops.json says ("version", "space", "size", "steps", "guidance", "guidance_interval", of mixes "mix_steps",
-    "mix_guidance", ...), and under "official" the operators that are official .pth files, name -> path.
+    pops.json says ("version", "space", "size", "steps", "guidance", "guidance_interval", "pag_scale", "pag_layers",
+    "pag_interval", of mixes "mix_steps", "mix_guidance", ...), and under "official" the operators that are official
+    .pth files, name -> path.
     """
 
     name: str
@@ -133,17 +134,19 @@ def _read_info(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     info = read_json_object(path, ModelError, again)
-    for key in ("size", "photo_side", "steps", "mix_steps", "guidance", "mix_guidance"):
+    for key in ("size", "photo_side", "steps", "mix_steps", "guidance", "mix_guidance", "pag_scale"):
         value = info.get(key, 1)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or value < 0 or (value < 1 and not key.endswith("guidance")):
+        if not number or value < 0 or (value < 1 and not key.endswith(("guidance", "pag_scale"))):
             raise ModelError(f"{path}: {key} cannot be {value!r}; {again}")
-    shares = info.get("guidance_interval", [0, 1])
-    pair = isinstance(shares, list) and len(shares) == 2 and all(type(share) in (int, float) for share in shares)
-    if not pair or not 0 <= shares[0] < shares[1] <= 1:
-        raise ModelError(
-            f"{path}: guidance_interval is [start, stop], 0 <= start < stop <= 1, got {shares!r:.40}; {again}"
-        )
+    for key in ("guidance_interval", "pag_interval"):
+        shares = info.get(key, [0, 1])
+        pair = isinstance(shares, list) and len(shares) == 2 and all(type(share) in (int, float) for share in shares)
+        if not pair or not 0 <= shares[0] < shares[1] <= 1:
+            raise ModelError(f"{path}: {key} is [start, stop], 0 <= start < stop <= 1, got {shares!r:.40}; {again}")
+    layers = info.get("pag_layers", ["mid_block"])
+    if not isinstance(layers, list) or not layers or not all(isinstance(layer, str) for layer in layers):
+        raise ModelError(f"{path}: pag_layers is a list of layers such as mid_block, got {layers!r:.40}; {again}")
     if not isinstance(info.get("renderer", ""), (str, type(None))):
         raise ModelError(f"{path}: renderer is the name of a folder, got {info['renderer']!r}; {again}")
     return info

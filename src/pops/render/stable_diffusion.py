@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pops.diffusion.checks import check_finite, check_guidance, check_interval, memory_told
+from pops.diffusion.checks import check_finite, check_guidance, check_interval, check_pag, memory_told
 from pops.diffusion.folders import Networks, read_networks
 from pops.diffusion.ip_adapter import adapter_width, right_adapter
 from pops.diffusion.loop import (
@@ -39,6 +39,8 @@ from pops.errors import ModelError, SpaceError, ensure
 from pops.progress import steps_of_part
 from pops.render.base import Capabilities, RendererOptions, RenderOptions, check_request, useless_notes
 from pops.render.controlnets import ControlNets, Hint, residuals
+from pops.render.perturbed import LAYERS, perturbing
+from pops.render.perturbed import prepare as prepare_perturbing
 from pops.render.scales import prepare, scales_of, scaling
 from pops.seeds import generators, randn_items
 
@@ -54,16 +56,17 @@ PREVIEW_SIDE = 64  # latents; more are averaged, so that a preview of a large im
 
 @dataclass(frozen=True)
 class Call:
-    """What all batches of one call share. Conditions have one row, or with guidance two, the uncond one first."""
+    """What all batches of one call share. Conditions have a row for each branch: uncond, cond, perturbed."""
 
     steps: int
     guidance: float
-    guided: bool  # two branches
+    guided: bool  # there is an uncond branch
+    pag_scale: float  # above 0 there is a perturbed branch
     interval: tuple[float, float]  # of guidance, shares of the steps
     size: tuple[int, int]  # (height, width) in pixels
     options: RenderOptions
-    text: Tensor  # [1 or 2, tokens, width]
-    added: Mapping[str, Tensor] = field(default_factory=dict)  # SDXL's text_embeds and time_ids, [1 or 2, ...]
+    text: Tensor  # [1 to 3, tokens, width]
+    added: Mapping[str, Tensor] = field(default_factory=dict)  # SDXL's text_embeds and time_ids, [1 to 3, ...]
     hints: Sequence[Hint] = ()
     timestep: Tensor | None = None  # [1, width], added to the timestep's embedding
 
@@ -96,6 +99,9 @@ class StableDiffusionRenderer:
         self.steps = int(options.defaults.get("steps", STEPS))
         self.guidance = float(options.defaults.get("guidance", GUIDANCE))
         self.interval = tuple(options.defaults.get("guidance_interval", (0, 1)))
+        self.pag_scale = float(options.defaults.get("pag_scale", 0))
+        self.pag_layers = tuple(options.defaults.get("pag_layers", LAYERS))
+        self.pag_interval = tuple(options.defaults.get("pag_interval", (0, 1)))
         self.distilled: int | None = self.unet.config.time_cond_proj_dim  # guidance is an input of the UNet (LCM)
         width = adapter_width(self.unet)
         ensure(width is not None, "this UNet has no IP-Adapter, which reads the embedding; give one", ModelError)
@@ -103,6 +109,8 @@ class StableDiffusionRenderer:
         self.controlnets = ControlNets(folder, options, self.unet, self.factor)
         self._turn = threading.RLock()  # with offload: one call at a time may move networks
         prepare(self.unet)
+        if self.pag_scale or "pag_layers" in options.defaults:
+            prepare_perturbing(self.unet, self.pag_layers)
 
     @classmethod
     def load(cls, folder: Path | None, options: RendererOptions) -> Self:
@@ -135,6 +143,7 @@ class StableDiffusionRenderer:
             steps=True,
             guidance=True,
             guidance_interval=True,
+            pag_scale=True,
             outputs=("pil", "latent"),
             previews=True,
             several=True,
@@ -156,6 +165,10 @@ class StableDiffusionRenderer:
         interval = self.interval if options.guidance_interval is None else options.guidance_interval
         check_guidance(guidance)
         check_interval(interval)
+        pag_scale = self.pag_scale if options.pag_scale is None else options.pag_scale
+        check_pag(pag_scale)
+        if pag_scale:
+            prepare_perturbing(self.unet, self.pag_layers)
         self._check_width(vectors)
         scales = scales_of(self.unet, options.scale, sdxl=self.sdxl)
 
@@ -166,7 +179,8 @@ class StableDiffusionRenderer:
         with turn, torch.no_grad(), memory_told(min(len(seeds), self.max_batch), size), scaling(scales):
             guided = guidance > 1 and self.distilled is None and bool(guided_steps(interval, steps))
             uncond = [self.texts.encode(options.negative, negative=True)] if guided else []
-            texts = [*uncond, self.texts.encode(options.prompt)]
+            perturbed = pag_scale > 0 and bool(guided_steps(self.pag_interval, steps))
+            texts = [*uncond, *[self.texts.encode(options.prompt)] * (2 if perturbed else 1)]
             tell_cut(texts, options.on_note)
             if options.on_note and not guided:
                 distilled = self.distilled is not None
@@ -180,7 +194,8 @@ class StableDiffusionRenderer:
                 ids = time_ids(size, len(texts), self.device, dtype)
                 added = {"text_embeds": torch.stack(pooled), "time_ids": ids}
             hints = self.controlnets.hints(options.controls, size, self.device)
-            call = Call(steps, guidance, guided, interval, size, options, text, added, hints, self._embedded(guidance))
+            scale, timestep = pag_scale if perturbed else 0.0, self._embedded(guidance)
+            call = Call(steps, guidance, guided, scale, interval, size, options, text, added, hints, timestep)
 
             # 3) All latents, then all images: with offload each network moves once.
             with self._running([self.unet, *(hint.network for hint in hints)]):
@@ -195,15 +210,17 @@ class StableDiffusionRenderer:
                 return [image for batch in latents for image in self._decode(batch)]
 
     # Classifier-free guidance on the network's output, arXiv 2207.12598 Eq. 6; the uncond branch has the negative text
-    # and, as IP-Adapter was trained, zeros for the image embedding (arXiv 2308.06721 section 3.2).
+    # and, as IP-Adapter was trained, zeros for the image embedding (arXiv 2308.06721 section 3.2). Perturbed-attention
+    # guidance, arXiv 2403.17377 section 4, is added to it: away from the cond branch without self-attention.
     def _denoise(self, vectors: Tensor, seeds: Sequence[int], call: Call, batch: int, batches: int) -> Tensor:
         """Samples latents [B, C, h, w] in the VAE's scaled space, for vectors [B, (m,) D] un-normalised and B seeds."""
         import torch
 
-        # 1) The conditions: [B] rows, or with guidance [2B] rows, uncond first; a step without it takes the last B.
+        # 1) The conditions, B rows of each branch: uncond, cond, perturbed. A step takes those that it needs.
         device, dtype, count = self.device, self.unet.dtype, len(seeds)
         images = vectors.to(device, dtype).reshape(count, -1, self.dim)
-        images = torch.cat([torch.zeros_like(images), images]) if call.guided else images
+        ahead, behind = int(call.guided), int(call.pag_scale > 0)  # branches before and after the cond one
+        images = torch.cat([*[torch.zeros_like(images)] * ahead, *[images] * (1 + behind)])
         text = call.text.repeat_interleave(count, dim=0)
         added = {name: rows.repeat_interleave(count, dim=0) for name, rows in call.added.items()}
         timestep = None if call.timestep is None else call.timestep.expand(count, -1)
@@ -218,24 +235,31 @@ class StableDiffusionRenderer:
         # 3) The loop.
         options, total = call.options, len(scheduler.timesteps)
         guided = guided_steps(call.interval, total) if call.guided else range(0)
+        perturbed = guided_steps(self.pag_interval, total) if behind else range(0)
         on_step = steps_of_part(options.on_step, batch, batches)
         for done, t in enumerate(scheduler.timesteps, start=1):
-            two = done - 1 in guided
-            rows = slice(None) if two else slice(-count, None)
+            uncond, away = done - 1 in guided, done - 1 in perturbed
+            branches = uncond + 1 + away
+            rows = slice((ahead - uncond) * count, (ahead + 1 + away) * count)
             of_step = {name: value[rows] for name, value in added.items()}
-            x_in = scheduler.scale_model_input(torch.cat([x, x]) if two else x, t)
-            out = self.unet(
-                x_in,
-                t,
-                encoder_hidden_states=text[rows],
-                timestep_cond=timestep,
-                added_cond_kwargs={**of_step, "image_embeds": [images[rows]]},
-                **residuals(call.hints, x_in, t, text[rows], of_step),
-                return_dict=False,
-            )[0]
-            if two:
-                uncond, cond = out.chunk(2)
-                out = uncond + call.guidance * (cond - uncond)
+            x_in = scheduler.scale_model_input(torch.cat([x] * branches), t)
+            hints = residuals(call.hints, x_in, t, text[rows], of_step)
+            with perturbing(self.unet, self.pag_layers, branches if away else 1):
+                out = self.unet(
+                    x_in,
+                    t,
+                    encoder_hidden_states=text[rows],
+                    timestep_cond=timestep,
+                    added_cond_kwargs={**of_step, "image_embeds": [images[rows]]},
+                    **hints,
+                    return_dict=False,
+                )[0]
+            each = out.chunk(branches)
+            out = cond = each[int(uncond)]
+            if uncond:
+                out = each[0] + call.guidance * (cond - each[0])
+            if away:
+                out = out + call.pag_scale * (cond - each[-1])
             before, stepped = x, scheduler.step(out, t, x, **arguments)
             x = stepped.prev_sample
             if on_step:
