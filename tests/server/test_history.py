@@ -39,13 +39,14 @@ def test_one_recipe_has_one_key_however_it_is_written() -> None:
     key = key_of("tiny", "1", recipe(f"texturing( photo:{A},_ )"))
     assert key == key_of("tiny", "1", {**recipe(f"texturing(photo:{A}, _)"), "inputs": {"x": "1"}, "versions": {}})
     others = [
+        key_of("tiny", "1", recipe(f"texturing(photo:{A}, _)"), {"dtype": "bfloat16"}),
         key_of("tiny", "2", recipe(f"texturing(photo:{A}, _)")),
         key_of("other", "1", recipe(f"texturing(photo:{A}, _)")),
         key_of("tiny", "1", recipe(f"texturing(_, photo:{A})")),
         key_of("tiny", "1", recipe(f"texturing(photo:{A}, _)", making={"steps": 3})),
         key_of("tiny", "1", {**recipe(f"texturing(photo:{A}, _)"), "seeds": [4]}),
     ]
-    assert len({key, *others}) == 6
+    assert len({key, *others}) == 7
 
 
 def test_a_job_is_reused_while_it_waits_runs_or_has_its_images(tmp_path: Path) -> None:

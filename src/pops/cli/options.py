@@ -107,7 +107,7 @@ def _named(option: str, such_as: str) -> Callable[[Sequence[str]], dict[str, str
 OPTIONS: dict[str, Option] = {
     "model": Option(Text, "--model -m", "Model name, folder or hub id. [default: tiny]"),
     "decoder": Option(Text, "--decoder", "Decoder folder or hub id, in place of the model's own."),
-    "dtype": Option(Text, "--dtype", "Type of the weights: float32, float16, bfloat16. [default: float32]"),
+    "dtype": Option(Text, "--dtype", "Type of the weights: float32, bfloat16, or (for GPUs) float16. [float32]"),
     "precision": Option(
         Text, "--precision", "Prior's precision: float32, bfloat16, float16, int8. [default: --dtype]"
     ),

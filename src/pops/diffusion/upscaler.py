@@ -49,18 +49,19 @@ class Upscaler(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        h = self.first(x - 0.5)
+        """See the class; x in float32, whatever the network's own type is."""
+        h = self.first((x - 0.5).to(self.first.weight.dtype))
         for block in self.blocks:
             h = h + block(h)
         detail = F.pixel_shuffle(self.last(self.act(h)), self.scale)
-        return detail + F.interpolate(x, scale_factor=self.scale, mode="nearest")
+        return detail.to(x.dtype) + F.interpolate(x, scale_factor=self.scale, mode="nearest")
 
     @classmethod
-    def load(
-        cls, folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-    ) -> Upscaler:
-        """Reads an upscaler's folder; raises ModelError, naming the file, where that cannot be."""
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Upscaler:
+        """Reads an upscaler's folder, in float32 unless dtype says otherwise.
+
+        Raises ModelError, naming the file, where that cannot be.
+        """
         folder = Path(folder)
         check_files(folder, CONFIG, WEIGHTS)
         config = read_json_object(folder / CONFIG, ModelError)
@@ -75,7 +76,7 @@ class Upscaler(nn.Module):
         wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         found = {name: tuple(value.shape) for name, value in tensors.items()}
         check_shapes(wanted, found, f"{shown(folder / WEIGHTS)} does not fit {CONFIG}")
-        model.load_state_dict({name: value.to(dtype) for name, value in tensors.items()}, assign=True)
+        model.load_state_dict({name: value.to(dtype or torch.float32) for name, value in tensors.items()}, assign=True)
         model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub knows no such
         return model.eval().requires_grad_(False)
 
@@ -83,11 +84,11 @@ class Upscaler(nn.Module):
         """Enlarges RGB images, `scale` times both sides, one by one; what an image's `info` holds stays."""
         from pops.diffusion.loop import images_of
 
-        made, weight = [], self.last.weight
+        made = []
         for image in images:
-            pixels = pixels_of(image).to(weight.device, weight.dtype, memory_format=torch.channels_last)
+            pixels = pixels_of(image).to(self.last.weight.device, memory_format=torch.channels_last)
             with torch.no_grad():
-                (large,) = images_of(2 * self(pixels).float() - 1)
+                (large,) = images_of(2 * self(pixels) - 1)
             large.info = dict(image.info)
             made.append(large)
         return made

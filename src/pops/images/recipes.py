@@ -20,7 +20,8 @@ from pops.images.opening import opened
 Target: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]"
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what save_picture writes
-# Of PNG: matches of the byte before alone. An image takes a quarter of the time of PIL's own way, and as many bytes.
+# Of PNG: matches of the byte before alone. A photo takes a quarter of the time of PIL's own way, and about as many
+# bytes; figures take some 15 % more.
 COMPRESSION = {"compress_type": zlib.Z_RLE}
 PNG_START = b"\x89PNG\r\n\x1a\n"
 

@@ -258,23 +258,17 @@ def _judged(
 
     oracle, n = Oracle.load(), len(result)
     part = max(2, n // 4)
-
-    def read(images: Sequence[Image.Image]) -> list[dict[str, str]]:
-        return oracle.read(stacked(images, SIDE))
-
-    def draw(vectors: Tensor, what: str) -> list[Image.Image]:
-        return rendered(p, vectors, seed, steps, f"{cases.operator}: {what}", on_progress)
-
-    average, answers = cases.average, cases.answers[:n]
-    made = {"result": draw(result, "rendering"), "average": draw(average[:part], "average")}
-    made["round_trip"] = draw(cases.truth[:part], "round trip")
-    shares = {
-        **score(read(made["result"]), answers, cases.operator),
-        "average": score(read(made["average"]), answers[:part], cases.operator),
-        "round_trip": score(read(made["round_trip"]), answers[:part], cases.operator),
-        "true_pictures": score(oracle.read(cases.pictures[:n]), answers, cases.operator),
-    }
-    return shares, {name: _look(p, cases, images, seed) for name, images in made.items()}
+    wanted = {"result": result, "average": cases.average[:part], "round_trip": cases.truth[:part]}
+    shares, looks = dict[str, Any](), dict[str, Any]()
+    for name, vectors in wanted.items():
+        what = "rendering" if name == "result" else name.replace("_", " ")
+        images = rendered(p, vectors, seed, steps, f"{cases.operator}: {what}", on_progress)
+        read = oracle.read(stacked(images, SIDE))
+        of_name = score(read, cases.answers[: len(images)], cases.operator)
+        shares |= of_name if name == "result" else {name: of_name}
+        looks[name] = _look(p, cases, images, seed)
+    shares["true_pictures"] = score(oracle.read(cases.pictures[:n]), cases.answers[:n], cases.operator)
+    return shares, looks
 
 
 def _look(p: Pops, cases: Cases, images: Sequence[Image.Image], seed: int) -> dict[str, float]:
@@ -316,21 +310,40 @@ def right(
 
 
 def rendered(
-    p: Pops, vectors: Tensor, seed: int, steps: int | None, what: str, on_progress: OnProgress | None
+    p: Pops,
+    vectors: Tensor,
+    seed: int,
+    steps: int | None,
+    what: str,
+    on_progress: OnProgress | None,
+    *,
+    whole: bool = True,
 ) -> list[Image.Image]:
-    """Renders vectors [n, D], row k with seed + k, as large as the model makes images by default."""
+    """Renders vectors [n, D], row k with seed + k, as large as the model makes images by default; whole=False: as the
+    renderer makes them, without the upscaler.
+    """
     from pops.render.base import RenderOptions
 
     backend = p.renderer()
     seeds = [seed + k for k in range(len(vectors))]
     options = RenderOptions(steps=steps, on_step=named_steps(on_progress, what))
-    return finished(p, backend.render(vectors, seeds, backend.capabilities.native, options))
+    images = backend.render(vectors, seeds, backend.capabilities.native, options)
+    return finished(p, images, f"{what}, enlarging", on_progress) if whole else images
 
 
-def finished(p: Pops, images: list[Image.Image]) -> list[Image.Image]:
+def finished(
+    p: Pops, images: list[Image.Image], what: str = "", on_progress: OnProgress | None = None
+) -> list[Image.Image]:
     """Returns images of the model's renderer as large as the model makes them: those of its upscaler, if it has one."""
     upscaler = p.model.upscaler(p.renderer())
-    return images if upscaler is None else upscaler.images(images)
+    if upscaler is None:
+        return images
+    large: list[Image.Image] = []
+    for image in images:
+        large += upscaler.images([image])
+        if on_progress:
+            on_progress(len(large), len(images), what)
+    return large
 
 
 def stacked(images: Sequence[Image.Image], side: int) -> Tensor:

@@ -160,7 +160,7 @@ def _read(
     from pops.toybox.oracle import Oracle
 
     pictures = toybox.stacked(
-        toybox.rendered(p, result, seed, steps, f"{cases.operator}: rendering", on_progress), toybox.SIDE
+        toybox.rendered(p, result, seed, steps, f"{cases.operator}: rendering", on_progress, whole=False), toybox.SIDE
     )
     rows = toybox.right(Oracle.load().read(pictures), cases.answers, cases.operator)
     return {f"oracle_{k}": torch.tensor([float(row[k]) for row in rows]) for k in rows[0]}

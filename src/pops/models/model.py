@@ -263,7 +263,9 @@ class Model:
             if folder not in self._upscalers:
                 from pops.diffusion.upscaler import Upscaler
 
-                self._upscalers[folder] = Upscaler.load(folder / "upscaler", self.device, self.dtype)
+                slow = self.device == "cpu" and self.loading.dtype == "float16"
+                dtype = None if slow else self.dtype  # float16 takes a CPU fifty times as long as float32
+                self._upscalers[folder] = Upscaler.load(folder / "upscaler", self.device, dtype)
             return self._upscalers[folder]
 
     def _which_renderer(self, asked: str | None) -> tuple[str, Path | None, bool]:

@@ -68,6 +68,8 @@ def get(name: str) -> Factory:
     """Returns a renderer's factory; ModelError for an unknown name, PopsError where its package cannot be imported."""
     if name in _registered:
         return _registered[name]
+    if name not in names():
+        _read.cache_clear()  # a package may have been on its way in
     for entry in (entry for entry in _installed() if entry.name == name):
         try:
             factory: Factory = entry.load()

@@ -198,7 +198,8 @@ class Core:
         if self.store.used() >= limits.disk:
             raise StorageFull("the photos and images of the server take as much as they may; try again later")
         asked = recipe.to_data()
-        key = key_of(model, self.lines[model].version, asked)
+        line = self.lines[model]
+        key = key_of(model, line.version, asked, line.loaded)
         return self.store.add_job(model, asked, photos, limits.queue, key=key, quick=quick, reuse=reuse)
 
     async def cancel(self, job: Job) -> None:

@@ -16,10 +16,16 @@ from pops.version import __version__
 _TOLD = ("expression", "inputs", "versions", "found")  # of a recipe: what changes no image, and what is canonical below
 
 
-def key_of(model: str, version: str, recipe: Mapping[str, Any]) -> str:
-    """Returns what two recipes have in common if they make the same images: digest of model, versions and recipe."""
+# Of what is loaded: what changes no image of a recipe that does not name it.
+_NEUTRAL = ("model", "max_batch", "threads", "offload")
+
+
+def key_of(model: str, version: str, recipe: Mapping[str, Any], loaded: Mapping[str, Any] | None = None) -> str:
+    """Returns what two recipes have in common if they make the same images: digest of model, versions, recipe and what
+    the server has loaded (Loading's fields)."""
     rest = {name: value for name, value in recipe.items() if name not in _TOLD}
-    told = [__version__, model, version, to_text(parse(recipe["expression"]).root), rest]
+    own = {name: value for name, value in (loaded or {}).items() if name not in _NEUTRAL}
+    told = [__version__, model, version, to_text(parse(recipe["expression"]).root), rest, own]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
