@@ -1,12 +1,16 @@
-"""The worker: what it tells of its progress."""
+"""The worker: what it tells of its progress; and the logs of a server."""
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from pops.errors import Cancelled
 from pops.server import worker
+from pops.server.serving import logs_on_stderr
 
 
 class Told:
@@ -31,3 +35,31 @@ def test_steps_are_told_to_those_who_follow_them(watched: bool, count: int, monk
     told: Any = made.inbox
     assert len(told.messages) == count  # of one that nobody follows, a sign of life a second
     assert {message["event"] for message in told.messages} == {"progress"}
+
+
+def test_one_who_comes_to_look_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "Inbox", Told)
+    monkeypatch.setattr("time.monotonic", lambda: 10.0)
+    made, job = worker.Worker(), {"id": "j", "seconds": 100.0, "until": 1e9}
+    told: Any = made.inbox
+    for step in range(3):
+        made._progress([job], step, 9, "rendering")
+    assert len(told.messages) == 1
+    assert made._at_once({"do": "watch", "job": "j", "on": True})
+    made._progress([job], 3, 9, "rendering")
+    assert [message["data"]["done"] for message in told.messages] == [0, 3]
+    made._at_once({"do": "cancel", "job": "j"})
+    with pytest.raises(Cancelled):
+        made._progress([job], 4, 9, "rendering")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_logs_on_stderr_end_with_the_server(fails: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    loggers = [logging.getLogger(name) for name in ("pops", "uvicorn")]
+    before = [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    with suppress(ZeroDivisionError), logs_on_stderr():
+        loggers[0].info("it listens")
+        assert not fails or 1 / 0
+    loggers[0].info("nobody listens")
+    assert capsys.readouterr().err.count("it listens") == 1
+    assert [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers] == before
