@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pops.errors import Cancelled
+from pops.errors import Cancelled, ModelError
 from pops.server import worker
 from pops.server.serving import logs_on_stderr
 
@@ -63,3 +66,15 @@ def test_logs_on_stderr_end_with_the_server(fails: bool, capsys: pytest.CaptureF
     loggers[0].info("nobody listens")
     assert capsys.readouterr().err.count("it listens") == 1
     assert [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers] == before
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--dtype", "dtype is float32, float16 or bfloat16, got 'bf16'"), ("--precision", "unknown precision 'bf16'")],
+)
+def test_a_worker_that_cannot_load_is_told_in_one_line(option: str, said: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pops", "serve", option, "bf16", "--port", "0", "--data", str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == ModelError.exit_code
+    assert "Traceback" not in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith(f"pops: {said}")

@@ -14,15 +14,15 @@ from pops.expression.nodes import Call, walk
 from pops.version import __version__
 
 _TOLD = ("expression", "inputs", "versions", "found")  # of a recipe: what changes no image, and what is canonical below
-
-
-# Of what is loaded: what changes no image of a recipe that does not name it.
-_NEUTRAL = ("model", "max_batch", "threads", "offload")
+_NEUTRAL = ("model", "max_batch", "threads", "offload")  # of what is loaded: what changes no image, or is told apart
 
 
 def key_of(model: str, version: str, recipe: Mapping[str, Any], loaded: Mapping[str, Any] | None = None) -> str:
-    """Returns what two recipes have in common if they make the same images: digest of model, versions, recipe and what
-    the server has loaded (Loading's fields)."""
+    """Returns what two recipes have in common if they make the same images: digest of model, versions, recipe, and what
+    is loaded.
+
+    loaded: the fields of the worker's Loading, such as dtype, which act where a recipe names none.
+    """
     rest = {name: value for name, value in recipe.items() if name not in _TOLD}
     own = {name: value for name, value in (loaded or {}).items() if name not in _NEUTRAL}
     told = [__version__, model, version, to_text(parse(recipe["expression"]).root), rest, own]

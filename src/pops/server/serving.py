@@ -114,12 +114,23 @@ def _run(app: Any, settings: Settings, listener: socket.socket, listening: Calla
         listening(f"http://{shown}:{port}")
 
     app.state.core.start = started
+    # Uvicorn logs the traceback of a start that failed, and exits; here the caller is given the error, to tell it.
+    log = logging.getLogger("uvicorn.error")
+
+    def unless_failed(_: logging.LogRecord) -> bool:
+        return not failed
+
+    log.addFilter(unless_failed)
     # Uvicorn raises the signal that stopped it once more, for the handler of before: a server that stopped as it was
     # told to ends with exit code 0.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[listener])
+    except SystemExit:
+        if not failed:
+            raise
     finally:
+        log.removeFilter(unless_failed)
         for number, handler in before.items():
             signal.signal(number, handler)
     if failed:
