@@ -339,6 +339,18 @@ def draw(renderer: Any, vectors: torch.Tensor, *, seeds: Sequence[int], size: An
     return renderer.render(vectors, seeds, size or renderer.capabilities.native, RenderOptions(**options))
 
 
+def vectors(n: int, seed: int = 0) -> torch.Tensor:
+    """Embeddings [n, DIM] of the random models."""
+    return torch.randn(n, DIM, generator=torch.Generator().manual_seed(seed))
+
+
+def pixels(pictures: Sequence[Any]) -> Any:
+    """Pictures of one size as whole numbers [n, height, width, 3]."""
+    import numpy as np
+
+    return np.stack([np.asarray(p).astype(int) for p in pictures])
+
+
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-5, atol=1e-5)
 

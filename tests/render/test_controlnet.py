@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from folders import DIM, draw, write_controlnet, write_renderer, write_sdxl
+from folders import DIM, draw, pixels, vectors, write_controlnet, write_renderer, write_sdxl
 from pops.errors import CheckpointError, ConfigError, ModelError
 from pops.render import Control, RendererOptions, backend_of, get
 from pops.render.controlnets import ControlNets
@@ -21,14 +21,6 @@ from pops.render.controlnets import ControlNets
 # diffusers' own, on numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 OPTIONS = RendererOptions("random-32", defaults={"size": 32, "steps": 3, "guidance": 2.0})
-
-
-def vectors(n: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(n, DIM, generator=torch.Generator().manual_seed(seed))
-
-
-def pixels(pictures: list[Any]) -> np.ndarray:
-    return np.stack([np.asarray(p).astype(int) for p in pictures])
 
 
 def picture(seed: int, size: tuple[int, int] = (32, 32)) -> Image.Image:

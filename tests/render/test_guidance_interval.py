@@ -13,7 +13,7 @@ import torch
 from diffusers.guiders import ClassifierFreeGuidance
 from PIL import Image
 
-from folders import DIM, draw, write_controlnet, write_kandinsky_decoder, write_renderer, write_sdxl
+from folders import DIM, draw, pixels, vectors, write_controlnet, write_kandinsky_decoder, write_renderer, write_sdxl
 from pops.diffusion.loop import guided_steps
 from pops.errors import ConfigError, ModelError
 from pops.models.layout import read_folder
@@ -26,14 +26,6 @@ WRITE: dict[str, Callable[[Path], Path]] = {
     "sd": write_renderer, "xl": write_sdxl, "kandinsky": write_kandinsky_decoder,
 }  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
-
-
-def vectors(n: int) -> torch.Tensor:
-    return torch.randn(n, DIM, generator=torch.Generator().manual_seed(0))
-
-
-def pixels(pictures: list[Any]) -> np.ndarray:
-    return np.stack([np.asarray(p).astype(int) for p in pictures])
 
 
 @pytest.fixture(scope="module", params=WRITE)

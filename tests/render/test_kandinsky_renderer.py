@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from folders import DIM, draw, write_kandinsky_decoder, write_model
+from folders import DIM, draw, pixels, vectors, write_kandinsky_decoder, write_model
 from pops.errors import CheckpointError, ConfigError, ModelError, PopsError, SpaceError
 from pops.render import Control, Renderer, RendererOptions, backend_of
 from pops.render.kandinsky import KandinskyRenderer, load
@@ -26,14 +26,6 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "fixed": ("DDPMScheduler", {"variance_type": "fixed_small"}),
     "ddim": ("DDIMScheduler", {"set_alpha_to_one": False, "steps_offset": 1}),
 }
-
-
-def vectors(n: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(n, DIM, generator=torch.Generator().manual_seed(seed))
-
-
-def pixels(pictures: list[Any]) -> np.ndarray:
-    return np.stack([np.asarray(p).astype(int) for p in pictures])
 
 
 def gens(seeds: list[int]) -> list[torch.Generator]:

@@ -15,21 +15,13 @@ import torch
 from PIL import Image
 
 import pops
-from folders import DIM, draw, write_controlnet, write_kandinsky_decoder, write_renderer, write_sdxl
+from folders import DIM, draw, pixels, vectors, write_controlnet, write_kandinsky_decoder, write_renderer, write_sdxl
 from pops.errors import ConfigError, ModelError
 from pops.render import Control, RendererOptions, backend_of, get
 
 STEPS, GUIDANCE, SCALE = 4, 4.0, 3.0
 WRITE: dict[str, Callable[[Path], Path]] = {"sd": write_renderer, "xl": write_sdxl}
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own
-
-
-def vectors(n: int) -> torch.Tensor:
-    return torch.randn(n, DIM, generator=torch.Generator().manual_seed(0))
-
-
-def pixels(pictures: list[Any]) -> np.ndarray:
-    return np.stack([np.asarray(p).astype(int) for p in pictures])
 
 
 @pytest.fixture(scope="module", params=WRITE)

@@ -14,19 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from folders import DIM, draw, write_renderer
+from folders import DIM, draw, pixels, vectors, write_renderer
 from pops.diffusion.text import token_limit
 from pops.errors import CheckpointError, ConfigError, ModelError, PopsError, SpaceError
 from pops.render import Renderer, RendererOptions, SwatchRenderer, backend_of, get, names, register, registry
 from pops.render.stable_diffusion import StableDiffusionRenderer, load
-
-
-def vectors(n: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(n, DIM, generator=torch.Generator().manual_seed(seed))
-
-
-def pixels(pictures: list[Any]) -> np.ndarray:
-    return np.stack([np.asarray(p).astype(int) for p in pictures])
 
 
 @pytest.fixture(scope="module")

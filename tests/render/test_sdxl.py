@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from folders import DIM, adapter_weights, draw, write_sdxl
+from folders import DIM, adapter_weights, draw, pixels, vectors, write_sdxl
 from pops.errors import CheckpointError, ConfigError, ModelError, SpaceError
 from pops.render import RendererOptions, backend_of
 from pops.render.scales import LAYOUT, STYLE
@@ -21,14 +21,6 @@ from pops.render.sdxl import SDXLRenderer, load
 SETTINGS = {"size": 32, "steps": 3, "guidance": 2.0}
 # diffusers' own, on numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-def vectors(n: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(n, DIM, generator=torch.Generator().manual_seed(seed))
-
-
-def pixels(pictures: list[Any]) -> np.ndarray:
-    return np.stack([np.asarray(p).astype(int) for p in pictures])
 
 
 @pytest.fixture(scope="module")
