@@ -23,7 +23,7 @@ FULL = Recipe(
     seeds=(3,),
     image=0,
     sweep=(Sweep(name="nu", values=(0.1, 0.9)), Sweep(name="steps", values=(2, 3))),
-    making=Making(steps=4, guidance=2.5, sampler="ddim", fit="pad"),
+    making=Making(steps=4, guidance=2.5, strength=1.5, sampler="ddim", fit="pad"),
     rendering=Rendering(
         steps=5,
         guidance=1.5,

@@ -80,7 +80,7 @@ def answer(operator: Operator, triplets: list[list[Tensor]]) -> Tensor:
             condition = operator.encode([triplets[int(k)] for k in part])
             for g, guidance in enumerate(GUIDANCES):
                 gens = generators(part.tolist())
-                out[part, g] = operator.sample(condition, gens, steps=1, guidance=guidance).half().cpu()
+                out[part, g] = operator.sample(condition, gens, steps=1, guidance=guidance, strength=1).half().cpu()
     return out
 
 

@@ -290,14 +290,20 @@ class _Run:
         from pops.operators.operator import TEXT_GUIDANCE
 
         guidance = level.option("guidance", self.making.guidance)
+        strength = level.option("strength", self.making.strength)
         if level.operator == TEXT:
             hidden, embeds = zip(*(self.kept.texts[job.prompt] for job, _ in items), strict=True)
             scale = TEXT_GUIDANCE if guidance is None else guidance
-            return self.model.text_prior.task(hidden, torch.stack(embeds), self.kept.texts[""], scale)
+            strong = 1.0 if strength is None else strength
+            return self.model.text_prior.task(hidden, torch.stack(embeds), self.kept.texts[""], scale, strong)
         operator = self.model.operator(level.operator)
         condition = operator.encode([[self._operand(node, row) for node in job.operands] for job, row in items])
-        own = self.model.operators[level.operator].defaults(level.partial)[1]
-        return operator.task(condition, own if guidance is None else guidance)
+        own = self.model.operators[level.operator].defaults(level.partial)
+        return operator.task(
+            condition,
+            own.guidance if guidance is None else guidance,
+            own.strength if strength is None else strength,
+        )
 
     def _operand(self, node: Node, row: int) -> Tensor | None:
         """The node in one row: its vector [D], a word's hidden rows [len, width], None if missing."""
@@ -400,7 +406,7 @@ class _Run:
             window = MixSettings.of(mix_settings(dict(level.options))).window
             return window.steps - window.start  # network calls, about
         text = level.operator == TEXT
-        default = TEXT_STEPS if text else self.model.operators[level.operator].defaults(level.partial)[0]
+        default = TEXT_STEPS if text else self.model.operators[level.operator].defaults(level.partial).steps
         steps: int = level.option("steps", self.making.steps or default)
         return steps
 

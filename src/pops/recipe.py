@@ -134,6 +134,7 @@ class Making(Part):
     place: ClassVar[str] = "making."
     steps: StrictInt | None = None  # of the sampler, 1 to 1000
     guidance: float | None = None  # classifier-free guidance, 0 to 100; 1 is none
+    strength: float | None = None  # of results, 0 to 10: 0 the mean of their image operands, 1 as they are
     sampler: StrictStr = "ancestral"
     fit: Literal["squash", "crop", "pad"] = "squash"  # how a photo becomes square
 
@@ -198,6 +199,7 @@ class Options(TypedDict, total=False):
     shows: Literal["image", "tree", "equation", "grid"] | None
     steps: int | None
     guidance: float | None
+    strength: float | None
     sampler: str | None
     fit: str | None
     render_steps: int | None

@@ -449,14 +449,23 @@ def _refuse(recipe: Recipe, planned: Plan, given: Mapping[str, Any], figures: Se
         check_size(planned.root, name)
     if not rendered:
         kept = _of_mix(recipe.rendering).given() if is_mix(planned.root) else ("enlarge",)
-        useless = [_OPTION.get(name, name) for name in recipe.rendering.given() if name not in kept]
         what = "a mix is not rendered" if is_mix(planned.root) else "no image is rendered"
-        inside = "; set it inside mix(...)" if is_mix(planned.root) else ""
-        ensure(not useless, f"{what}: {', '.join(sorted(useless))} would change nothing{inside}", ConfigError)
+        useless = {name: _OPTION.get(name, name) for name in recipe.rendering.given() if name not in kept}
+        _refuse_useless(useless, what, planned)
     if all(level.operator in (MIX, SUM) for level in planned.levels):
-        useless = [name for name in recipe.making.given() if name != "fit"]
-        told = f"there is no operator to sample: {', '.join(sorted(useless))} would change nothing"
-        ensure(not useless, f"{told}{'; set it inside mix(...)' if is_mix(planned.root) else ''}", ConfigError)
+        useless = {name: name for name in recipe.making.given() if name != "fit"}
+        _refuse_useless(useless, "there is no operator to sample", planned)
+
+
+def _refuse_useless(useless: Mapping[str, str], why: str, planned: Plan) -> None:
+    """Raises ConfigError if there are such settings (field -> option), and says which of them a mix takes itself."""
+    from pops.magicmix.operands import MixSettings
+
+    inside = sorted(name for name in useless if is_mix(planned.root) and name in MixSettings.__dataclass_fields__)
+    out = sorted(option for name, option in useless.items() if name not in inside)
+    advice = [f"set {', '.join(inside)} inside mix(...)"] * bool(inside) + [f"leave out {', '.join(out)}"] * bool(out)
+    told = f"{why}: {', '.join(sorted(useless.values()))} would change nothing; {', '.join(advice)}"
+    ensure(not useless, told, ConfigError)
 
 
 # Of Rendering's fields, where the option has another name.

@@ -257,6 +257,7 @@ class Pops:
         seed: Seed = 0,
         steps: int | None = None,
         guidance: float | None = None,
+        strength: float | None = None,
         sampler: str = "ancestral",
         fit: str = "squash",
         on_progress: OnProgress | None = None,
@@ -264,15 +265,16 @@ class Pops:
         """Applies one operator to its operands: paths, PIL images, Embeddings, expressions, words; None is a missing
         one.
 
-        A list of seeds gives a row each. steps, guidance: None for the operator's own; fit: how photos become square.
+        A list of seeds gives a row each. steps, guidance, strength: None for the operator's own. strength 0 gives the
+        mean of the image operands, 1 the result as the prior says it, more goes further. fit: how photos become square.
         Raises OperandError where the operands do not fit the operator's roles.
         """
         roles = self.model.spec(name).roles_for(len(operands))
         given: dict[str, object] = {}
         nodes = tuple(operand_node(o, r.kind, given, name) for o, r in zip(operands, roles, strict=True))
         return self.trace(
-            Call(name, nodes), seed=seed, given=given, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
-            on_progress=on_progress, on_note=_warn,
+            Call(name, nodes), seed=seed, given=given, steps=steps, guidance=guidance, strength=strength,
+            sampler=sampler, fit=fit, on_progress=on_progress, on_note=_warn,
         ).result  # fmt: skip
 
     def evaluate(
@@ -283,14 +285,15 @@ class Pops:
         given: Mapping[str, Any] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        strength: float | None = None,
         sampler: str = "ancestral",
         fit: str = "squash",
         on_progress: OnProgress | None = None,
     ) -> Embedding:
         """Evaluates an expression to its embedding; a list of seeds gives a row each. Settings as in `apply`."""
         return self.trace(
-            expression, seed=seed, given=given, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
-            on_progress=on_progress, on_note=_warn,
+            expression, seed=seed, given=given, steps=steps, guidance=guidance, strength=strength,
+            sampler=sampler, fit=fit, on_progress=on_progress, on_note=_warn,
         ).result  # fmt: skip
 
     def trace(
@@ -301,6 +304,7 @@ class Pops:
         given: Mapping[str, Any] | None = None,
         steps: int | None = None,
         guidance: float | None = None,
+        strength: float | None = None,
         sampler: str = "ancestral",
         fit: str = "squash",
         renderer: str | None = None,
@@ -313,7 +317,9 @@ class Pops:
         alone and in a batch, to rounding. given: values of the expression's `$key` operands.
         """
         layout = self.plan(expression)
-        making = Making(steps=steps, guidance=guidance, sampler=sampler, fit=fit)  # type: ignore[arg-type]  # checked
+        making = Making(
+            steps=steps, guidance=guidance, strength=strength, sampler=sampler, fit=fit,  # type: ignore[arg-type]  # checked
+        )  # fmt: skip
         text = expression if isinstance(expression, str) else to_text(root_of(expression)[0])
         recipe = Recipe(
             expression=text, seeds=tuple(seed_list(seed)), making=making, loading=Loading(renderer=renderer)
@@ -464,6 +470,7 @@ class Pops:
         num_images: int = 1,
         steps: int | None = None,
         guidance: float | None = None,
+        strength: float | None = None,
         sampler: str = "ancestral",
         fit: str = "squash",
         renderer: str | None = None,
@@ -494,7 +501,8 @@ class Pops:
         text = expression if isinstance(expression, str) else to_text(root_of(expression)[0])
         sources, values = _control_sources(control)
         recipe = Recipe.of(
-            text, seed=seed_list(seed), num_images=num_images, steps=steps, guidance=guidance, sampler=sampler, fit=fit,
+            text, seed=seed_list(seed), num_images=num_images, steps=steps, guidance=guidance, strength=strength,
+            sampler=sampler, fit=fit,
             renderer=renderer, library=library, render_steps=render_steps, render_guidance=render_guidance,
             render_guidance_interval=render_guidance_interval, pag_scale=pag_scale, size=size, prompt=prompt,
             negative=negative, scale=scale, control=sources, control_scale=control_scale, upscale=upscale,

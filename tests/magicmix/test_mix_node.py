@@ -209,8 +209,16 @@ def test_progress_grows_to_its_total_and_cancels(p: Pops, photos: Path) -> None:
 
 
 def test_what_cannot_be_is_told(p: Pops, photos: Path) -> None:
-    with pytest.raises(ConfigError, match=r"a mix is not rendered: prompt, render_steps would change nothing"):
-        p(MIX, render_steps=3, prompt="red")
+    with pytest.raises(
+        ConfigError,
+        match=r"a mix is not rendered: pag_scale, prompt, render_steps would change nothing; "
+        r"set steps inside mix\(\.\.\.\), leave out pag_scale, prompt$",
+    ):
+        p(MIX, render_steps=3, prompt="red", pag_scale=2)
+    with pytest.raises(ConfigError, match=r"strength would change nothing; set strength inside mix\(\.\.\.\)$"):
+        p(MIX, strength=2)
+    with pytest.raises(ConfigError, match=r"guidance would change nothing; leave out guidance$"):
+        p("0.5*a.png + 0.5*b.png", guidance=2)
     told: list[str] = []
     p(f'mix(a.png, "{"zebra " * 80}", {FEW})', on_note=told.append)
     assert len(told) == 1 and "cut before" in told[0]

@@ -259,9 +259,9 @@ def test_conditions_may_be_bare_tokens(texturing):
 
 def test_a_missing_operand_has_defaults_of_its_own() -> None:
     spec = replace(BUILTIN["texturing"], steps=1, guidance=1.0, partial_steps=25, partial_guidance=1.5)
-    assert spec.defaults(missing=False) == (1, 1.0)
-    assert spec.defaults(missing=True) == (25, 1.5)
-    assert BUILTIN["texturing"].defaults(missing=True) == BUILTIN["texturing"].defaults(missing=False) == (25, 8.0)
+    assert spec.defaults(missing=False) == (1, 1.0, 1.0)
+    assert spec.defaults(missing=True) == (25, 1.5, 1.0)
+    assert BUILTIN["texturing"].defaults(missing=True) == BUILTIN["texturing"].defaults(missing=False) == (25, 8.0, 1.0)
     assert OperatorSpec.from_json(spec.to_json()) == spec
     with pytest.raises(OperandError, match="steps must be at least 1, got 0"):
         replace(spec, partial_steps=0)

@@ -82,6 +82,11 @@ def test_it_acts_at_every_step_and_leaves_nothing_behind(folder: Path) -> None:
     part.unet.register_forward_pre_hook(lambda module, args: counts.append(len(args[0])))
     made(part, vectors(1))
     assert counts == [2, 3, 2, 1]
+    notes: list[str] = []
+    late = opened(folder, pag_interval=[0.6, 0.7])
+    made(late, vectors(1), pag_scale=SCALE, on_note=notes.append)
+    made(late, vectors(1), pag_scale=0, on_note=notes.append)
+    assert notes == ["no step of 4 lies between 0.6 and 0.7 of the way: pag_scale has no effect"]
     assert np.array_equal(made(renderer, vectors(2)), before)
     assert np.array_equal(made(renderer, vectors(2), pag_scale=0), before)
 

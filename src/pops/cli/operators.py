@@ -11,7 +11,7 @@ from pops.cli.shell import Debug, Json, ModelName, command, print_json, print_ta
 from pops.errors import ensure
 
 if TYPE_CHECKING:
-    from pops.operators.spec import OperatorSpec
+    from pops.operators.spec import OperatorSpec, Sampling
 
 OFFICIAL = "kandinsky-2-2"  # the model of official operators
 app = typer.Typer(help="List operators, show one, import official ones, share on the hub.", no_args_is_help=True)
@@ -64,9 +64,13 @@ def show_operator(
         more = " (repeatable)" if spec.repeat and i == len(spec.roles) else ""
         typer.echo(f"  operand {i}: {role.name}, {'a photo' if role.kind == 'image' else 'a text'}{more}")
     whole, partial = spec.defaults(missing=False), spec.defaults(missing=True)
-    typer.echo(f"  guidance {whole[1]:g}, steps {whole[0]} by default; _ stands for a missing operand")
+    typer.echo(f"  {_settings(whole)} by default; _ stands for a missing operand")
     if partial != whole:
-        typer.echo(f"  with a missing operand: guidance {partial[1]:g}, steps {partial[0]}")
+        typer.echo(f"  with a missing operand: {_settings(partial)}")
+
+
+def _settings(own: Sampling) -> str:
+    return f"guidance {own.guidance:g}, steps {own.steps}, strength {own.strength:g}"
 
 
 @app.command("import")

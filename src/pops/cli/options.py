@@ -118,6 +118,10 @@ OPTIONS: dict[str, Option] = {
     "num_images": Option(Whole, "--num-images -n", "Images per seed. [default: 1]", bounds=(1, 1000)),
     "steps": Option(Whole, "--steps", "Sampling steps of every operator.", bounds=(1, 1000)),
     "guidance": Option(Number, "--guidance", "Guidance scale of every operator.", bounds=(0, None)),
+    "strength": Option(
+        Number, "--strength", "Strength of every operator: 0 the mean of its photos, 1 its result, 2 twice as far.",
+        bounds=(0, 10),
+    ),
     "sampler": Option(Text, "--sampler", "Sampler of every operator. [default: ancestral]"),
     "render_steps": Option(Whole, "--render-steps", "Sampling steps of the renderer.", bounds=(1, 1000)),
     "render_guidance": Option(Number, "--render-guidance", "Guidance scale of the renderer.", bounds=(0, None)),

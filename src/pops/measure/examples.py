@@ -211,12 +211,13 @@ def _apply(
         order.setdefault((length, any(o is None for o in operands)), []).append(i)
     out, done = torch.empty_like(encoded.truth), 0
     for (_, missing), rows in order.items():
-        own_steps, own_guidance = operator.spec.defaults(missing)
+        own = operator.spec.defaults(missing)
         for chunk in (rows[i : i + PART] for i in range(0, len(rows), PART)):
             condition = operator.encode([encoded.operands[i] for i in chunk])
             gens = generators([seed + i for i in chunk])
+            scale = own.guidance if guidance is None else guidance
             out[chunk] = operator.sample(
-                condition, gens, steps=steps or own_steps, guidance=own_guidance if guidance is None else guidance
+                condition, gens, steps=steps or own.steps, guidance=scale, strength=own.strength
             )
             done += len(chunk)
             if on_progress:

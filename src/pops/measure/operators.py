@@ -81,14 +81,16 @@ def measure(
     audited: int = 100,
     steps: int | None = None,
     guidance: float | None = None,
+    strength: float | None = None,
     sampler: str = "ancestral",
     render_steps: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
     """Measures `count` held-out triplets of each operator, drawn from `seed`.
 
-    steps, guidance, sampler: as in Pops.apply. render=False leaves out all that needs rendered images; pictures: how
-    many results are rendered, None for all; audited: how many results meet hard negatives (see audit.py), 0 for none.
+    steps, guidance, strength, sampler: as in Pops.apply. render=False leaves out all that needs rendered images;
+    pictures: how many results are rendered, None for all; audited: how many results meet hard negatives (see audit.py),
+    0 for none.
     Raises ConfigError for an operator whose truth toybox does not know.
     """
     ensure(count >= 2, f"count must be at least 2, got {count}", ConfigError)
@@ -99,7 +101,9 @@ def measure(
     report = Report(p.name, count, seed, shown if render else 0)
     for name in operators:
         cases = draw_cases(p, name, count, seed, on_progress)
-        result = apply(p, cases, seed, steps=steps, guidance=guidance, sampler=sampler, on_progress=on_progress)
+        result = apply(
+            p, cases, seed, steps=steps, guidance=guidance, strength=strength, sampler=sampler, on_progress=on_progress
+        )
         row = report.operators[name] = figures(result, cases)
         row["audit"] = shortcuts(result, cases.plain, cases.truth, cases.there)
         if audited:
@@ -178,6 +182,7 @@ def apply(
     *,
     steps: int | None = None,
     guidance: float | None = None,
+    strength: float | None = None,
     sampler: str = "ancestral",
     on_progress: OnProgress | None = None,
 ) -> Tensor:
@@ -187,7 +192,8 @@ def apply(
     operator = p.operator(operator_of(cases.operator))
 
     def sampled(operands: Sequence[Sequence[Tensor]]) -> Tensor:
-        return _sampled(operator, operands, seed, steps, guidance, sampler, named)
+        how = {"steps": steps, "guidance": guidance, "strength": strength, "sampler": sampler}
+        return _sampled(operator, operands, seed, how, named)
 
     def named(done: int, total: int, _: str) -> None:
         if on_progress:
@@ -203,9 +209,8 @@ def apply(
 
 
 def _sampled(
-    operator: Operator, operands: Sequence[Sequence[Tensor]], seed: int, steps: int | None, guidance: float | None,
-    sampler: str, on_progress: OnProgress,
-) -> Tensor:  # fmt: skip
+    operator: Operator, operands: Sequence[Sequence[Tensor]], seed: int, how: Mapping[str, Any], on_progress: OnProgress
+) -> Tensor:
     """Returns an operator's results, row k with seed + k; rows of equal length share a batch."""
     import torch
 
@@ -218,7 +223,7 @@ def _sampled(
         for chunk in (rows[i : i + 64] for i in range(0, len(rows), 64)):
             condition = operator.encode([operands[k] for k in chunk])
             gens = generators([seed + k for k in chunk])
-            out[chunk] = operator.sample(condition, gens, steps=steps, guidance=guidance, sampler=sampler)
+            out[chunk] = operator.sample(condition, gens, **how)
             done += len(chunk)
             on_progress(done, len(out), "")
     return out

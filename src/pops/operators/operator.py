@@ -1,12 +1,16 @@
 """An operator ready to run: its spec and its prior; operands' vectors in, results' vectors out.
 
 Knows no photos and no text encoder: images arrive as embeddings, words as the text encoder's hidden states.
+
+Strength: a result r becomes o + strength (r - o), where the origin o is the mean of the image operands: 0 is that mean,
+1 the result itself, and more carries on in its direction. In one step an operator gives the mean of all right answers,
+which lies nearer to the operands than any of them. Standardised or not, the outcome is the same: the weights' sum is 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +94,11 @@ class Operator:
         import torch
 
         ensure(len(jobs) > 0, f"{self.spec.name}: no operands at all", OperandError)
-        return Condition.cat([Condition(torch.cat(self._rows(job))[None]) for job in jobs])
+        conditions = []
+        for job in jobs:
+            rows = self._rows(job)
+            conditions.append(Condition(torch.cat(rows)[None], origin=self._origin(job, rows)[None]))
+        return Condition.cat(conditions)
 
     def sample(
         self,
@@ -99,24 +107,45 @@ class Operator:
         *,
         steps: int | None = None,
         guidance: float | None = None,
+        strength: float | None = None,
         sampler: str = "ancestral",
         full: bool = False,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Samples one result per item: tokens [B, k, D] standardised, or a condition => un-normalised [B, D], CPU.
 
-        gens: one CPU generator per item, for the initial noise and then each step's. steps, guidance: the spec's
-        unless given; uncond is zero tokens in as many slots. full: the slow forward.
+        gens: one CPU generator per item, for the initial noise and then each step's. steps, guidance, strength: the
+        spec's unless given; uncond is zero tokens in as many slots. full: the slow forward. ConfigError where a
+        strength other than 1 meets a condition that `encode` has not made.
         """
-        task = self.task(condition, guidance)
+        task = self.task(condition, guidance, strength)
         return sample(
             [task], gens, steps=self.spec.steps if steps is None else steps, sampler=sampler, full=full, on_step=on_step
         )
 
-    def task(self, condition: Condition | Tensor, guidance: float | None = None) -> Task:
-        """Returns rows of this operator for a batch; guidance as in `sample`."""
+    def task(self, condition: Condition | Tensor, guidance: float | None = None, strength: float | None = None) -> Task:
+        """Returns rows of this operator for a batch; guidance and strength as in `sample`."""
         c = condition if isinstance(condition, Condition) else Condition(condition)
-        return Task(self.prior, c, self.spec.guidance if guidance is None else guidance)
+        return Task(
+            self.prior,
+            c,
+            self.spec.guidance if guidance is None else guidance,
+            strength=self.spec.strength if strength is None else strength,
+        )
+
+    def _origin(self, operands: Sequence[Tensor | None], rows: Sequence[Tensor]) -> Tensor:
+        """Returns the mean of the image operands that are there, standardised [D]; without any, zeros: the mean of all
+        images.
+        """
+        import torch
+
+        roles = self.spec.roles_for(len(operands))
+        images = [
+            row[0]
+            for role, operand, row in zip(roles, operands, rows, strict=True)
+            if role.kind == "image" and operand is not None
+        ]
+        return torch.stack(images).mean(0) if images else torch.zeros(self.prior.dim)
 
     def _rows(self, operands: Sequence[Tensor | None]) -> list[Tensor]:
         """Returns each operand's condition tokens [n, D]: one per image or text token, zeros if missing."""
@@ -162,27 +191,43 @@ class TextPrior:
         embeds: Tensor,
         uncond: tuple[Tensor, Tensor],
         guidance: float = TEXT_GUIDANCE,
+        strength: float = 1.0,
     ) -> Task:
         """Returns rows of the base prior for a batch of B encoded texts.
 
         hidden: hidden states [length, D] of each; embeds: [B, D]; uncond: hidden states and embedding [D] of "".
+        strength: counted from the mean of all images.
         """
         rows, embed = uncond
         cond = Condition.cat([Condition(h[None].float(), None, e[None].float()) for h, e in zip(hidden, embeds)])
-        return Task(self.prior, cond, guidance, Condition(rows[None].float(), None, embed.reshape(1, -1).float()))
+        cond = replace(cond, origin=embeds.new_zeros(embeds.shape).float())
+        without = Condition(rows[None].float(), None, embed.reshape(1, -1).float())
+        return Task(self.prior, cond, guidance, without, strength)
 
 
 @dataclass(frozen=True)
 class Task:
-    """Rows of a batch that share a prior and guidance. unconditional: one row; None: zero tokens (every operator)."""
+    """Rows of a batch that share a prior, guidance and strength. unconditional: one row; None: zero tokens (every
+    operator).
+    """
 
     prior: PriorModel
     condition: Condition
     guidance: float
     unconditional: Condition | None = None
+    strength: float = 1.0
 
     def __len__(self) -> int:
         return len(self.condition)
+
+    def strengthened(self, z: Tensor) -> Tensor:
+        """Returns results [B, D], standardised, with the task's strength."""
+        if self.strength == 1:
+            return z
+        if self.condition.origin is None:
+            raise ConfigError("strength needs to know the operands; make the condition with Operator.encode")
+        origin = self.condition.origin.to(z)
+        return origin + self.strength * (z - origin)
 
 
 def sample(
@@ -206,6 +251,7 @@ def sample(
     check_sampler(sampler)
     for task in tasks:
         ensure(task.guidance >= 0, f"guidance must not be negative, got {task.guidance}", ConfigError)
+        ensure(task.strength >= 0, f"strength must not be negative, got {task.strength}", ConfigError)
     rows = sum(len(task) for task in tasks)
     ensure(len(gens) == rows, f"{rows} items need as many generators, got {len(gens)}", ConfigError)
     prior = tasks[0].prior
@@ -213,7 +259,9 @@ def sample(
         z = randn_items((prior.dim,), gens).to(prior.device)
         denoise = _slowly(tasks) if full else _engine(tasks).denoiser([_request(task) for task in tasks])
         z = SAMPLERS[sampler](denoise, z, gens, steps=steps, scheduler=prior.scheduler, on_step=on_step)
-        return unstandardise(z.float().cpu(), prior.stats)
+        parts = z.float().cpu().split([len(task) for task in tasks])
+        z = torch.cat([task.strengthened(part) for task, part in zip(tasks, parts, strict=True)])
+        return unstandardise(z, prior.stats)
 
 
 def _engine(tasks: Sequence[Task]) -> Engine:

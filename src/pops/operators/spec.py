@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pops.errors import CheckpointError, OperandError, ensure
 from pops.prior.options import check_options
@@ -46,13 +46,22 @@ class TrainingRecipe:
         ensure(self.loss in LOSSES, f"unknown loss {self.loss!r}; choose from {', '.join(LOSSES)}")
 
 
+class Sampling(NamedTuple):
+    """How an operator samples where a call does not say."""
+
+    steps: int
+    guidance: float
+    strength: float
+
+
 @dataclass(frozen=True)
 class OperatorSpec:
     """An operator's name, the roles of its operands in order, and its defaults.
 
     repeat: the last role stands for further operands, too, up to `most` in all (None: any number). guidance <= 1
-    means none; steps are the sampler's. partial_guidance and partial_steps are the defaults if an operand is missing
-    (None: the same), since many results are then right.
+    means none; steps are the sampler's; strength: how far the result is from the mean of its image operands, as a
+    multiple of what the prior says (see operators.operator). partial_guidance and partial_steps are the defaults if an
+    operand is missing (None: the same), since many results are then right; strength is 1 there.
     """
 
     name: str
@@ -61,6 +70,7 @@ class OperatorSpec:
     most: int | None = None
     guidance: float = 1.0
     steps: int = 25
+    strength: float = 1.0
     partial_guidance: float | None = None
     partial_steps: int | None = None
     summary: str = ""
@@ -70,9 +80,10 @@ class OperatorSpec:
         ensure(self.name.isidentifier(), f"an operator's name is one plain word, got {self.name!r}", OperandError)
         ensure(len(self.roles) > 0, f"operator {self.name} needs at least one role", OperandError)
         for missing in (False, True):
-            steps, guidance = self.defaults(missing)
-            ensure(steps >= 1, f"operator {self.name}: steps must be at least 1, got {steps}", OperandError)
-            ensure(guidance >= 0, f"operator {self.name}: guidance is negative: {guidance}", OperandError)
+            own = self.defaults(missing)
+            ensure(own.steps >= 1, f"operator {self.name}: steps must be at least 1, got {own.steps}", OperandError)
+            ensure(own.guidance >= 0, f"operator {self.name}: guidance is negative: {own.guidance}", OperandError)
+        ensure(self.strength >= 0, f"operator {self.name}: strength is negative: {self.strength}", OperandError)
         if self.most is not None:
             ensure(
                 self.repeat and self.most >= len(self.roles),
@@ -80,11 +91,15 @@ class OperatorSpec:
                 OperandError,
             )
 
-    def defaults(self, missing: bool) -> tuple[int, float]:
-        """Returns steps and guidance; missing: whether an operand is."""
+    def defaults(self, missing: bool) -> Sampling:
+        """Returns the settings of sampling; missing: whether an operand is."""
         steps = self.partial_steps if missing else None
         guidance = self.partial_guidance if missing else None
-        return self.steps if steps is None else steps, self.guidance if guidance is None else guidance
+        return Sampling(
+            self.steps if steps is None else steps,
+            self.guidance if guidance is None else guidance,
+            1.0 if missing else self.strength,
+        )
 
     @property
     def arity(self) -> tuple[int, int | None]:
@@ -120,8 +135,8 @@ class OperatorSpec:
         """Checks a word for a text role: any word will do."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values, as operator.json stores them."""
-        return asdict(self)
+        """Returns plain values, as operator.json stores them; a strength of 1 is left out, as before there was one."""
+        return {key: value for key, value in asdict(self).items() if key != "strength" or value != 1}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, where: str = "the operator's spec") -> OperatorSpec:

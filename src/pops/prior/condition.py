@@ -19,24 +19,27 @@ class Condition:
 
     tokens [B, k, D]: operand i's standardised embedding in slot i, or the text encoder's last hidden states;
     keep   [B, k] bool, False where a row is padding (masked); None keeps all;
-    proj   [B, D]: the text's embedding (the base prior); None feeds zeros (every operator).
+    proj   [B, D]: the text's embedding (the base prior); None feeds zeros (every operator);
+    origin [B, D]: what a result's strength is counted from, standardised (see operators.operator); no network reads it.
     """
 
     tokens: Tensor
     keep: Tensor | None = None
     proj: Tensor | None = None
+    origin: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
 
     def to(self, device: torch.device | str) -> Condition:
         """Returns the condition on another device."""
-        keep, proj = (None if x is None else x.to(device, non_blocking=True) for x in (self.keep, self.proj))
-        return Condition(self.tokens.to(device, non_blocking=True), keep, proj)
+        rest = (None if x is None else x.to(device, non_blocking=True) for x in (self.keep, self.proj, self.origin))
+        return Condition(self.tokens.to(device, non_blocking=True), *rest)
 
     def __getitem__(self, rows: slice) -> Condition:
-        keep, proj = (None if x is None else x[rows] for x in (self.keep, self.proj))
-        return Condition(self.tokens[rows], keep, proj)
+        return Condition(
+            self.tokens[rows], *(None if x is None else x[rows] for x in (self.keep, self.proj, self.origin))
+        )
 
     def zeros(self) -> Condition:
         """Returns an operator's unconditional condition: as many zero tokens, the same mask, no text."""
@@ -45,13 +48,15 @@ class Condition:
     def expand(self, n: int) -> Condition:
         """Repeats the single row `n` times; ConfigError if there are more rows."""
         ensure(len(self) == 1, f"only a single condition can be repeated, this one has {len(self)} rows")
-        keep = None if self.keep is None else self.keep.expand(n, -1)
-        proj = None if self.proj is None else self.proj.expand(n, -1)
-        return Condition(self.tokens.expand(n, -1, -1), keep, proj)
+        rest = (None if x is None else x.expand(n, -1) for x in (self.keep, self.proj, self.origin))
+        return Condition(self.tokens.expand(n, -1, -1), *rest)
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
-        """Joins the rows of all parts; shorter ones are padded with masked zero slots, a missing `proj` is zeros."""
+        """Joins the rows of all parts; shorter ones are padded with masked zero slots, a missing `proj` is zeros.
+
+        `origin` is kept if every part has one.
+        """
         import torch
         from torch.nn import functional as F
 
@@ -66,6 +71,10 @@ class Condition:
             keeps.append(F.pad(keep, (0, pad), value=False))
             width = next((q.proj.shape[1] for q in parts if q.proj is not None), 0)
             projs.append(c.tokens.new_zeros(len(c), width) if c.proj is None else c.proj)
+        origins = [c.origin for c in parts if c.origin is not None]
         return Condition(
-            torch.cat(tokens), torch.cat(keeps) if ragged else None, torch.cat(projs) if has_proj else None
+            torch.cat(tokens),
+            torch.cat(keeps) if ragged else None,
+            torch.cat(projs) if has_proj else None,
+            torch.cat(origins) if len(origins) == len(parts) else None,
         )

@@ -1,4 +1,4 @@
-"""The settings of sampling, checked in one place: steps, guidance, sampler. Imports no torch."""
+"""The settings of sampling, checked in one place: steps, guidance, sampler, strength. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pops.prior.samplers import check_sampler
 
 MAX_STEPS = 1000
 MAX_GUIDANCE = 100.0
-SAMPLING = ("steps", "guidance", "sampler")
+MAX_STRENGTH = 10.0
+SAMPLING = ("steps", "guidance", "sampler", "strength")
+MOST = {"guidance": MAX_GUIDANCE, "strength": MAX_STRENGTH}
 
 
 def check_options(options: Mapping[str, object]) -> None:
@@ -22,10 +24,10 @@ def check_options(options: Mapping[str, object]) -> None:
         if key == "steps":
             whole = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_STEPS
             ensure(whole, f"steps must be from 1 to {MAX_STEPS}, a whole number, got {given}", ConfigError)
-        elif key == "guidance":
+        elif key in MOST:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            fine = number and 0 <= value <= MAX_GUIDANCE  # type: ignore[operator]  # a number by then; not NaN
-            ensure(fine, f"guidance must be from 0 to {MAX_GUIDANCE:g}, got {given}", ConfigError)
+            fine = number and 0 <= value <= MOST[key]  # type: ignore[operator]  # a number by then; not NaN
+            ensure(fine, f"{key} must be from 0 to {MOST[key]:g}, got {given}", ConfigError)
         else:
             ensure(isinstance(value, str), f"sampler must be a name, got {given}", ConfigError)
             check_sampler(str(value))

@@ -186,6 +186,9 @@ class StableDiffusionRenderer:
                 distilled = self.distilled is not None
                 for note in useless_notes(options, steps, guidance, interval, distilled=distilled):
                     options.on_note(note)
+            if options.on_note and options.pag_scale and not perturbed:
+                between = f"{self.pag_interval[0]:g} and {self.pag_interval[1]:g} of the way"
+                options.on_note(f"no step of {steps} lies between {between}: pag_scale has no effect")
             dtype = self.unet.dtype
             text = torch.stack([each.hidden for each in texts]).to(dtype)
             pooled = [each.pooled.to(dtype) for each in texts if each.pooled is not None]

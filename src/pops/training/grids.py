@@ -118,7 +118,7 @@ class Grids:
         batch = make_batch(
             self.held, torch.arange(count), config=plain, stats=prior.stats, gen=torch.Generator()
         )  # fmt: skip
-        return operator.sample(batch.condition, generators([seed] * count), guidance=guidance)
+        return operator.sample(batch.condition, generators([seed] * count), guidance=guidance, strength=1)
 
 
 def _rendered(renderer: Renderer, vectors: Tensor, seed: int = 0) -> list[Image.Image]:

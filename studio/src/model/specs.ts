@@ -55,6 +55,7 @@ export function readSpecs(told: Readonly<Record<string, Readonly<Record<string, 
     const roles = Array.isArray(spec.roles) ? (spec.roles as Role[]) : [];
     const guidance = typeof spec.guidance === "number" ? spec.guidance : 1;
     const steps = typeof spec.steps === "number" ? spec.steps : 25;
+    const strength = typeof spec.strength === "number" ? spec.strength : 1;
     found[name] = {
       name,
       roles: roles.map((role) => ({ name: role.name, kind: role.kind ?? "image" })),
@@ -63,6 +64,7 @@ export function readSpecs(told: Readonly<Record<string, Readonly<Record<string, 
       summary: typeof spec.summary === "string" ? spec.summary : "",
       open: true,
       options: [
+        { name: "strength", least: 0, most: 2, step: 0.05, usual: strength },
         { name: "guidance", least: 1, most: 12, step: 0.5, usual: guidance },
         { name: "steps", least: 1, most: 50, step: 1, usual: steps },
       ],

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from pops.cli.bench.shared import Count, First, Guidance, Markdown, NoRender, Operators, RenderSteps, listed, tell
+from pops.cli.bench.shared import (
+    Count,
+    First,
+    Guidance,
+    Markdown,
+    NoRender,
+    Operators,
+    RenderSteps,
+    Strength,
+    listed,
+    tell,
+)
 from pops.cli.shell import Debug, Device, Json, ModelName, Quiet, command, progress
 from pops.errors import ensure
 from pops.files import check_place
@@ -34,6 +45,7 @@ def toybox(
         typer.Option("--steps", help="Sampling steps of the operators.", min=1, show_default="each one's own"),
     ] = None,
     guidance: Guidance = None,
+    strength: Strength = None,
     sampler: Annotated[str, typer.Option("--sampler", help="Sampler of the operators.")] = "ancestral",
     render_steps: RenderSteps = None,
     markdown: Markdown = None,
@@ -68,7 +80,7 @@ def toybox(
     with progress(quiet=quiet) as on_progress:
         report = bench.measure(
             p, operators=wanted, count=count, seed=seed, render=not no_render, pictures=pictures, steps=steps,
-            guidance=guidance, sampler=sampler, render_steps=render_steps, on_progress=on_progress,
+            guidance=guidance, strength=strength, sampler=sampler, render_steps=render_steps, on_progress=on_progress,
         )  # fmt: skip
     about = {k: v for k, v in asdict(report).items() if k != "operators"}
     tell(

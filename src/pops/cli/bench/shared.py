@@ -21,6 +21,10 @@ Guidance = Annotated[
     float | None,
     typer.Option("--guidance", help="Guidance scale of the operators.", min=0, show_default="each one's own"),
 ]
+Strength = Annotated[
+    float | None,
+    typer.Option("--strength", help="Strength of the operators.", min=0, max=10, show_default="each one's own"),
+]
 RenderSteps = Annotated[
     int | None,
     typer.Option("--render-steps", help="Sampling steps of the renderer.", min=1, show_default="the model's"),
