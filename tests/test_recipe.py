@@ -28,6 +28,7 @@ FULL = Recipe(
         steps=5,
         guidance=1.5,
         guidance_interval=(0.25, 0.5),
+        guidance_rescale=0.5,
         pag_scale=1.5,
         size=(24, 40),
         prompt="red",
@@ -258,7 +259,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "all of rendering": (
         "union(a.png, b.png)",
         {"steps": 2, "render_steps": 2, "render_guidance": 2.0, "size": (24, 40), "prompt": "red", "negative": "tiger",
-         "scale": 0.5, "enlarge": 3, "render_seed": 8, "render_guidance_interval": (0, 0.5), "pag_scale": 2.5},
+         "scale": 0.5, "enlarge": 3, "render_seed": 8, "render_guidance_interval": (0, 0.5), "pag_scale": 2.5,
+         "guidance_rescale": 0.7},
     ),
     "let and seeds": ("let t = texturing(a.png, b.png, steps=2); union(t, t@7, steps=2)", {"seed": 5}),
     "precision": ("union(a.png, b.png)", {"steps": 2, "precision": "bfloat16"}),

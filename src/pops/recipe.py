@@ -150,6 +150,7 @@ class Rendering(Part):
     steps: Annotated[StrictInt, Field(ge=1, le=1000)] | None = None
     guidance: Scale | None = None
     guidance_interval: Interval = None  # (start, stop), shares of the steps between which guidance acts
+    guidance_rescale: Annotated[float, Field(ge=0, le=1)] | None = None  # 0 for none
     pag_scale: Scale | None = None  # of perturbed-attention guidance; 0 for none
     size: Annotated[tuple[int, int] | None, Field(strict=False), _whole] = None  # (height, width) in pixels
     prompt: Text = ""
@@ -205,6 +206,7 @@ class Options(TypedDict, total=False):
     render_steps: int | None
     render_guidance: float | None
     render_guidance_interval: tuple[float, float] | None
+    guidance_rescale: float | None
     pag_scale: float | None
     render_seed: int | Sequence[int] | None
     size: tuple[int, int] | None
@@ -470,6 +472,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "render_steps": ("rendering", "steps"),
     "render_guidance": ("rendering", "guidance"),
     "render_guidance_interval": ("rendering", "guidance_interval"),
+    "guidance_rescale": ("rendering", "guidance_rescale"),
     "pag_scale": ("rendering", "pag_scale"),
     "render_seed": ("rendering", "seeds"),
     **{name: ("loading", name) for name in Loading.model_fields},

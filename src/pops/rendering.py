@@ -66,6 +66,7 @@ def render_rows(
         steps=asked.steps,
         guidance=asked.guidance,
         guidance_interval=asked.guidance_interval,
+        guidance_rescale=asked.guidance_rescale,
         pag_scale=asked.pag_scale,
         prompt=asked.prompt,
         negative=asked.negative,
@@ -106,6 +107,8 @@ def check_rendering(backend: Renderer, asked: Rendering, output: str = "pil") ->
         ensure(getattr(able, setting) or getattr(asked, setting) is None, told, ConfigError)
     told = f"the renderer {name} cannot be guided in a part of the steps; leave --render-guidance-interval out"
     ensure(able.guidance_interval or asked.guidance_interval is None, told, ConfigError)
+    told = f"the renderer {name} cannot rescale its guidance; leave --guidance-rescale out"
+    ensure(able.guidance_rescale or not asked.guidance_rescale, told, ConfigError)
     told = f"the renderer {name} takes no perturbed-attention guidance; leave --pag-scale out"
     ensure(able.pag_scale or not asked.pag_scale, told, ConfigError)
     told = f"the renderer {name} has no weight of the embedding; leave the scale out"

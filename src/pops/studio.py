@@ -348,6 +348,7 @@ class Pops:
         steps: int | None = None,
         guidance: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        guidance_rescale: float | None = None,
         pag_scale: float | None = None,
         prompt: str = "",
         negative: str = "",
@@ -366,10 +367,11 @@ class Pops:
 
         renderer: as in pops.load; library: of photos, for the renderer "retrieval"; size: (height, width) in pixels;
         steps, guidance: None for the renderer's own; guidance_interval: (start, stop), shares of the steps between
-        which guidance acts (arXiv 2404.07724), (0, 1) for all of them; pag_scale: of perturbed-attention guidance
-        (arXiv 2403.17377), 0 for none; prompt, negative: words beside the embedding;
-        output: "pil", or "latent" for tensors; upscale: 1 leaves the renderer's upscaler out; scale: the embedding's
-        weight; control: {"depth": photo, "canny": photo, ...}, each a path, a PIL image or, ready already, "map:PATH";
+        which guidance acts (arXiv 2404.07724), (0, 1) for all of them; guidance_rescale: 0 to 1, against colours that
+        it makes too strong (arXiv 2305.08891); pag_scale: of perturbed-attention guidance (arXiv 2403.17377), 0 for
+        none; prompt, negative: words beside the embedding; output: "pil", or "latent" for tensors; upscale: 1 leaves
+        the renderer's upscaler out; scale: the embedding's weight;
+        control: {"depth": photo, "canny": photo, ...}, each a path, a PIL image or, ready already, "map:PATH";
         control_scale: a number, or {kind: number}. An image's `info["pops"]` is its recipe. Raises ConfigError for what
         the renderer cannot take, SpaceError for an embedding of another space.
         """
@@ -378,7 +380,8 @@ class Pops:
         ensure(num_images >= 1, f"num_images must be 1 or more, got {num_images}", ConfigError)
         rendering = Rendering(
             size=size, steps=steps, guidance=guidance, guidance_interval=guidance_interval,
-            pag_scale=pag_scale, prompt=prompt, negative=negative, upscale=upscale, control=sources,
+            guidance_rescale=guidance_rescale, pag_scale=pag_scale, prompt=prompt, negative=negative, upscale=upscale,
+            control=sources,
             scale=scale, control_scale=control_scale,  # type: ignore[arg-type]  # checked there
             seeds=None if made is not None and list(made.seeds) == seeds else tuple(seeds),
         )  # fmt: skip
@@ -478,6 +481,7 @@ class Pops:
         render_steps: int | None = None,
         render_guidance: float | None = None,
         render_guidance_interval: tuple[float, float] | None = None,
+        guidance_rescale: float | None = None,
         pag_scale: float | None = None,
         size: tuple[int, int] | None = None,
         upscale: int | None = None,
@@ -504,7 +508,8 @@ class Pops:
             text, seed=seed_list(seed), num_images=num_images, steps=steps, guidance=guidance, strength=strength,
             sampler=sampler, fit=fit,
             renderer=renderer, library=library, render_steps=render_steps, render_guidance=render_guidance,
-            render_guidance_interval=render_guidance_interval, pag_scale=pag_scale, size=size, prompt=prompt,
+            render_guidance_interval=render_guidance_interval, guidance_rescale=guidance_rescale, pag_scale=pag_scale,
+            size=size, prompt=prompt,
             negative=negative, scale=scale, control=sources, control_scale=control_scale, upscale=upscale,
         )  # fmt: skip
         return self.run(

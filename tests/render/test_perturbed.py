@@ -1,4 +1,4 @@
-"""Perturbed-attention guidance: stock diffusers' pixels, threads that do not see each other, and every door to it."""
+"""Perturbed-attention and rescaled guidance: stock diffusers' pixels, threads kept apart, every door."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def made(renderer: Any, e: torch.Tensor, seed: int = 5, **options: Any) -> np.nd
     return pixels(draw(renderer, e, seeds=range(seed, seed + len(e)), size=(32, 32), **options))
 
 
-def stock(folder: Path, e: torch.Tensor, guidance: float, layers: list[str]) -> np.ndarray:
+def stock(folder: Path, e: torch.Tensor, guidance: float, layers: list[str], **options: Any) -> np.ndarray:
     """What diffusers' own pipelines for it draw."""
     from diffusers import StableDiffusionPAGPipeline, StableDiffusionXLPAGPipeline
 
@@ -51,8 +51,8 @@ def stock(folder: Path, e: torch.Tensor, guidance: float, layers: list[str]) -> 
     )
     embeds = torch.cat([torch.zeros(1, 1, DIM), e[None]]) if guidance > 1 else e[None]
     done = pipe(
-        "", ip_adapter_image_embeds=[embeds], num_inference_steps=STEPS, guidance_scale=guidance, pag_scale=SCALE,
-        height=32, width=32, generator=torch.Generator().manual_seed(5),
+        "", ip_adapter_image_embeds=[embeds], num_inference_steps=STEPS, guidance_scale=guidance,
+        height=32, width=32, generator=torch.Generator().manual_seed(5), **{"pag_scale": SCALE, **options},
     )  # fmt: skip
     return pixels(done.images)
 
@@ -64,6 +64,30 @@ def test_equals_stock(folder: Path, guidance: float, layers: list[str] | None) -
     got = made(renderer, vectors(1), guidance=guidance, pag_scale=SCALE)
     assert np.abs(got - stock(folder, vectors(1), guidance, layers or ["mid_block"])).max() <= 1
     assert np.abs(got - made(renderer, vectors(1), guidance=guidance)).mean() > 0.2, "it must have an effect"
+
+
+@pytest.mark.parametrize("share", [0.7, 1.0])
+def test_rescaled_guidance_equals_stock(folder: Path, share: float) -> None:
+    renderer = opened(folder)
+    for scale in (0.0, SCALE):
+        got = made(renderer, vectors(1), pag_scale=scale, guidance_rescale=share)
+        want = stock(folder, vectors(1), GUIDANCE, ["mid_block"], guidance_rescale=share, pag_scale=scale)
+        assert np.abs(got - want).max() <= 1
+        assert np.abs(got - made(renderer, vectors(1), pag_scale=scale)).mean() > 0.2, "it must have an effect"
+    plain = made(renderer, vectors(1), guidance=1.0)
+    assert np.array_equal(made(renderer, vectors(1), guidance=1.0, guidance_rescale=share), plain)
+    own = opened(folder, guidance_rescale=share)
+    assert np.array_equal(made(own, vectors(1)), made(renderer, vectors(1), guidance_rescale=share))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), "0.5", True])
+def test_what_is_no_share_is_one_line(folder: Path, share: Any, random_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="guidance_rescale must be from 0 to 1, got"):
+        made(opened(folder), vectors(1), guidance_rescale=share)
+    shutil.copytree(random_model, tmp_path / "model")
+    (tmp_path / "model" / "pops.json").write_text(json.dumps({"guidance_rescale": share}))
+    with pytest.raises(ModelError, match=r"guidance_rescale is from 0 to 1, got|not JSON|cannot be read"):
+        pops.load(tmp_path / "model")
 
 
 def test_it_acts_at_every_step_and_leaves_nothing_behind(folder: Path) -> None:
@@ -155,6 +179,9 @@ def test_a_recipe_and_a_renderer_without_it(random_model: Path, tmp_path: Path) 
     image = p.render(e, steps=2, pag_scale=2.0)[0]
     assert image.info["pops"]["rendering"]["pag_scale"] == 2.0
     assert image.tobytes() != p.render(e, steps=2)[0].tobytes()
+    with pytest.raises(ConfigError, match="the renderer swatch cannot rescale its guidance; leave --guidance-"):
+        p.render(e, renderer="swatch", guidance_rescale=0.7)
+    assert p.render(e, steps=2, guidance_rescale=0.7)[0].info["pops"]["rendering"]["guidance_rescale"] == 0.7
     with pytest.raises(ConfigError, match="the renderer swatch takes no perturbed-attention guidance"):
         p.render(e, renderer="swatch", pag_scale=2.0)
     kandinsky = write_kandinsky_decoder(tmp_path / "kandinsky")

@@ -26,13 +26,11 @@ def recipes() -> list[Recipe]:
     text = "texturing('a b.png', \"it's\")"
     return [
         Recipe.of("texturing(a.png, _)"),
-        Recipe.of(text, seed=[3, 7], steps=8, guidance=2.5, sampler="ddim", fit="crop", negative="-x"),
+        Recipe.of(text, seed=[3, 7], steps=8, guidance=2.5, strength=1.5, sampler="ddim", fit="crop", negative="-x"),
         Recipe.of(
             text, num_images=2, render_steps=4, render_guidance=3, size=(64, 32), prompt="a 'quoted' one", scale=0.5,
             control={"depth": "map:p.png", "canny": "q r.png"}, control_scale={"depth": 0.5}, enlarge=2, upscale=1,
-            render_guidance_interval=(0, 0.75),
-            pag_scale=2.5,
-            dtype="bfloat16",
+            render_guidance_interval=(0, 0.75), guidance_rescale=0.5, pag_scale=2.5, dtype="bfloat16",
         ),
         Recipe.of("-0.5*a.png + b.png", renderer="swatch", operators={"mine": "x/y"}, offload=True, device="cpu"),
         Recipe.of("mix(a.png, 'x')", shows="tree"),

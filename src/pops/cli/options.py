@@ -129,6 +129,9 @@ OPTIONS: dict[str, Option] = {
         Text, "--render-guidance-interval",
         "START,STOP: guides the renderer only between these shares of its steps.", _interval,
     ),
+    "guidance_rescale": Option(
+        Number, "--guidance-rescale", "Against colours that guidance makes too strong: 0 none, 1 all.", bounds=(0, 1)
+    ),
     "pag_scale": Option(
         Number, "--pag-scale", "Perturbed-attention guidance of the renderer; 0: none.", bounds=(0, None)
     ),

@@ -29,6 +29,11 @@ def check_pag(scale: object) -> None:
     ensure(is_number(scale) and scale >= 0, f"pag_scale must be 0 or more, got {scale!r}", ConfigError)
 
 
+def check_rescale(share: object) -> None:
+    """Raises ConfigError unless guidance_rescale is from 0 to 1."""
+    ensure(is_number(share) and 0 <= share <= 1, f"guidance_rescale must be from 0 to 1, got {share!r}", ConfigError)
+
+
 def check_interval(interval: object) -> None:
     """Raises ConfigError unless the interval of guidance is (start, stop), shares of the steps in order."""
     pair = isinstance(interval, (list, tuple)) and len(interval) == 2 and all(is_number(share) for share in interval)

@@ -28,9 +28,9 @@ class ModelFiles:
     """Where a model's files lie. operators: name -> folder with operator.json; renderer: None if it has none.
 
     parts: those of PARTS that do not lie at folder/<part>, None for one that the model lacks (see `part`); info: what
-    pops.json says ("version", "space", "size", "steps", "guidance", "guidance_interval", "pag_scale", "pag_layers",
-    "pag_interval", of mixes "mix_steps", "mix_guidance", ...), and under "official" the operators that are official
-    .pth files, name -> path.
+    pops.json says ("version", "space", "size", "steps", "guidance", "guidance_interval", "guidance_rescale",
+    "pag_scale", "pag_layers", "pag_interval", of mixes "mix_steps", "mix_guidance", ...), and under "official" the
+    operators that are official .pth files, name -> path.
     """
 
     name: str
@@ -139,6 +139,9 @@ def _read_info(folder: Path) -> dict[str, Any]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or value < 0 or (value < 1 and not key.endswith(("guidance", "pag_scale"))):
             raise ModelError(f"{path}: {key} cannot be {value!r}; {again}")
+    share = info.get("guidance_rescale", 0)
+    if type(share) not in (int, float) or not 0 <= share <= 1:
+        raise ModelError(f"{path}: guidance_rescale is from 0 to 1, got {share!r:.40}; {again}")
     for key in ("guidance_interval", "pag_interval"):
         shares = info.get(key, [0, 1])
         pair = isinstance(shares, list) and len(shares) == 2 and all(type(share) in (int, float) for share in shares)

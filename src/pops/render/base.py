@@ -37,6 +37,7 @@ class Capabilities:
     steps: bool = False  # whether it samples in steps that can be set
     guidance: bool = False  # whether it has a guidance scale
     guidance_interval: bool = False  # whether it can be guided in a part of the steps
+    guidance_rescale: bool = False  # whether guided predictions can be brought back to their spread before
     pag_scale: bool = False  # whether it takes perturbed-attention guidance
     outputs: tuple[str, ...] = ("pil",)  # of RenderOptions.output
     previews: bool = False  # whether on_preview is called
@@ -63,6 +64,7 @@ class RenderOptions:
     steps: int | None = None  # of the sampler
     guidance: float | None = None  # 1 or less for none
     guidance_interval: tuple[float, float] | None = None  # shares of the steps, between which it acts; (0, 1): all
+    guidance_rescale: float | None = None  # 0 to 1, against colours that guidance makes too strong; 0 for none
     pag_scale: float | None = None  # of perturbed-attention guidance; 0 for none
     prompt: str = ""  # words beside the embedding
     negative: str = ""  # words of guidance's uncond branch
@@ -102,7 +104,7 @@ class RendererOptions:
     space: str  # id of the CLIP space of the model it belongs to
     device: str = "cpu"
     dtype: torch.dtype | None = None  # of the weights; None for float32
-    # the model's own "size" in pixels, "steps", "guidance", "guidance_interval", "pag_scale", "pag_layers", ...
+    # the model's own "size" in pixels, "steps", "guidance", "guidance_interval", "guidance_rescale", "pag_scale", ...
     defaults: Mapping[str, Any] = field(default_factory=dict)
     max_batch: int = 8  # images denoised together
     offload: bool = False  # networks are on the device only while they run

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pops.diffusion.checks import check_finite, check_guidance, check_interval, check_pag, memory_told
+from pops.diffusion.checks import check_finite, check_guidance, check_interval, check_pag, check_rescale, memory_told
 from pops.diffusion.folders import Networks, read_networks
 from pops.diffusion.ip_adapter import adapter_width, right_adapter
 from pops.diffusion.loop import (
@@ -61,6 +61,7 @@ class Call:
     steps: int
     guidance: float
     guided: bool  # there is an uncond branch
+    rescale: float  # 0 to 1, of predictions that were guided
     pag_scale: float  # above 0 there is a perturbed branch
     interval: tuple[float, float]  # of guidance, shares of the steps
     size: tuple[int, int]  # (height, width) in pixels
@@ -99,6 +100,7 @@ class StableDiffusionRenderer:
         self.steps = int(options.defaults.get("steps", STEPS))
         self.guidance = float(options.defaults.get("guidance", GUIDANCE))
         self.interval = tuple(options.defaults.get("guidance_interval", (0, 1)))
+        self.rescale = float(options.defaults.get("guidance_rescale", 0))
         self.pag_scale = float(options.defaults.get("pag_scale", 0))
         self.pag_layers = tuple(options.defaults.get("pag_layers", LAYERS))
         self.pag_interval = tuple(options.defaults.get("pag_interval", (0, 1)))
@@ -143,6 +145,7 @@ class StableDiffusionRenderer:
             steps=True,
             guidance=True,
             guidance_interval=True,
+            guidance_rescale=True,
             pag_scale=True,
             outputs=("pil", "latent"),
             previews=True,
@@ -165,6 +168,8 @@ class StableDiffusionRenderer:
         interval = self.interval if options.guidance_interval is None else options.guidance_interval
         check_guidance(guidance)
         check_interval(interval)
+        rescale = self.rescale if options.guidance_rescale is None else options.guidance_rescale
+        check_rescale(rescale)
         pag_scale = self.pag_scale if options.pag_scale is None else options.pag_scale
         check_pag(pag_scale)
         if pag_scale:
@@ -198,7 +203,7 @@ class StableDiffusionRenderer:
                 added = {"text_embeds": torch.stack(pooled), "time_ids": ids}
             hints = self.controlnets.hints(options.controls, size, self.device)
             scale, timestep = pag_scale if perturbed else 0.0, self._embedded(guidance)
-            call = Call(steps, guidance, guided, scale, interval, size, options, text, added, hints, timestep)
+            call = Call(steps, guidance, guided, rescale, scale, interval, size, options, text, added, hints, timestep)
 
             # 3) All latents, then all images: with offload each network moves once.
             with self._running([self.unet, *(hint.network for hint in hints)]):
@@ -214,7 +219,8 @@ class StableDiffusionRenderer:
 
     # Classifier-free guidance on the network's output, arXiv 2207.12598 Eq. 6; the uncond branch has the negative text
     # and, as IP-Adapter was trained, zeros for the image embedding (arXiv 2308.06721 section 3.2). Perturbed-attention
-    # guidance, arXiv 2403.17377 section 4, is added to it: away from the cond branch without self-attention.
+    # guidance, arXiv 2403.17377 section 4, is added to it: away from the cond branch without self-attention. What comes
+    # out is brought part of the way back to the cond branch's spread, arXiv 2305.08891 Eq. 15 and 16.
     def _denoise(self, vectors: Tensor, seeds: Sequence[int], call: Call, batch: int, batches: int) -> Tensor:
         """Samples latents [B, C, h, w] in the VAE's scaled space, for vectors [B, (m,) D] un-normalised and B seeds."""
         import torch
@@ -263,6 +269,9 @@ class StableDiffusionRenderer:
                 out = each[0] + call.guidance * (cond - each[0])
             if away:
                 out = out + call.pag_scale * (cond - each[-1])
+            if call.rescale and branches > 1:
+                rescaled = out * (_spread(cond) / _spread(out))
+                out = call.rescale * rescaled + (1 - call.rescale) * out
             before, stepped = x, scheduler.step(out, t, x, **arguments)
             x = stepped.prev_sample
             if on_step:
@@ -313,6 +322,11 @@ class StableDiffusionRenderer:
         told = f"the renderer's IP-Adapter reads vectors of width {self.dim}, got width {width}"
         advice = f"give the right adapter (--adapter): {right_adapter(width, sdxl=self.sdxl)}"
         ensure(width == self.dim, f"{told}; {advice}", SpaceError)
+
+
+def _spread(x: Tensor) -> Tensor:
+    """The standard deviation of each item [B, 1, 1, 1]."""
+    return x.std(dim=(1, 2, 3), keepdim=True)
 
 
 # What the sampler expects at the end, given a network's output at x_t: arXiv 2010.02502 Eq. 9 for a prediction of the
