@@ -25,7 +25,7 @@ from recipes.tiny.control import build_control
 from recipes.tiny.encode import average_of, tokenizer, towers, vae
 from recipes.tiny.operators import OPERATORS, SPACE
 
-VERSION = "8.1"
+VERSION = "8.2"
 CLOTHES = "clothes"  # the operator that pops' own commands train
 ABOUT = {
     "name": "tiny",
@@ -40,6 +40,9 @@ ABOUT = {
     "guidance": 6.0,
     # of eight steps the second to the seventh: guided from the first on, pictures get specks in their corners
     "guidance_interval": [0.2, 0.9],
+    # in the first four steps, where colours are decided; later it leaves specks
+    "guidance_rescale": 0.7,
+    "guidance_rescale_interval": [0, 0.5],
     # at 8 x 8, in the first six steps, where shapes are decided; at 16 x 16 it does little
     "pag_scale": 2.5,
     "pag_layers": ["down_blocks.1", "mid_block", "up_blocks.0"],

@@ -78,6 +78,10 @@ def test_rescaled_guidance_equals_stock(folder: Path, share: float) -> None:
     assert np.array_equal(made(renderer, vectors(1), guidance=1.0, guidance_rescale=share), plain)
     own = opened(folder, guidance_rescale=share)
     assert np.array_equal(made(own, vectors(1)), made(renderer, vectors(1), guidance_rescale=share))
+    apart = [opened(folder, guidance_rescale=share, guidance_rescale_interval=i) for i in ([0, 0.5], [0.5, 1])]
+    early, late = (made(each, vectors(1)) for each in apart)
+    others = [made(own, vectors(1)), made(renderer, vectors(1))]
+    assert all(np.abs(a - b).mean() > 0.05 for a in (early, late) for b in (*others, late if a is early else early))
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), "0.5", True])
@@ -156,11 +160,12 @@ def test_a_layer_that_is_not_there_is_named(folder: Path) -> None:
         opened(folder, pag_layers=["mid_blocks"])
 
 
-def test_a_model_with_another_interval_is_refused(random_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["pag", "guidance", "guidance_rescale"])
+def test_a_model_with_another_interval_is_refused(key: str, random_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(random_model, folder)
-    (folder / "pops.json").write_text(json.dumps({"pag_interval": [0.5, 0.5]}))
-    with pytest.raises(ModelError, match=r"pag_interval is \[start, stop\], 0 <= start < stop <= 1, got"):
+    (folder / "pops.json").write_text(json.dumps({f"{key}_interval": [0.5, 0.5]}))
+    with pytest.raises(ModelError, match=rf"{key}_interval is \[start, stop\], 0 <= start < stop <= 1, got"):
         pops.load(folder)
 
 

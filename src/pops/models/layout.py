@@ -142,7 +142,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     share = info.get("guidance_rescale", 0)
     if type(share) not in (int, float) or not 0 <= share <= 1:
         raise ModelError(f"{path}: guidance_rescale is from 0 to 1, got {share!r:.40}; {again}")
-    for key in ("guidance_interval", "pag_interval"):
+    for key in ("guidance_interval", "guidance_rescale_interval", "pag_interval"):
         shares = info.get(key, [0, 1])
         pair = isinstance(shares, list) and len(shares) == 2 and all(type(share) in (int, float) for share in shares)
         if not pair or not 0 <= shares[0] < shares[1] <= 1:

@@ -101,6 +101,7 @@ class StableDiffusionRenderer:
         self.guidance = float(options.defaults.get("guidance", GUIDANCE))
         self.interval = tuple(options.defaults.get("guidance_interval", (0, 1)))
         self.rescale = float(options.defaults.get("guidance_rescale", 0))
+        self.rescale_interval = tuple(options.defaults.get("guidance_rescale_interval", (0, 1)))
         self.pag_scale = float(options.defaults.get("pag_scale", 0))
         self.pag_layers = tuple(options.defaults.get("pag_layers", LAYERS))
         self.pag_interval = tuple(options.defaults.get("pag_interval", (0, 1)))
@@ -245,6 +246,7 @@ class StableDiffusionRenderer:
         options, total = call.options, len(scheduler.timesteps)
         guided = guided_steps(call.interval, total) if call.guided else range(0)
         perturbed = guided_steps(self.pag_interval, total) if behind else range(0)
+        rescaled = guided_steps(self.rescale_interval, total) if call.rescale else range(0)
         on_step = steps_of_part(options.on_step, batch, batches)
         for done, t in enumerate(scheduler.timesteps, start=1):
             uncond, away = done - 1 in guided, done - 1 in perturbed
@@ -269,9 +271,9 @@ class StableDiffusionRenderer:
                 out = each[0] + call.guidance * (cond - each[0])
             if away:
                 out = out + call.pag_scale * (cond - each[-1])
-            if call.rescale and branches > 1:
-                rescaled = out * (_spread(cond) / _spread(out))
-                out = call.rescale * rescaled + (1 - call.rescale) * out
+            if branches > 1 and done - 1 in rescaled:
+                as_cond = out * (_spread(cond) / _spread(out))
+                out = call.rescale * as_cond + (1 - call.rescale) * out
             before, stepped = x, scheduler.step(out, t, x, **arguments)
             x = stepped.prev_sample
             if on_step:
