@@ -145,7 +145,8 @@ def test_stock_kandinsky_prior_pipeline_loads_and_runs(folder: Path) -> None:
 
 def test_stock_stable_diffusion_loads_and_runs_as_ours(folder: Path, tiny: Pops) -> None:
     e = tiny.embed(str(OBJECTS / "teapot.png"))
-    mine = tiny.render(e, seed=0, steps=3, guidance=2.0, guidance_interval=(0, 1), pag_scale=0, upscale=1)[0]
+    plain: dict[str, Any] = {"guidance_interval": (0, 1), "guidance_rescale": 0, "pag_scale": 0}
+    mine = tiny.render(e, seed=0, steps=3, guidance=2.0, upscale=1, **plain)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from diffusers import StableDiffusionPipeline
