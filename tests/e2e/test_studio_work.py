@@ -288,5 +288,5 @@ def test_a_sweep_is_kept_as_one_picture(window: Windows, tmp_path: Path) -> None
     download.value.save_as(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         told = json.loads(sheet.info["pops-sheet"])
-    assert len(told) == 6 and told[0]["label"].startswith("Guidance 1")
-    assert ["guidance=1)" in row["recipe"]["expression"] for row in told] == [True] + 5 * [False]
+    assert len(told) == 6 and told[0]["label"].startswith("Strength 0")
+    assert ["strength=0)" in row["recipe"]["expression"] for row in told] == [True] + 5 * [False]
