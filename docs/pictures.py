@@ -26,6 +26,8 @@ EQUATIONS: dict[str, tuple[str, list[str]]] = {
     "text": ('text("a marble rabbit")', ["--seed", "6"]),
     "sum": (f"0.5*{OBJECTS}/teapot.png + 0.5*{OBJECTS}/pumpkin.png", []),
 }
+STRENGTHS = (0, 0.5, 1, 1.5, 2)
+WORDS = (("castle", "mossy"), ("car", "burning"), ("teapot", "melting"))
 
 
 def pops(*arguments: str) -> None:
@@ -40,12 +42,28 @@ def lighten(path: Path, quality: int = 75) -> None:
     picture.save(path, quality=quality)
 
 
+def draw_strengths(side: int = 160) -> None:
+    """A row a word, a column a strength."""
+    from pops import load
+    from pops.figures.grid import grid_figure, labels
+
+    p = load("tiny")
+    images = [
+        p(f'instruct({OBJECTS}/{thing}.png, "{word}", strength={strength})')[0].resize((side, side))
+        for thing, word in WORDS
+        for strength in STRENGTHS
+    ]
+    grid_figure(images, labels("strength", STRENGTHS), [word for _, word in WORDS]).save(OUT / "strength.jpg", quality=85)
+
+
 def main(names: list[str]) -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for name, (expression, more) in EQUATIONS.items():
         if not names or name in names:
             figure = "--grid" if name == "partial" else "--equation"
             pops("run", expression, "-o", f"out/{name}.png", figure, f"docs/pictures/{name}.jpg", *more)
+    if not names or "strength" in names:
+        draw_strengths()
     if not names or "tree" in names:
         expression = EQUATIONS["tree"][0]
         pops("run", expression, "-o", "out/tree.png", "--tree", "docs/pictures/generative_tree.jpg")
