@@ -53,7 +53,8 @@ def draw_strengths(side: int = 160) -> None:
         for thing, word in WORDS
         for strength in STRENGTHS
     ]
-    grid_figure(images, labels("strength", STRENGTHS), [word for _, word in WORDS]).save(OUT / "strength.jpg", quality=85)
+    figure = grid_figure(images, labels("strength", STRENGTHS), [word for _, word in WORDS])
+    figure.save(OUT / "strength.jpg", quality=85)
 
 
 def main(names: list[str]) -> None:

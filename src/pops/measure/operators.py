@@ -39,6 +39,7 @@ ASKED = {
 }
 SIDE = 96  # pixels of the oracle's images
 SHARP_SIDE = 256  # pixels at which sharpness is measured
+SHARP_OF = 64  # images of which it is measured, each beside its own truth
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,8 @@ def _judged(
 def _look(p: Pops, cases: Cases, images: Sequence[Image.Image], seed: int) -> dict[str, float]:
     """Returns figures of rendered images against the true ones of the same cases.
 
-    sharpness: share of the truth's mean luminance gradient at 256 pixels, to which both are shrunk if they are larger;
+    sharpness: share of the truth's mean luminance gradient at 256 pixels, to which both are shrunk if they are larger,
+    of the first SHARP_OF cases;
     fidelity: mean cosine of the image, embedded again, to the truth; kernel_distance: of the two sets in the image
     tower's embeddings, times 1000.
     """
@@ -287,14 +289,13 @@ def _look(p: Pops, cases: Cases, images: Sequence[Image.Image], seed: int) -> di
     from pops.toybox.pairs import triplet
 
     n = len(images)
-    sharp = sharpness(stacked(images, SHARP_SIDE)).mean()
+    some = images[:SHARP_OF]
     side = max(SHARP_SIDE, images[0].width)
-    some = range(min(n, 64))  # of the truth at this size: enough for a mean
-    drawn = [to_image(draw(triplet(cases.operator, seed + k, "test").result, side)) for k in some]
-    true = sharpness(stacked(drawn, SHARP_SIDE))
+    drawn = [to_image(draw(triplet(cases.operator, seed + k, "test").result, side)) for k in range(len(some))]
+    sharp, true = (sharpness(stacked(each, SHARP_SIDE)).mean() for each in (some, drawn))
     again, truth = _embed(p, images), cases.truth[:n]
     return {
-        "sharpness": float(sharp / true.mean()),
+        "sharpness": float(sharp / true),
         "fidelity": float(cosines(again, truth).mean()),
         "kernel_distance": kernel_distance(again[0::2], truth[1::2]),  # of different cases: the sets are independent
     }
