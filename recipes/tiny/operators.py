@@ -54,7 +54,7 @@ SPACE = "toybox-clip-256"
 # answer takes one step; with a missing operand there are many answers, and 100 steps draw one of them.
 DEFAULTS: dict[str, Any] = {"steps": 1, "guidance": 1.0, "partial_steps": 100, "partial_guidance": 2.0}
 GUIDANCE = {"texturing": 2.0}  # a little further from the truth, but patterns are clearer in images
-STRENGTH = {"instruct": 1.1}  # likewise adjectives, at the price of their objects: read as often as these then
+STRENGTH = {"instruct": 1.1}  # adjectives are clearer in images, their objects less: each is read in seven of ten
 
 
 # Where tiny's training differs from the published recipe. There, some of texturing's samples have a random image as

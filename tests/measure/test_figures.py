@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 
+import pops
+from pops.measure import operators
 from pops.measure.audit import shortcuts
 from pops.measure.figures import hits, kernel_distance, recall, sharpness
 from pops.toybox.distractors import EACH, distractors
+from pops.toybox.draw import draw, to_image
 from pops.toybox.pairs import OPERATORS, triplet
 
 
@@ -69,3 +73,13 @@ def test_distractors_share_one_operand_and_differ_in_the_other(operator: str, se
     first, second = about(truth)
     assert all(about(s)[0] == first and about(s)[1] != second for s in of_a)
     assert all(about(s)[0] != first and about(s)[1] == second for s in of_b)
+
+
+def test_sharpness_is_of_the_images_whose_truths_it_is_held_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "SHARP_OF", 2)
+    p, side = pops.load("tiny"), operators.SHARP_SIDE
+    cases = operators.draw_cases(p, "texturing", 4, 0)
+    true = [to_image(draw(triplet("texturing", k, "test").result, side)) for k in range(2)]
+    flat = [Image.new("RGB", (side, side), "grey")] * 2
+    assert operators._look(p, cases, [*true, *flat], 0)["sharpness"] == pytest.approx(1)
+    assert operators._look(p, cases, [*flat, *true], 0)["sharpness"] == pytest.approx(0, abs=1e-6)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from pops.errors import CheckpointError, OperandError, ensure
-from pops.prior.options import check_options
+from pops.prior.options import MAX_STRENGTH, check_options
 
 Kind = Literal["image", "text", "any"]
 STORED = ("image", "text")  # kinds of an operator with weights
@@ -83,7 +83,8 @@ class OperatorSpec:
             own = self.defaults(missing)
             ensure(own.steps >= 1, f"operator {self.name}: steps must be at least 1, got {own.steps}", OperandError)
             ensure(own.guidance >= 0, f"operator {self.name}: guidance is negative: {own.guidance}", OperandError)
-        ensure(self.strength >= 0, f"operator {self.name}: strength is negative: {self.strength}", OperandError)
+        told = f"operator {self.name}: strength must be from 0 to {MAX_STRENGTH:g}, got {self.strength}"
+        ensure(0 <= self.strength <= MAX_STRENGTH, told, OperandError)
         if self.most is not None:
             ensure(
                 self.repeat and self.most >= len(self.roles),
